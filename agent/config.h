@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * agent.yaml, the contractor's file: where the state lives, who the host is. Nothing in it can
+ * widen the policy. Paths are relative to the file itself. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+struct agent_config {
+	char *state;           /* directory; made by cede run with mode 0700 */
+	char *certificate;     /* identity.certificate */
+	char *key;             /* identity.key */
+	char **policy_signers; /* public keys; may be none in this version */
+	size_t policy_signer_count;
+	char *metrics;      /* "127.0.0.1:9464", "unix:/run/...", or NULL for off */
+	char *courier_user; /* or NULL */
+	enum log_level log_level;
+};
+
+/* All paths come back absolute or relative to the working directory (joined with the file's own
+ * directory). INPUT: reterr->text has the first mistake; all mistakes go to *ret_lines
+ * (NULL-terminated array, caller frees each and the array; may be NULL on other errors). */
+CEDE_MUST_USE int agent_config_load(
+	const char *path, struct agent_config **ret, char ***ret_lines, struct cede_error *reterr);
+void agent_config_free(struct agent_config *config);
+void agent_config_freep(struct agent_config **config);

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The custody ledger: what became of each capture and bundle, and an event chain in which each row
+ * carries the hash of the one before it.
+ *
+ * Owns    <state>/ledger.db (SQLite, WAL, synchronous=FULL, STRICT tables); nobody else writes it.
+ * Promise after ledger_commit() returned 0 all that was recorded since ledger_begin() is on the disk
+ *         (I8). Events never change. Moves that are not in core/capture.h's table are BUG.
+ * Thread  a struct ledger belongs to one thread at a time (agent/ledger/writer.h owns it in cede run).
+ * Fails   IO (nothing of this transaction was recorded: roll back, try again), INPUT (damaged: stop,
+ *         wipe nothing), REFUSED (newer schema), BUG. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/core/capture.h"
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "formats/id.h"
+
+#define LEDGER_NAME "ledger.db"
+
+struct ledger;
+
+/* Opens or creates it, integrity-checks it after an unclean stop, migrates older schemas. */
+CEDE_MUST_USE int ledger_open(const char *state_dir, struct ledger **ret, struct cede_error *reterr);
+/* For commands: read only, never checkpoints, works while the agent runs and while it does not. */
+CEDE_MUST_USE int ledger_open_reader(
+	const char *state_dir, struct ledger **ret, struct cede_error *reterr);
+void ledger_close(struct ledger *ledger); /* NULL allowed */
+void ledger_closep(struct ledger **ledger);
+
+CEDE_MUST_USE int ledger_begin(struct ledger *ledger, struct cede_error *reterr);
+CEDE_MUST_USE int ledger_commit(struct ledger *ledger, struct cede_error *reterr);
+void ledger_rollback(struct ledger *ledger);
+
+/* ---- events: kinds are stable identifiers; golden-tested */
+#define LEDGER_EVENTS(X)                                                                        \
+	X(AGENT_STARTED, "agent-started")     /* detail: version, policy id, serial, digest */  \
+	X(AGENT_STOPPED, "agent-stopped")     /* clean stop */                                  \
+	X(CAPTURE_SEEN, "capture-seen")       /* source, path, size, mtime */                   \
+	X(CAPTURE_CHANGED, "capture-changed") /* found changed or open while being read */      \
+	X(CAPTURE_REPLACED, "capture-replaced")                                                 \
+	X(CAPTURE_GONE, "capture-gone")                                                         \
+	X(CAPTURE_REFUSED, "capture-refused") /* file that is never touched, with its reason */ \
+	X(BUNDLE_SEALED, "bundle-sealed")     /* captures, size, digest, destination */         \
+	X(BUNDLE_SPOOLED, "bundle-spooled")   /* sealed and durable on this host */             \
+	X(BUNDLE_RECEIPTED, "bundle-receipted")                                                 \
+	X(BUNDLE_ABANDONED, "bundle-abandoned")                                                 \
+	X(RECEIPT_REFUSED, "receipt-refused")                                                   \
+	X(BUNDLE_WIPING, "bundle-wiping")                                                       \
+	X(CAPTURE_WIPED, "capture-wiped") /* level, reason */                                   \
+	X(WIPE_FAILED, "wipe-failed")                                                           \
+	X(BUNDLE_DONE, "bundle-done")                                                           \
+	X(POLICY_LOADED, "policy-loaded")                                                       \
+	X(WATCH_GAP, "watch-gap") /* events overflowed; a scan follows */                       \
+	X(VIOLATION, "violation")
+
+enum ledger_event {
+
+#define X(id, name) LEDGER_##id,
+	LEDGER_EVENTS(X)
+#undef X
+		LEDGER_EVENT_COUNT
+};
+
+/* subject: a capture or bundle id, or NULL. detail: "key=value key=value". Inside a transaction. */
+CEDE_MUST_USE int ledger_event(struct ledger *ledger, enum ledger_event kind,
+	const struct id *subject, int64_t now_ns, const char *detail, struct cede_error *reterr);
+/* Newest event's sequence and hash (zero and zeros when empty), as of the last event call. */
+void ledger_head(const struct ledger *ledger, uint64_t *ret_sequence, uint8_t ret_hash[32]);
+
+/* ---- captures */
+struct ledger_capture { /* slices are borrowed for the call */
+	int64_t row;
+	struct id id;
+	enum capture_state state;
+	struct slice source;
+	struct slice path;
+	struct slice group; /* stem, or empty */
+	struct file_identity identity;
+	int64_t born_ns;
+	int64_t first_seen_ns;
+	int64_t deadline_ns;
+	int64_t not_before_ns;  /* READY: not before this */
+	uint8_t sha256[32];     /* from SEALED on */
+	uint32_t segment_count; /* 1: whole; more: one row a capture, see ledger_segment_... */
+	int64_t bundle_row;     /* 0: none */
+};
+
+enum ledger_seen { LEDGER_SEEN_NEW, LEDGER_SEEN_KNOWN, LEDGER_SEEN_UPDATED };
+
+/* A complete file was found. NEW: a capture was recorded in READY (c->id must be set; *ret_row).
+ * KNOWN: this very identity is live already (any state from READY to WIPING): nothing to do.
+ * UPDATED: a row in SETTLING or READY under this name got the new identity and is READY (keeps id
+ * and first_seen). If a row in BUNDLED, SEALED or WIPING has the name with another identity, it is
+ * moved to REPLACED by ledger_capture_replaced()'s rules and the file becomes NEW. */
+CEDE_MUST_USE int ledger_capture_seen(struct ledger *ledger, const struct ledger_capture *c,
+	int64_t now_ns, enum ledger_seen *ret, int64_t *ret_row, struct cede_error *reterr);
+/* Earliest first_seen of a live capture of this name, or 0. */
+CEDE_MUST_USE int ledger_first_seen(struct ledger *ledger, struct slice source, struct slice path,
+	int64_t *ret_ns, struct cede_error *reterr);
+
+/* Called for each row; a negative return ends the walk with that code. */
+typedef int ledger_capture_fn(void *ctx, const struct ledger_capture *c, struct cede_error *reterr);
+
+/* Takes READY captures of a source whose not_before has come, earliest deadline first, moves them
+ * to BUNDLED and calls fn for each, until `captures` or `bytes` is reached (at least one is taken;
+ * a capture that would pass `bytes` is left). */
+CEDE_MUST_USE int ledger_take(struct ledger *ledger, struct slice source, size_t captures,
+	uint64_t bytes, int64_t now_ns, ledger_capture_fn *fn, void *ctx, struct cede_error *reterr);
+/* Earliest deadline among READY captures of the source whose not_before has come (INT64_MAX: none),
+ * and the earliest not_before among the others. */
+CEDE_MUST_USE int ledger_next(struct ledger *ledger, struct slice source, int64_t now_ns,
+	int64_t *ret_deadline_ns, int64_t *ret_not_before_ns, struct cede_error *reterr);
+/* BUNDLED or READY -> SETTLING, GONE, REPLACED, READY (with a new not_before); with its event. */
+CEDE_MUST_USE int ledger_capture_move(struct ledger *ledger, int64_t row, enum capture_state to,
+	int64_t not_before_ns, int64_t now_ns, const char *detail, struct cede_error *reterr);
+/* WIPING -> WIPED. level: "overwritten-current" ... (agent/wipe/wipe.h). */
+CEDE_MUST_USE int ledger_capture_wiped(struct ledger *ledger, int64_t row, const char *level,
+	const char *reason, int64_t now_ns, struct cede_error *reterr);
+
+/* ---- bundles */
+struct ledger_bundle {
+	int64_t row;
+	struct id id;
+	enum bundle_state state;
+	struct slice destination;
+	uint64_t size;
+	uint8_t sha256[32];
+	bool spooled;
+	uint64_t captures;
+	int64_t sealed_ns;
+};
+
+struct ledger_sealed { /* one capture (or segment) that is in the bundle */
+	int64_t row;
+	uint8_t sha256[32]; /* of the whole capture; for a segment that is not the last: of the segment */
+	struct file_identity identity;
+};
+
+/* Records the bundle and moves its captures BUNDLED -> SEALED. b->id, destination, size, sha256,
+ * spooled are given. For captures in segments use ledger_segment_sealed(). */
+CEDE_MUST_USE int ledger_bundle_sealed(struct ledger *ledger, const struct ledger_bundle *b,
+	const struct ledger_sealed *captures, size_t n, int64_t now_ns, int64_t *ret_row,
+	struct cede_error *reterr);
+/* A large capture goes in segments, one bundle each. Records segment `index` of row as sealed in
+ * bundle_row; the capture stays BUNDLED until every segment has its bundle, then becomes SEALED. */
+CEDE_MUST_USE int ledger_segment_sealed(struct ledger *ledger, int64_t row, int64_t bundle_row,
+	uint32_t index, uint32_t count, uint64_t offset, uint64_t size, const uint8_t sha256[32],
+	struct cede_error *reterr);
+/* The receipt's bytes are kept. SEALED -> RECEIPTED, and in the same transaction every capture of
+ * the bundle whose whole content is now proven SEALED -> WIPING (a capture in segments only when
+ * the last of its bundles is receipted). Captures already WIPED (wipe after seal) stay. */
+CEDE_MUST_USE int ledger_bundle_receipted(struct ledger *ledger, int64_t bundle_row,
+	struct slice receipt, int64_t now_ns, struct cede_error *reterr);
+/* Wipe after seal: SEALED -> WIPING for captures of a spooled bundle. REFUSED if it is not spooled. */
+CEDE_MUST_USE int ledger_bundle_wiping(
+	struct ledger *ledger, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr);
+/* SEALED -> ABANDONED; its captures SEALED/BUNDLED -> READY (to be sealed again). */
+CEDE_MUST_USE int ledger_bundle_abandoned(
+	struct ledger *ledger, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr);
+/* RECEIPTED -> DONE if no capture of it is WIPING or (in segments) still unproven; *ret_done. */
+CEDE_MUST_USE int ledger_bundle_done(struct ledger *ledger, int64_t bundle_row, int64_t now_ns,
+	bool *ret_done, struct cede_error *reterr);
+
+typedef int ledger_bundle_fn(void *ctx, const struct ledger_bundle *b, struct cede_error *reterr);
+/* All bundles in a state, oldest first. */
+CEDE_MUST_USE int ledger_bundles(struct ledger *ledger, enum bundle_state state,
+	ledger_bundle_fn *fn, void *ctx, struct cede_error *reterr);
+/* The captures of a bundle in this state (CAPTURE_STATE_COUNT: all). */
+CEDE_MUST_USE int ledger_bundle_captures(struct ledger *ledger, int64_t bundle_row,
+	enum capture_state state, ledger_capture_fn *fn, void *ctx, struct cede_error *reterr);
+/* All captures in a state, earliest deadline first. */
+CEDE_MUST_USE int ledger_captures(struct ledger *ledger, enum capture_state state,
+	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr);
+/* At start: BUNDLED -> READY (nothing was sealed of them yet; sealed segments stay sealed). */
+CEDE_MUST_USE int ledger_recover(struct ledger *ledger, int64_t now_ns, struct cede_error *reterr);
+
+struct ledger_counts {
+	uint64_t captures[CAPTURE_STATE_COUNT];
+	uint64_t bundles[BUNDLE_STATE_COUNT];
+	uint64_t events;
+	int64_t oldest_born_ns; /* of READY..WIPING; INT64_MAX: none */
+};
+
+CEDE_MUST_USE int ledger_count(
+	struct ledger *ledger, struct ledger_counts *ret, struct cede_error *reterr);
+/* Walks the whole chain; *ret_bad_sequence is the first bad event (0: sound). INPUT when bad. */
+CEDE_MUST_USE int ledger_verify(struct ledger *ledger, uint64_t *ret_events,
+	uint64_t *ret_bad_sequence, struct cede_error *reterr);

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The wipe: overwrite in place, flush once for many, unlink. wipe.c holds the only unlink of a
+ * capture in the product.
+ *
+ * Promise a file is touched only if, on the open descriptor and with every other program shut out
+ *         (a write lease, where the file system has leases), it is still the file that was sealed
+ *         (I3): same device, inode, size, mtime, ctime, one link. Nothing is unlinked before its
+ *         overwriting was flushed and the flush succeeded.
+ * Thread  any; blocking (a pool job). */
+#pragma once
+
+#include "base/error.h"
+#include "base/file.h"
+
+enum wipe_outcome {
+	WIPE_DONE,     /* overwritten as level says, flushed, unlinked, directory flushed */
+	WIPE_ABSENT,   /* no file of that name; after a crash in the midst of wiping: it was done */
+	WIPE_REPLACED, /* another file, or changed since: not touched */
+	WIPE_BUSY, /* a program has it open for writing (or holds it in a way that excludes us): not touched, try again */
+	WIPE_FAILED, /* the system refused; what is there may be partly overwritten: try again */
+};
+
+/* WIPE.md's words; stable identifiers. */
+enum wipe_level { WIPE_REMOVED, WIPE_UNPROVEN, WIPE_OVERWRITTEN_CURRENT };
+
+const char *wipe_level_name(enum wipe_level level); /* "removed" "unproven" "overwritten-current" */
+
+struct wipe_item {
+	/* in */
+	int source_fd;    /* directory of the source; borrowed */
+	const char *path; /* relative to it; borrowed */
+	struct file_identity want;
+	bool begun; /* a wipe of it was begun before a crash: content and times may differ, inode and size must agree */
+	/* out */
+	enum wipe_outcome outcome;
+	enum wipe_level level;
+	const char *reason; /* stable identifier why it is not better ("shared-extents"), or "" */
+	struct cede_error err; /* with WIPE_FAILED */
+};
+
+/* Wipes all of them; one flush (syncfs) per file system, not per file. Each item has its outcome;
+ * the call itself fails only on BUG or memory, with nothing touched. */
+CEDE_MUST_USE int wipe_batch(struct wipe_item *items, size_t n, struct cede_error *reterr);

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The decision: a pure function of the policy, facts about a file, what is known of it, and now.
+ * The agent and `cede policy dry-run` call this one; there is no other place that decides.
+ *
+ * Thread  pure. */
+#pragma once
+
+#include "policy/policy.h"
+
+enum file_kind { FILE_KIND_REGULAR, FILE_KIND_DIRECTORY, FILE_KIND_SYMLINK, FILE_KIND_OTHER };
+
+struct decide_facts {
+	struct slice path; /* relative to the source */
+	enum file_kind kind;
+	uint64_t size;
+	uint32_t links;
+	int64_t mtime_ns;
+	int64_t ctime_ns;
+	int64_t btime_ns;      /* 0: unknown */
+	bool open_for_writing; /* as far as is known */
+	bool group_complete; /* of a grouped source: every required member is there and complete */
+	int64_t group_since_ns; /* when the group's first member was complete; 0: this one */
+};
+
+struct decide_known {
+	int64_t first_seen_ns; /* 0: never seen before */
+};
+
+/* What happens to the file now. */
+enum action {
+	ACTION_HAND_OVER, /* seal, push, wipe after proof */
+	ACTION_WAIT,      /* not complete yet: again at not_before */
+	ACTION_IGNORE,    /* the policy says to leave it alone */
+	ACTION_HOLD,      /* stays, and why is reported */
+	ACTION_REFUSE,    /* never touched, always reported */
+};
+
+/* REASONS(X): id, action, finding (counts in the exit code of a dry run), identifier, sentence */
+#define DECIDE_REASONS(X)                                                                       \
+	X(READY, ACTION_HAND_OVER, false, "ready", "complete; is handed over")                  \
+	X(OVERDUE, ACTION_HAND_OVER, true, "overdue", "older than max_age; is handed over")     \
+	X(GROUP_INCOMPLETE, ACTION_HAND_OVER, true, "group-incomplete",                         \
+		"its group stayed incomplete past wait; is handed over as it is")               \
+	X(SETTLING, ACTION_WAIT, false, "settling", "changed less than quiet ago")              \
+	X(OPEN, ACTION_WAIT, false, "open-for-writing", "a program has it open for writing")    \
+	X(GROUP_WAITS, ACTION_WAIT, false, "group-waits", "waits for the members of its group") \
+	X(IGNORED, ACTION_IGNORE, false, "ignored", "an ignore pattern matches")                \
+	X(UNMATCHED, ACTION_HOLD, true, "unmatched", "no match pattern matches; stays here")    \
+	X(UNMATCHED_OVERDUE, ACTION_HOLD, true, "unmatched-overdue",                            \
+		"no match pattern matches, and it is older than unmatched.max_age")             \
+	X(POLICY_EXPIRED, ACTION_HOLD, true, "policy-expired",                                  \
+		"the policy has expired; nothing is handed over or wiped")                      \
+	X(SYMLINK, ACTION_REFUSE, true, "symlink", "a symbolic link; never followed")           \
+	X(SPECIAL, ACTION_REFUSE, true, "special-file", "no regular file")                      \
+	X(HARD_LINK, ACTION_REFUSE, true, "hard-link",                                          \
+		"has another name (hard link); wiping it would reach outside")                  \
+	X(TOO_LARGE, ACTION_REFUSE, true, "too-large", "larger than can be handed over")
+
+enum reason {
+
+#define X(id, action, finding, name, text) REASON_##id,
+	DECIDE_REASONS(X)
+#undef X
+		REASON_COUNT
+};
+
+struct decision {
+	enum action action;
+	enum reason reason;
+	int64_t not_before_ns; /* with ACTION_WAIT: when to ask again */
+	int64_t deadline_ns;   /* birth + max_age (unmatched: its max_age) */
+	int64_t born_ns;       /* the earliest time known */
+	bool overdue;
+	struct policy_where rule; /* the line that decided */
+};
+
+struct decision decide(const struct policy *policy, const struct policy_source *source,
+	const struct decide_facts *facts, const struct decide_known *known, int64_t now_ns);
+const char *reason_name(enum reason reason); /* stable identifier */
+const char *reason_text(enum reason reason); /* a sentence */
+bool reason_is_finding(enum reason reason);
+const char *action_name(enum action action); /* "hand-over" "wait" "ignore" "hold" "refuse" */
+
+/* Glob on bytes: '?' and '*' never cross '/', "**" between slashes spans any number of directories,
+ * [a-z] [!a-z] classes, '\' escapes. Bounded time: O(pattern * path). */
+bool glob_match(struct slice pattern, struct slice path);
+/* "faces/a/x.jpg" -> "faces/a/x": the group a file belongs to (its name without the last ending). */
+struct slice group_stem(struct slice path);

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The policy: what may go where, how old it may become, how it is wiped. One immutable struct, made
+ * by policy_load() from a YAML file; strings live as long as the policy.
+ *
+ * Thread  immutable: any number of readers. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/address.h"
+#include "base/bytes.h"
+#include "base/error.h"
+
+#define POLICY_FILE_MAX         262144
+#define POLICY_SOURCES_MAX      256
+#define POLICY_DESTINATIONS_MAX 16
+#define POLICY_BUNDLE_DEFAULT   (16U << 20)
+#define POLICY_BUNDLE_MAX       (64U << 20)
+
+enum at_max_age { AT_MAX_AGE_HOLD, AT_MAX_AGE_SEAL };
+
+enum wipe_require { WIPE_REQUIRE_NONE, WIPE_REQUIRE_OVERWRITTEN };
+
+struct policy_where { /* a place in policy.yaml; counted from 1 */
+	uint32_t line;
+	uint32_t column;
+};
+
+struct policy_pattern {
+	char *text;
+	struct policy_where where;
+};
+
+struct policy_destination {
+	char *name;
+	char *url;  /* as written, with a '/' at the end */
+	char *host; /* of the URL */
+	uint16_t port;
+	char *ca;    /* paths as written, relative to the policy file */
+	char **pins; /* "sha256//base64"; may be none */
+	size_t pin_count;
+	struct address_prefix *addresses; /* none: any */
+	size_t address_count;
+	char **seal_to;
+	size_t seal_to_count;
+	char **receipts;
+	size_t receipt_count;
+	uint64_t bundle_size;
+	struct policy_where where;
+};
+
+struct policy_source {
+	char *name;
+	char *path; /* absolute */
+	struct policy_pattern *match;
+	size_t match_count;
+	struct policy_pattern *ignore;
+	size_t ignore_count;
+	size_t destination; /* index */
+	int64_t quiet_ns;
+	bool grouped;         /* by stem: the name up to its last dot, in the same directory */
+	char **group_require; /* endings with their dot: ".jpg" */
+	size_t group_require_count;
+	int64_t group_wait_ns;
+	int64_t max_age_ns;
+	enum at_max_age at_max_age;
+	bool wipe_after_seal; /* false: after the receipt */
+	enum wipe_require wipe_require;
+	char *classification; /* or "" */
+	struct policy_where where;
+};
+
+struct policy {
+	char *id;
+	uint64_t serial;
+	int64_t expires_ns;
+	struct policy_destination *destinations;
+	size_t destination_count;
+	struct policy_source *sources;
+	size_t source_count;
+	int64_t unmatched_max_age_ns;
+	uint8_t sha256[32]; /* of the file */
+};
+
+/* Every mistake of one load, in order of place: "policy.yaml:12:3: ...". */
+struct policy_mistakes {
+	char **lines;
+	size_t count;
+};
+
+void policy_mistakes_done(struct policy_mistakes *mistakes);
+
+/* Reads and checks the whole file. INPUT: *ret_mistakes has at least one line (release it in any
+ * case). IO: the file could not be read. Named files (CA, certificates, keys) are not opened here. */
+CEDE_MUST_USE int policy_load(const char *path, struct policy **ret,
+	struct policy_mistakes *ret_mistakes, struct cede_error *reterr);
+/* The same from memory; name stands in the messages. Fuzzed. */
+CEDE_MUST_USE int policy_parse(struct slice text, const char *name, struct policy **ret,
+	struct policy_mistakes *ret_mistakes, struct cede_error *reterr);
+void policy_free(struct policy *policy);
+void policy_freep(struct policy **policy);
