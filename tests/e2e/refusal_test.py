@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers that are not the agency's, or lie: nothing is wiped, and one log line says why."""
 
+import base64
 import os
 import pathlib
 import re
@@ -12,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import servers
 import tap
 from tap import check, equal
-from world import World, until
+from world import World, free_port, until
 
 CAPTURES = {"a.jpg": b"first picture", "b.jpg": b"second picture" * 5000, "b.json": b"{}"}
 
@@ -136,7 +137,6 @@ def pin_matches():
         (w.dir / "server.pub").write_text(key)
         servers.openssl("pkey", "-pubin", "-in", w.dir / "server.pub", "-outform", "DER", "-out", w.dir / "server.der")
         servers.openssl("dgst", "-sha256", "-binary", "-out", w.dir / "digest", w.dir / "server.der")
-        import base64
         pin = base64.b64encode((w.dir / "digest").read_bytes()).decode()
         w.destination["pins"] = ["sha256//" + "A" * 43 + "=", "sha256//" + pin]
         w.write_files()
@@ -175,17 +175,12 @@ def redirect():
     """a redirect (302, 307, 308) is not followed"""
     for status in (302, 307, 308):
         with World(receiver=False) as w:
-            w.port_of_proxy = w.port
-            target = servers.nginx
-            from world import free_port
-            first = w.port
-            w.port = free_port()
-            second = target(w, "target", w.pki / "server.pem", w.pki / "server.key", "return 201;")
-            elsewhere, w.port = w.port, first
-            target(w, "redirect", w.pki / "server.pem", w.pki / "server.key",
-                   f"return {status} https://localhost:{elsewhere}$request_uri;")
+            own = (w.pki / "server.pem", w.pki / "server.key")
+            port = free_port()
+            target = servers.nginx(w, "target", *own, "return 201;", port=port)
+            servers.nginx(w, "redirect", *own, f"return {status} https://localhost:{port}$request_uri;")
             refused(w, r"\bredirect\b")
-            equal(second.access.read_text() if second.access.exists() else "", "", "requests that were redirected")
+            equal(target.access.read_text() if target.access.exists() else "", "", "requests that were redirected")
 
 
 def empty_201():

@@ -68,8 +68,9 @@ extendedKeyUsage = clientAuth
         return pem, key
 
 
-def nginx(world, name, certificate, key, inside, protocols="TLSv1.3", client_ca=None):
-    """nginx on the world's port: `inside` is the text of its location."""
+def nginx(world, name, certificate, key, inside, protocols="TLSv1.3", client_ca=None, port=None):
+    """nginx on the world's port (or another): `inside` is the text of its location."""
+    port = port or world.port
     folder = world.dir / name
     (folder / "tmp").mkdir(parents=True)
     verify = f"ssl_client_certificate {client_ca}; ssl_verify_client on;" if client_ca else ""
@@ -85,7 +86,7 @@ http {{
   proxy_temp_path {folder}/tmp; fastcgi_temp_path {folder}/tmp; uwsgi_temp_path {folder}/tmp; scgi_temp_path {folder}/tmp;
   client_max_body_size 100m;
   server {{
-    listen 127.0.0.1:{world.port} ssl;
+    listen 127.0.0.1:{port} ssl;
     server_name localhost;
     ssl_protocols {protocols};
     ssl_certificate {certificate};
@@ -97,7 +98,7 @@ http {{
 """)
     check(os.path.exists(NGINX), "nginx is not installed")
     process = world.spawn(name, NGINX, "-p", folder, "-e", "stderr", "-c", conf)
-    world.listening(process, world.port)
+    world.listening(process, port)
     process.access = folder / "access"
     return process
 
