@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The way of a capture from its directory to the agency's store, and what stays behind."""
+
+import os
+import pathlib
+import random
+import signal
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
+
+import cameras
+import tap
+from tap import check, equal
+from world import World, until
+
+
+def one_picture():
+    """a picture and its sidecar arrive, are receipted and wiped"""
+    with World() as w:
+        w.start()
+        for name, content in cameras.roll(1, 1, "lane1"):
+            w.write(name, content)
+        w.settled()
+        captures, bundles = w.counts()
+        equal(captures["wiped"], 2, "captures wiped")
+        check(bundles["done"] >= 1, f"no bundle is done: {bundles}")
+        w.verify_ledger()
+
+
+def found_at_start():
+    """captures written before the agent started are found by its scan"""
+    with World() as w:
+        for name, content in cameras.roll(2, 20, "lane1"):
+            w.write(name, content)
+        w.start()
+        w.settled()
+
+
+def new_directories():
+    """files in directories made while the agent runs are found"""
+    with World() as w:
+        w.start()
+        w.write("first.jpg", b"first")
+        w.settled()
+        for i in range(30):
+            w.write(f"a/b{i}/c/d/e.jpg", b"deep %d" % i)
+        w.settled()
+
+
+def strange_names():
+    """names with spaces, line ends, quotes, other scripts and bytes that are no UTF-8 arrive unchanged"""
+    names = [b"with space.jpg", b"line\nend.jpg", b"tab\there.jpg", b'"quoted" \'name\'.jpg', b"-rf.jpg", b"back\\slash.jpg",
+             b"*.jpg", "прибытие-到着.jpg".encode(), b"latin-\xe9\xff\xfe.jpg", b"a:b=c;d&e.jpg", b" lead and trail .jpg",
+             b"n" * 251 + b".jpg", b"dir with space/\xf0\x28/x.jpg", b"segment.jpg.segment-1-of-2.jpg"]
+    with World() as w:
+        w.start()
+        for i, name in enumerate(names):
+            w.write(os.fsdecode(name), b"content %d" % i)
+        w.settled()
+        log = w.agent.log.read_bytes()
+        for name in names:
+            stem = os.path.basename(name)[:-4]
+            check(len(stem) < 5 or stem not in log, f"the log holds the name {name!r} (I9)")
+
+
+def empty_file():
+    """an empty file is handed over like any other"""
+    with World() as w:
+        w.start()
+        w.write("nothing.jpg", b"")
+        w.settled()
+
+
+def large_file():
+    """a file of 40 MiB goes in segments and comes out whole"""
+    content = random.Random(5).randbytes(40 << 20)
+    with World() as w:
+        w.start()
+        w.write("film.jpg", content)
+        w.write("small.jpg", b"beside it")
+        w.settled()
+        equal(w.counts()[0]["wiped"], 2, "captures wiped")
+        check(w.counts()[1]["done"] >= 3, "the large file fits no single bundle")
+
+
+def small_segments():
+    """with a small bundle_size every bundle keeps to it"""
+    limit = 1 << 20
+    with World(destination={"bundle_size": "1MiB"}) as w:
+        w.start()
+        for name, content in cameras.roll(6, 30, "lane1", mean=200 << 10):
+            w.write(name, content)
+        w.settled()
+        for bundle in w.store.rglob("*.cms"):
+            check(bundle.stat().st_size <= limit + (256 << 10), f"a bundle of {bundle.stat().st_size} bytes")
+
+
+def groups():
+    """a group waits for its members, and no longer than its wait"""
+    with World(source={"group": {"by": "stem", "require": [".jpg", ".json"], "wait": "3s"}}) as w:
+        w.start()
+        began = time.monotonic()
+        w.write("alone.jpg", b"no sidecar")
+        w.write("pair.jpg", b"picture")
+        until(lambda: time.monotonic() - began > 1.2, 5, "a second later")  # six times quiet
+        check(b"pair.jpg" in w.left(), "the picture went without its sidecar")
+        w.write("pair.json", b"{}")
+        w.settled()
+        check(time.monotonic() - began >= 3, "the picture without a sidecar did not wait")
+
+
+def what_stays():
+    """other files, links and pipes stay as they are and are reported"""
+    outside = b"outside, never to be touched"
+    with World() as w:
+        (w.dir / "outside.jpg").write_bytes(outside)
+        os.symlink(w.dir / "outside.jpg", w.capture / "link.jpg")
+        os.symlink(w.dir, w.capture / "dirlink")
+        os.link(w.dir / "outside.jpg", w.capture / "hard.jpg")
+        os.mkfifo(w.capture / "pipe.jpg")
+        (w.capture / "notes.txt").write_bytes(b"unmatched")
+        (w.capture / "half.part").write_bytes(b"ignored")
+        w.write("good.jpg", b"good")
+        w.start()
+        stays = ["link.jpg", "hard.jpg", "pipe.jpg", "notes.txt", "half.part", "dirlink"]
+        left = sorted(s.encode() for s in stays if s != "dirlink")
+        until(lambda: sorted(w.left()) == left, 30, lambda: f"{left} stay; left: {w.left()}")
+        w.idle()
+        equal((w.dir / "outside.jpg").read_bytes(), outside, "the linked file")
+        equal(os.stat(w.dir / "outside.jpg").st_nlink, 2, "links of the linked file")
+        out = w.cede("policy", "dry-run", "--policy", w.dir / "policy.yaml", status=(1,))
+        for reason in ("symlink", "hard-link", "special-file", "unmatched"):
+            check(reason in out, f"the dry run does not say {reason}:\n{out}")
+        equal(w.agent.stop(5), 0, "exit status")
+        check("outside.jpg" not in w.agent.said(), "the log names a capture (I9)")
+        for reason in ("symlink", "hard-link", "special-file"):
+            check(reason in w.agent.said(), f"the agent does not report {reason}")
+
+
+def dry_run_changes_nothing():
+    """a dry run shows what would be done and changes nothing"""
+    with World() as w:
+        for name, content in cameras.roll(3, 3, "lane1"):
+            w.write(name, content)
+        before = {n: os.stat(os.path.join(os.fsencode(w.capture), n)) for n in w.left()}
+        time.sleep(0.3)  # older than quiet, which only time can do
+        out = w.cede("policy", "dry-run", "--policy", w.dir / "policy.yaml", status=(0,))
+        equal(out.count("ready"), 6, f"files said to be ready in\n{out}")
+        after = {n: os.stat(os.path.join(os.fsencode(w.capture), n)) for n in w.left()}
+        equal([(s.st_ino, s.st_mtime_ns, s.st_ctime_ns, s.st_size) for s in after.values()],
+              [(s.st_ino, s.st_mtime_ns, s.st_ctime_ns, s.st_size) for s in before.values()], "files after it")
+        check(not w.state.exists(), "the dry run made the state directory")
+
+
+def nothing_to_do_again():
+    """started again, the agent does nothing twice"""
+    with World() as w:
+        w.start()
+        for name, content in cameras.roll(4, 10, "lane1"):
+            w.write(name, content)
+        w.settled()
+        equal(w.agent.stop(5), 0, "exit status")
+        bundles = sorted(p.name for p in w.store.rglob("*.cms"))
+        w.start_agent()
+        w.courier()
+        w.write("later.jpg", b"later")
+        w.settled()
+        equal(len(list(w.store.rglob("*.cms"))), len(bundles) + 1, "bundles")
+        w.verify_ledger()
+
+
+def stops_under_load():
+    """SIGTERM under load stops within 5 seconds and loses nothing"""
+    with World() as w:
+        w.start()
+        for name, content in cameras.roll(7, 600, "lane1"):
+            w.write(name, content)
+        until(lambda: any(w.store.rglob("*.cms")), 30, "the first bundle is in the store")
+        began = time.monotonic()
+        equal(w.agent.stop(5), 0, "exit status")
+        tap.diag(f"stopped in {time.monotonic() - began:.2f} s with {len(w.left())} files left")
+        w.verify_ledger()
+        w.start_agent()
+        w.settled()
+
+
+def link_down():
+    """with no receiver captures stay; once it is there they go"""
+    with World(receiver=False) as w:
+        w.start_agent()
+        for name, content in cameras.roll(8, 5, "lane1"):
+            w.write(name, content)
+        until(lambda: w.state.exists() and w.counts()[0].get("sealed") == 10, 30, "ten captures are sealed")
+        equal(len(w.left()), 10, "captures that stay")
+        w.start_receiver()
+        w.settled()
+
+
+def behind_the_courier():
+    """a courier that is killed is started again"""
+    with World() as w:
+        w.start()
+        first = w.courier()
+        os.kill(first, signal.SIGKILL)
+        until(lambda: w.courier() != first, 15, "another courier")
+        w.write("after.jpg", b"after")
+        w.settled()
+
+
+tap.run([one_picture, found_at_start, new_directories, strange_names, empty_file, large_file, small_segments, groups,
+         what_stays, dry_run_changes_nothing, nothing_to_do_again, stops_under_load, link_down, behind_the_courier])
