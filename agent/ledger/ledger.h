@@ -178,6 +178,10 @@ CEDE_MUST_USE int ledger_bundle_captures(struct ledger *ledger, int64_t bundle_r
 /* All captures in a state, earliest deadline first. */
 CEDE_MUST_USE int ledger_captures(struct ledger *ledger, enum capture_state state,
 	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr);
+struct buf;
+/* Adds the stored receipt of a bundle to out. */
+CEDE_MUST_USE int ledger_receipt(struct ledger *ledger, const struct id *bundle, struct buf *out,
+	bool *ret_there, struct cede_error *reterr);
 /* At start: BUNDLED -> READY (nothing was sealed of them yet; sealed segments stay sealed). */
 CEDE_MUST_USE int ledger_recover(struct ledger *ledger, int64_t now_ns, struct cede_error *reterr);
 

@@ -15,8 +15,6 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 
-#define CIFS_SUPER_MAGIC 0xff534d42U
-#define SMB2_SUPER_MAGIC 0xfe534d42U
 #define FUSE_MAGIC       0x65735546U
 
 struct scan {

@@ -6,6 +6,9 @@
  *         (a write lease, where the file system has leases), it is still the file that was sealed
  *         (I3): same device, inode, size, mtime, ctime, one link. Nothing is unlinked before its
  *         overwriting was flushed and the flush succeeded.
+ *         What is written is a fixed pseudo-random stream, so that a wipe that was cut short can be
+ *         told from new content of the same inode.
+ * Needs   SIGIO ignored by the process (leases).
  * Thread  any; blocking (a pool job). */
 #pragma once
 
@@ -30,7 +33,11 @@ struct wipe_item {
 	int source_fd;    /* directory of the source; borrowed */
 	const char *path; /* relative to it; borrowed */
 	struct file_identity want;
-	bool begun; /* a wipe of it was begun before a crash: content and times may differ, inode and size must agree */
+	uint8_t sha256[32]; /* of the content that was sealed; used with begun alone */
+	/* An earlier wipe of it was cut short: its times may differ. It is still ours if its content is
+	 * what was sealed, or if our own overwriting is seen in it; a camera that wrote the same inode
+	 * anew since then gets WIPE_REPLACED. */
+	bool begun;
 	/* out */
 	enum wipe_outcome outcome;
 	enum wipe_level level;

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/ledger/ledger_internal.h"
+#include "base/buf.h"
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/hex.h"
+
+static void read_bundle(sqlite3_stmt *st, struct ledger_bundle *ret) {
+	*ret = (struct ledger_bundle){
+		.row = sqlite3_column_int64(st, 0),
+		.state = (enum bundle_state)sqlite3_column_int(st, 2),
+		.destination = slice_of(sqlite3_column_text(st, 3), (size_t)sqlite3_column_bytes(st, 3)),
+		.size = (uint64_t)sqlite3_column_int64(st, 4),
+		.spooled = sqlite3_column_int(st, 6) != 0,
+		.captures = (uint64_t)sqlite3_column_int64(st, 7),
+		.sealed_ns = sqlite3_column_int64(st, 8),
+	};
+	if (sqlite3_column_bytes(st, 1) == ID_SIZE)
+		memcpy(ret->id.bytes, sqlite3_column_blob(st, 1), ID_SIZE);
+	if (sqlite3_column_bytes(st, 5) == 32)
+		memcpy(ret->sha256, sqlite3_column_blob(st, 5), 32);
+}
+
+/* The row without its destination (which lives only as long as the statement). */
+static int get_bundle(
+	struct ledger *l, int64_t row, struct ledger_bundle *ret, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_BUNDLE_ROW, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	if (!there)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: no such bundle");
+	read_bundle(st, ret);
+	ret->destination = SLICE_NONE;
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+/* Runs a statement whose only parameter is the bundle. */
+static int on_bundle(
+	struct ledger *l, enum statement which, int64_t row, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, which, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	return ledger_run(l, st, reterr);
+}
+
+static int set_state(struct ledger *l, const struct ledger_bundle *b, enum bundle_state to,
+	int64_t now_ns, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(bundle_move(b->state, to, reterr));
+	CEDE_TRY(ledger_use(l, ST_BUNDLE_STATE, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, b->row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 2, (int)to), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, now_ns), reterr);
+	return ledger_run(l, st, reterr);
+}
+
+/* Ties the event to the rows of its captures: SHA-256 over (row, sha256) of each. */
+static int content_digest(struct ledger *l, const struct ledger_sealed *captures, size_t n,
+	char out[65], struct cede_error *reterr) {
+	uint8_t digest[32];
+	bool ok = EVP_DigestInit_ex2(l->md, EVP_sha256(), NULL) == 1;
+
+	for (size_t i = 0; ok && i < n; i++) {
+		uint8_t row[8];
+		put_le64(row, (uint64_t)captures[i].row);
+		ok = EVP_DigestUpdate(l->md, row, sizeof row) == 1 &&
+			EVP_DigestUpdate(l->md, captures[i].sha256, 32) == 1;
+	}
+	if (!ok || EVP_DigestFinal_ex(l->md, digest, NULL) != 1)
+		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "ledger: SHA-256 failed");
+	hex_print(digest, sizeof digest, out);
+	return CEDE_OK;
+}
+
+static int seal_captures(struct ledger *l, int64_t bundle, const struct ledger_sealed *captures,
+	size_t n, struct cede_error *reterr) {
+	for (size_t i = 0; i < n; i++) {
+		sqlite3_stmt *st;
+		CEDE_TRY(ledger_use(l, ST_CAPTURE_SEALED, &st, reterr));
+		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, captures[i].row), reterr);
+		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, bundle), reterr);
+		LEDGER_TRY_BIND(
+			l, sqlite3_bind_blob(st, 3, captures[i].sha256, 32, SQLITE_STATIC), reterr);
+		CEDE_TRY(ledger_run(l, st, reterr));
+		if (sqlite3_changes(l->db) != 1)
+			return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: a sealed capture was not bundled");
+	}
+	return CEDE_OK;
+}
+
+int ledger_bundle_sealed(struct ledger *l, const struct ledger_bundle *b,
+	const struct ledger_sealed *captures, size_t n, int64_t now_ns, int64_t *ret_row,
+	struct cede_error *reterr) {
+	char sealed[65], content[65];
+	char detail[400];
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, ST_BUNDLE_ADD, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 1, b->id.bytes, ID_SIZE, SQLITE_STATIC), reterr);
+	LEDGER_TRY_BIND(l,
+		sqlite3_bind_text(st, 2, (const char *)b->destination.data, (int)b->destination.len,
+			SQLITE_STATIC),
+		reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, (int64_t)b->size), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 4, b->sha256, 32, SQLITE_STATIC), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 5, b->spooled), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 6, (int64_t)b->captures), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 7, now_ns), reterr);
+	CEDE_TRY(ledger_run(l, st, reterr));
+	*ret_row = sqlite3_last_insert_rowid(l->db);
+	CEDE_TRY(seal_captures(l, *ret_row, captures, n, reterr));
+	hex_print(b->sha256, 32, sealed);
+	CEDE_TRY(content_digest(l, captures, n, content, reterr));
+	(void)snprintf(detail, sizeof detail, "destination=%.*s size=%llu sha256=%s captures=%llu content=%s",
+		(int)b->destination.len, (const char *)b->destination.data, (unsigned long long)b->size,
+		sealed, (unsigned long long)b->captures, content);
+	CEDE_TRY(ledger_event(l, LEDGER_BUNDLE_SEALED, &b->id, now_ns, detail, reterr));
+	if (!b->spooled)
+		return CEDE_OK;
+	return ledger_event(l, LEDGER_BUNDLE_SPOOLED, &b->id, now_ns, "", reterr);
+}
+
+int ledger_segment_sealed(struct ledger *l, int64_t row, int64_t bundle_row, uint32_t index,
+	uint32_t count, uint64_t offset, uint64_t size, const uint8_t sha256[32],
+	struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	struct id id;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_SEGMENT_ADD, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)index), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, bundle_row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 4, (int64_t)offset), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 5, (int64_t)size), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 6, sha256, 32, SQLITE_STATIC), reterr);
+	CEDE_TRY(ledger_run(l, st, reterr));
+	CEDE_TRY(ledger_use(l, ST_SEGMENTS_SET, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)count), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, bundle_row), reterr);
+	CEDE_TRY(ledger_run(l, st, reterr));
+	CEDE_TRY(ledger_use(l, ST_SEGMENTS_OF, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	int64_t have = there ? sqlite3_column_int64(st, 0) : 0;
+	(void)sqlite3_reset(st);
+	if (have < (int64_t)count)
+		return CEDE_OK;
+	return ledger_move(l, row, CAPTURE_SEALED, 0, &id, reterr);
+}
+
+int ledger_bundle_spooled(
+	struct ledger *l, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr) {
+	struct ledger_bundle b;
+
+	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
+	CEDE_TRY(on_bundle(l, ST_BUNDLE_SPOOLED, bundle_row, reterr));
+	return ledger_event(l, LEDGER_BUNDLE_SPOOLED, &b.id, now_ns, "", reterr);
+}
+
+static int start_wiping(struct ledger *l, const struct ledger_bundle *b, bool segments,
+	const char *proof, int64_t now_ns, struct cede_error *reterr) {
+	char detail[64];
+	int changed;
+
+	CEDE_TRY(on_bundle(l, ST_WIPING, b->row, reterr));
+	changed = sqlite3_changes(l->db);
+	if (segments) {
+		CEDE_TRY(on_bundle(l, ST_WIPING_SEGMENTS, b->row, reterr));
+		changed += sqlite3_changes(l->db);
+	}
+	if (changed == 0)
+		return CEDE_OK;
+	(void)snprintf(detail, sizeof detail, "proof=%s captures=%d", proof, changed);
+	return ledger_event(l, LEDGER_BUNDLE_WIPING, &b->id, now_ns, detail, reterr);
+}
+
+int ledger_bundle_receipted(struct ledger *l, int64_t bundle_row, struct slice receipt,
+	int64_t now_ns, struct cede_error *reterr) {
+	struct ledger_bundle b;
+	sqlite3_stmt *st;
+	uint8_t digest[32];
+	char detail[96] = "sha256=";
+
+	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
+	CEDE_TRY(bundle_move(b.state, BUNDLE_RECEIPTED, reterr));
+	CEDE_TRY(ledger_use(l, ST_BUNDLE_RECEIPT, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
+	LEDGER_TRY_BIND(
+		l, sqlite3_bind_blob(st, 2, receipt.data, (int)receipt.len, SQLITE_STATIC), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, now_ns), reterr);
+	CEDE_TRY(ledger_run(l, st, reterr));
+	if (EVP_Digest(receipt.data, receipt.len, digest, NULL, EVP_sha256(), NULL) != 1)
+		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "ledger: SHA-256 failed");
+	hex_print(digest, sizeof digest, detail + strlen(detail));
+	CEDE_TRY(ledger_event(l, LEDGER_BUNDLE_RECEIPTED, &b.id, now_ns, detail, reterr));
+	return start_wiping(l, &b, true, "receipt", now_ns, reterr);
+}
+
+int ledger_bundle_wiping(
+	struct ledger *l, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr) {
+	struct ledger_bundle b;
+
+	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
+	if (!b.spooled)
+		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
+			"ledger: a bundle that is not in the spool proves nothing");
+	return start_wiping(l, &b, false, "spool", now_ns, reterr);
+}
+
+int ledger_bundle_abandoned(
+	struct ledger *l, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr) {
+	static const enum statement steps[] = {ST_ABANDON, ST_ABANDON_SEGMENTS, ST_ABANDON_PARTS};
+	struct ledger_bundle b;
+
+	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
+	CEDE_TRY(set_state(l, &b, BUNDLE_ABANDONED, now_ns, reterr));
+	for (size_t i = 0; i < ARRAY_LENGTH(steps); i++)
+		CEDE_TRY(on_bundle(l, steps[i], bundle_row, reterr));
+	return ledger_event(l, LEDGER_BUNDLE_ABANDONED, &b.id, now_ns, "", reterr);
+}
+
+static int wiped_levels(
+	struct ledger *l, int64_t bundle_row, struct buf *detail, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_LEVELS, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
+	for (;;) {
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		if (!there)
+			break;
+		CEDE_TRY(buf_addf(detail, reterr, "%s%s=%lld", detail->len > 0 ? " " : "",
+			(const char *)sqlite3_column_text(st, 0),
+			(long long)sqlite3_column_int64(st, 1)));
+	}
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+int ledger_bundle_done(struct ledger *l, int64_t bundle_row, int64_t now_ns, bool *ret_done,
+	struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf detail = BUF_INIT(1024);
+	struct ledger_bundle b;
+	sqlite3_stmt *st;
+	const char *text;
+	bool there;
+
+	*ret_done = false;
+	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
+	if (b.state != BUNDLE_RECEIPTED)
+		return CEDE_OK;
+	CEDE_TRY(ledger_use(l, ST_UNDONE, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	int64_t undone = there ? sqlite3_column_int64(st, 0) : 0;
+	(void)sqlite3_reset(st);
+	if (undone > 0)
+		return CEDE_OK;
+	CEDE_TRY(set_state(l, &b, BUNDLE_DONE, now_ns, reterr));
+	CEDE_TRY(wiped_levels(l, bundle_row, &detail, reterr));
+	CEDE_TRY(buf_string(&detail, &text, reterr));
+	CEDE_TRY(ledger_event(l, LEDGER_BUNDLE_DONE, &b.id, now_ns, text, reterr));
+	*ret_done = true;
+	return CEDE_OK;
+}
+
+/* ---- reads */
+
+int ledger_bundles(struct ledger *l, enum bundle_state state, ledger_bundle_fn *fn, void *ctx,
+	struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_BUNDLES, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 1, (int)state), reterr);
+	for (;;) {
+		struct ledger_bundle b;
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		if (!there)
+			break;
+		read_bundle(st, &b);
+		int r = fn(ctx, &b, reterr);
+		if (r < 0) {
+			(void)sqlite3_reset(st);
+			return r;
+		}
+	}
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+int ledger_bundle_captures(struct ledger *l, int64_t bundle_row, enum capture_state state,
+	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, ST_BUNDLE_CAPTURES, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
+	LEDGER_TRY_BIND(
+		l, sqlite3_bind_int(st, 2, state == CAPTURE_STATE_COUNT ? -1 : (int)state), reterr);
+	return ledger_each(l, st, fn, ctx, reterr);
+}
+
+int ledger_captures(struct ledger *l, enum capture_state state, ledger_capture_fn *fn, void *ctx,
+	struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, ST_CAPTURES, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 1, (int)state), reterr);
+	return ledger_each(l, st, fn, ctx, reterr);
+}
+
+int ledger_receipt(struct ledger *l, const struct id *bundle, struct buf *out, bool *ret_there,
+	struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, ST_RECEIPT, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 1, bundle->bytes, ID_SIZE, SQLITE_STATIC), reterr);
+	CEDE_TRY(ledger_row(l, st, ret_there, reterr));
+	if (*ret_there)
+		CEDE_TRY(buf_add(out, sqlite3_column_blob(st, 0),
+			(size_t)sqlite3_column_bytes(st, 0), reterr));
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+int ledger_recover(struct ledger *l, int64_t now_ns, struct cede_error *reterr) {
+	static const enum statement steps[] = {ST_RECOVER_PARTS, ST_RECOVER};
+
+	(void)now_ns;
+	for (size_t i = 0; i < ARRAY_LENGTH(steps); i++) {
+		sqlite3_stmt *st;
+		CEDE_TRY(ledger_use(l, steps[i], &st, reterr));
+		CEDE_TRY(ledger_run(l, st, reterr));
+	}
+	return CEDE_OK;
+}
+
+static int count_states(struct ledger *l, enum statement which, uint64_t *counts, size_t n,
+	struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, which, &st, reterr));
+	for (;;) {
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		if (!there)
+			break;
+		int64_t state = sqlite3_column_int64(st, 0);
+		if (state >= 0 && state < (int64_t)n)
+			counts[state] = (uint64_t)sqlite3_column_int64(st, 1);
+	}
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+int ledger_count(struct ledger *l, struct ledger_counts *ret, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	*ret = (struct ledger_counts){.oldest_born_ns = INT64_MAX, .events = l->sequence};
+	CEDE_TRY(count_states(l, ST_COUNT_CAPTURES, ret->captures, CAPTURE_STATE_COUNT, reterr));
+	CEDE_TRY(count_states(l, ST_COUNT_BUNDLES, ret->bundles, BUNDLE_STATE_COUNT, reterr));
+	CEDE_TRY(ledger_use(l, ST_OLDEST, &st, reterr));
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	if (there && sqlite3_column_type(st, 0) != SQLITE_NULL)
+		ret->oldest_born_ns = sqlite3_column_int64(st, 0);
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
