@@ -13,7 +13,7 @@
 typedef int bundle_sink(void *ctx, struct slice bytes, struct cede_error *reterr);
 
 struct bundle_writer;
-/* level: zstd level (1 is the default of cede). Writes the manifest at once. */
+/* level: zstd level (1 is the default of cede). Writes the manifest at once; borrows it until freed. */
 CEDE_MUST_USE int bundle_writer_new(const struct manifest *manifest, int level, bundle_sink *sink,
 	void *ctx, struct bundle_writer **ret, struct cede_error *reterr);
 /* The next member, in the manifest's order; content.len must be the entry's segment_size. */

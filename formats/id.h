@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "certs/host_id.h" /* HOST_ID_MAX, host_id_valid() */
 
 #define ID_SIZE      16
 #define ID_TEXT_SIZE 37 /* "0193577c-…": 36 characters and a NUL */
@@ -27,7 +28,3 @@ int64_t id_time_ns(const struct id *id);
 #define ID_DAY_SIZE 11
 /* "2026/11/23" (UTC), the folder of the receiver's store. */
 void id_day(const struct id *id, char out[ID_DAY_SIZE]);
-
-/* Host ids are certificate common names: 1 to 64 of [A-Za-z0-9._-], not starting with '.' or '-'. */
-#define HOST_ID_MAX 64
-bool host_id_valid(struct slice text);

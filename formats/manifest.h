@@ -16,6 +16,9 @@
 #define MANIFEST_ENTRIES_MAX  8192
 #define MANIFEST_SIZE_MAX     (16U << 20)
 #define MANIFEST_SEGMENTS_MAX 1000000
+#define MANIFEST_TEXT_MAX     255          /* bytes of source, policy id, classification */
+#define MANIFEST_PATH_MAX     4095         /* bytes of path and group */
+#define MANIFEST_CONTENT_MAX  (1ULL << 30) /* bytes of all members together */
 
 struct manifest_entry {
 	struct id capture;
@@ -44,12 +47,24 @@ struct manifest {
 	size_t count;
 };
 
+/* Whether entries may stand in a manifest: what manifest_write() and manifest_read() refuse. INPUT;
+ * the text names the entry's number, never the capture. */
+CEDE_MUST_USE int manifest_check(const struct manifest *manifest, struct cede_error *reterr);
+/* Appends the JSON, one entry a line. */
 CEDE_MUST_USE int manifest_write(
 	const struct manifest *manifest, struct buf *out, struct cede_error *reterr);
 
 /* What manifest_read() gives back owns its memory. */
 struct manifest_read;
+/* Strict: exactly the keys of the schema, no duplicates, all limits. INPUT. */
 CEDE_MUST_USE int manifest_read(
 	struct slice json, struct manifest_read **ret, struct cede_error *reterr);
 const struct manifest *manifest_peek(const struct manifest_read *read);
 void manifest_read_free(struct manifest_read *read);
+void manifest_read_freep(struct manifest_read **read);
+
+/* The member's name in the bundle: "<source>/<path>", for a segment with its suffix (bundle.h). If
+ * the suffix would make the last part longer than a file system takes, the last part is the
+ * capture's id instead. */
+CEDE_MUST_USE int manifest_member_name(
+	const struct manifest_entry *entry, struct buf *out, struct cede_error *reterr);

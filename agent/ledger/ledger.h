@@ -155,6 +155,9 @@ CEDE_MUST_USE int ledger_segment_sealed(struct ledger *ledger, int64_t row, int6
  * the last of its bundles is receipted). Captures already WIPED (wipe after seal) stay. */
 CEDE_MUST_USE int ledger_bundle_receipted(struct ledger *ledger, int64_t bundle_row,
 	struct slice receipt, int64_t now_ns, struct cede_error *reterr);
+/* The bundle is durably in the spool now (BUNDLE_SPOOLED event). */
+CEDE_MUST_USE int ledger_bundle_spooled(
+	struct ledger *ledger, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr);
 /* Wipe after seal: SEALED -> WIPING for captures of a spooled bundle. REFUSED if it is not spooled. */
 CEDE_MUST_USE int ledger_bundle_wiping(
 	struct ledger *ledger, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr);

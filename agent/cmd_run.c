@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/cmd_run.h"
+
+#include <getopt.h>
+#include <stdio.h>
+
+#include "agent/core/keeper.h"
+
+static const char usage[] =
+	"usage: cede run --policy POLICY --config AGENT [--unsigned] [--courier PATH]\n"
+	"  --policy POLICY  the agency's policy.yaml\n"
+	"  --config AGENT   this host's agent.yaml\n"
+	"  --unsigned       accept a policy without signature (this version checks none)\n"
+	"  --courier PATH   the courier program, if not the installed one\n";
+
+int cmd_run(int argc, char **argv) {
+	enum { POLICY = 1, CONFIG, UNSIGNED, COURIER, HELP };
+	static const struct option options[] = {{"policy", required_argument, NULL, POLICY},
+		{"config", required_argument, NULL, CONFIG},
+		{"unsigned", no_argument, NULL, UNSIGNED},
+		{"courier", required_argument, NULL, COURIER}, {"help", no_argument, NULL, HELP},
+		{0}};
+	struct keeper_options o = {0};
+	struct cede_error err = {0};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (c) {
+		case POLICY:
+			o.policy = optarg;
+			break;
+		case CONFIG:
+			o.config = optarg;
+			break;
+		case COURIER:
+			o.courier = optarg;
+			break;
+		case UNSIGNED:
+			break;
+		case HELP:
+			(void)fputs(usage, stdout);
+			return 0;
+		default:
+			(void)fputs(usage, stderr);
+			return 2;
+		}
+	}
+	if (o.policy == NULL || o.config == NULL || optind != argc) {
+		(void)fputs(usage, stderr);
+		return 2;
+	}
+	int r = keeper_run(&o, &err);
+	if (r == CEDE_OK)
+		return 0;
+	(void)fprintf(stderr, "cede run: %s\n", err.text);
+	return r == CEDE_ERR_INPUT || r == CEDE_ERR_REFUSED ? 2 : 3;
+}

@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/core/flow.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/core/flow_internal.h"
+#include "agent/seal/spool.h"
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "config.h"
+
+/* ---- ledger work that is tried until it succeeds */
+
+struct record {
+	struct record *next;
+	struct flow *flow;
+	ledger_work_fn *work;
+	flow_recorded_fn *done;
+	void (*release)(void *ctx);
+	void *ctx;
+};
+
+static void record_end(struct record *r) {
+	struct flow *flow = r->flow;
+
+	flow->recording--;
+	if (r->release != NULL)
+		r->release(r->ctx);
+	free(r);
+	flow_settled(flow);
+}
+
+static void record_result(void *ctx, int result, const struct cede_error *err) {
+	struct record *r = ctx;
+	struct flow *flow = r->flow;
+
+	if (result == CEDE_OK) {
+		if (r->done != NULL)
+			r->done(flow, r->ctx);
+		record_end(r);
+		return;
+	}
+	if (result != CEDE_ERR_IO && result != CEDE_ERR_BUSY) {
+		flow_fail(flow, err->text);
+		record_end(r);
+		return;
+	}
+	flow->figures.ledger_retries++;
+	log_event(LOG_LEVEL_ERROR, "ledger.unwritten",
+		"error=\"%s\" mend=\"tried again each second\"", err->text);
+	r->next = flow->again;
+	flow->again = r;
+	if (flow->stopping)
+		flow_settled(flow);
+}
+
+static void record_queue(struct record *r) {
+	struct cede_error err = {0};
+
+	if (ledger_writer_queue(r->flow->ledger, r->work, record_result, r, &err) < 0)
+		record_result(r, CEDE_ERR_IO, &err);
+}
+
+void flow_record(struct flow *flow, ledger_work_fn *work, flow_recorded_fn *done,
+	void (*release)(void *ctx), void *ctx) {
+	struct record *r = calloc(1, sizeof *r);
+
+	if (r == NULL) { /* 48 bytes are not to be had: the state on the disk is sound, start again */
+		flow_fail(flow, "out of memory");
+		if (release != NULL)
+			release(ctx);
+		return;
+	}
+	*r = (struct record){
+		.flow = flow, .work = work, .done = done, .release = release, .ctx = ctx};
+	flow->recording++;
+	record_queue(r);
+}
+
+static void record_again(struct flow *flow) {
+	struct record *list = CEDE_TAKE(flow->again);
+
+	while (list != NULL) {
+		struct record *r = list;
+		list = r->next;
+		record_queue(r);
+	}
+}
+
+/* ---- helpers of the other files */
+
+bool flow_expired(const struct flow *flow) {
+	return clock_wall_ns() >= flow->policy->expires_ns;
+}
+
+void flow_fail(struct flow *flow, const char *text) {
+	if (flow->failed)
+		return;
+	flow->failed = true;
+	flow->setup.fatal(flow->setup.ctx, text);
+}
+
+bool flow_source_named(const struct flow *flow, struct slice name, size_t *ret) {
+	for (size_t i = 0; i < flow->policy->source_count; i++)
+		if (slice_is(name, flow->policy->sources[i].name)) {
+			*ret = i;
+			return true;
+		}
+	return false;
+}
+
+bool flow_destination_named(const struct flow *flow, struct slice name, size_t *ret) {
+	for (size_t i = 0; i < flow->policy->destination_count; i++)
+		if (slice_is(name, flow->policy->destinations[i].name)) {
+			*ret = i;
+			return true;
+		}
+	return false;
+}
+
+void flow_figures(const struct flow *flow, struct flow_figures *ret) {
+	*ret = flow->figures;
+	ret->held = 0;
+	for (size_t i = 0; i < flow->policy->source_count; i++)
+		ret->held += flow->sources[i].held_last;
+	ret->settling = settle_count(flow->settle);
+	ret->wipes_waiting = flow->disposal_count;
+	ret->bundles_open = 0;
+	ret->link_up = flow->link != NULL;
+	for (size_t i = 0; i < flow->policy->destination_count; i++) {
+		for (const struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
+			ret->bundles_open++;
+		ret->link_up = ret->link_up && link_up(flow->link, i);
+	}
+	ret->expired = flow_expired(flow);
+}
+
+/* ---- recovery: what an earlier process had begun */
+
+struct recovery {
+	struct flow *flow;
+	struct ledger_bundle *bundles; /* SEALED; destination points into one block each */
+	size_t bundle_count;
+	struct ledger_capture *captures; /* WIPING; path and source likewise */
+	size_t capture_count;
+};
+
+static void recovery_clear(struct recovery *r) {
+	for (size_t i = 0; i < r->bundle_count; i++)
+		free((void *)(uintptr_t)r->bundles[i].destination.data);
+	for (size_t i = 0; i < r->capture_count; i++) {
+		free((void *)(uintptr_t)r->captures[i].path.data);
+		free((void *)(uintptr_t)r->captures[i].source.data);
+	}
+	free(r->bundles);
+	free(r->captures);
+	r->bundles = NULL;
+	r->captures = NULL;
+	r->bundle_count = r->capture_count = 0;
+}
+
+static void recovery_release(void *ctx) {
+	struct recovery *r = ctx;
+
+	recovery_clear(r);
+	free(r);
+}
+
+static int copy_slice(struct slice *s, struct cede_error *reterr) {
+	uint8_t *copy = malloc(s->len + 1);
+
+	if (copy == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	if (s->len > 0)
+		memcpy(copy, s->data, s->len);
+	copy[s->len] = 0;
+	*s = slice_of(copy, s->len);
+	return CEDE_OK;
+}
+
+static int recover_bundle(void *ctx, const struct ledger_bundle *b, struct cede_error *reterr) {
+	struct recovery *r = ctx;
+	struct ledger_bundle *list = reallocarray(r->bundles, r->bundle_count + 1, sizeof *list);
+
+	if (list == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	r->bundles = list;
+	list[r->bundle_count] = *b;
+	CEDE_TRY(copy_slice(&list[r->bundle_count].destination, reterr));
+	r->bundle_count++;
+	return CEDE_OK;
+}
+
+static int recover_capture(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+	struct recovery *r = ctx;
+	struct ledger_capture *list = reallocarray(r->captures, r->capture_count + 1, sizeof *list);
+
+	if (list == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	r->captures = list;
+	struct ledger_capture copy = *c;
+	CEDE_TRY(copy_slice(&copy.path, reterr));
+	if (copy_slice(&copy.source, reterr) < 0) {
+		free((void *)(uintptr_t)copy.path.data);
+		return CEDE_ERR_IO;
+	}
+	list[r->capture_count++] = copy;
+	return CEDE_OK;
+}
+
+struct rows {
+	int64_t *row;
+	size_t count;
+};
+
+static int collect_row(void *ctx, const struct ledger_bundle *b, struct cede_error *reterr) {
+	struct rows *r = ctx;
+	int64_t *list = reallocarray(r->row, r->count + 1, sizeof *list);
+
+	if (list == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	r->row = list;
+	list[r->count++] = b->row;
+	return CEDE_OK;
+}
+
+/* Receipted bundles whose last capture was wiped just before the end. */
+static int finish_receipted(struct ledger *ledger, int64_t now, struct cede_error *reterr) {
+	struct rows rows = {0};
+	int r = ledger_bundles(ledger, BUNDLE_RECEIPTED, collect_row, &rows, reterr);
+
+	for (size_t i = 0; r == CEDE_OK && i < rows.count; i++) {
+		bool done;
+		r = ledger_bundle_done(ledger, rows.row[i], now, &done, reterr);
+	}
+	free(rows.row);
+	return r;
+}
+
+static int recover_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct recovery *r = ctx;
+	const struct policy *policy = r->flow->policy;
+	int64_t now = clock_wall_ns();
+	char detail[300];
+
+	recovery_clear(r); /* of a first try */
+	(void)snprintf(detail, sizeof detail, "version=%s policy=%s serial=%llu", CEDE_VERSION,
+		policy->id, (unsigned long long)policy->serial);
+	CEDE_TRY(ledger_event(ledger, LEDGER_AGENT_STARTED, NULL, now, detail, reterr));
+	CEDE_TRY(ledger_recover(ledger, now, reterr));
+	CEDE_TRY(finish_receipted(ledger, now, reterr));
+	CEDE_TRY(ledger_bundles(ledger, BUNDLE_SEALED, recover_bundle, r, reterr));
+	return ledger_captures(ledger, CAPTURE_WIPING, recover_capture, r, reterr);
+}
+
+static bool is_wanted(void *ctx, const struct id *bundle) {
+	const struct recovery *r = ctx;
+
+	for (size_t i = 0; i < r->bundle_count; i++)
+		if (r->bundles[i].spooled && id_equal(&r->bundles[i].id, bundle))
+			return true;
+	return false;
+}
+
+static void on_tick(uv_timer_t *timer) {
+	struct flow *flow = timer->data;
+
+	record_again(flow);
+	if (!flow->running || flow->stopping)
+		return;
+	intake_tick(flow);
+	handover_tick(flow);
+	disposal_run(flow);
+}
+
+static void recovered(struct flow *flow, void *ctx) {
+	struct recovery *r = ctx;
+	struct cede_error err = {0};
+	size_t removed = 0;
+
+	if (spool_sweep(flow->setup.spool_fd, is_wanted, r, &removed, &err) < 0)
+		log_event(LOG_LEVEL_WARNING, "spool.sweep", "error=\"%s\"", err.text);
+	for (size_t i = 0; i < r->bundle_count; i++)
+		handover_adopt(flow, &r->bundles[i]);
+	for (size_t i = 0; i < r->capture_count; i++)
+		if (disposal_add(flow, &r->captures[i], true, &err) < 0)
+			log_event(LOG_LEVEL_ERROR, "wipe.deferred", "error=\"%s\"", err.text);
+	if (r->bundle_count + r->capture_count + removed > 0)
+		log_event(LOG_LEVEL_INFO, "agent.recovered",
+			"bundles=%zu wipes=%zu spool_leftovers=%zu", r->bundle_count,
+			r->capture_count, removed);
+	flow->running = true;
+	if (flow->stopping)
+		return;
+	for (size_t i = 0; i < flow->policy->source_count; i++)
+		intake_scan(flow, i, "");
+	handover_tick(flow);
+}
+
+void flow_run(struct flow *flow, struct link *link) {
+	struct recovery *r = calloc(1, sizeof *r);
+
+	flow->link = link;
+	if (r == NULL) {
+		flow_fail(flow, "out of memory");
+		return;
+	}
+	r->flow = flow;
+	flow_record(flow, recover_work, recovered, recovery_release, r);
+	(void)uv_timer_start(&flow->tick, on_tick, 1000, 1000);
+}
+
+/* ---- start and stop */
+
+static void on_linger(uv_timer_t *timer) {
+	struct flow *flow = timer->data;
+
+	flow->lingered = true;
+	handover_plan(flow);
+	flow->lingered = false;
+}
+
+static int make_parts(struct flow *flow, struct cede_error *reterr) {
+	const struct policy *policy = flow->policy;
+
+	flow->sources = calloc(policy->source_count, sizeof *flow->sources);
+	flow->destinations = calloc(policy->destination_count, sizeof *flow->destinations);
+	if (flow->sources == NULL || flow->destinations == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	for (size_t i = 0; i < policy->source_count; i++)
+		flow->sources[i] = (struct flow_source){.fd = -1, .next_scan_boot_ns = INT64_MAX};
+	for (size_t i = 0; i < policy->destination_count; i++) {
+		flow->destinations[i].seal = flow->setup.keys[i].seal;
+		flow->destinations[i].receipts = flow->setup.keys[i].receipts;
+		if (policy->destinations[i].bundle_size > flow->buffer_size)
+			flow->buffer_size = policy->destinations[i].bundle_size;
+	}
+	for (size_t i = 0; i < SEAL_JOBS; i++) {
+		flow->buffers[i] = malloc(flow->buffer_size);
+		if (flow->buffers[i] == NULL)
+			return CEDE_FAIL_MEMORY(reterr);
+	}
+	return intake_start(flow, reterr);
+}
+
+static void flow_free(struct flow *flow) {
+	handover_free(flow);
+	disposal_free(flow);
+	for (size_t i = 0; flow->sources != NULL && i < flow->policy->source_count; i++)
+		fd_closep(&flow->sources[i].fd);
+	for (size_t i = 0; i < flow->policy->destination_count; i++) {
+		sealer_keys_free(flow->destinations[i].seal);
+		note_keys_free(flow->destinations[i].receipts);
+	}
+	for (size_t i = 0; i < SEAL_JOBS; i++)
+		free(flow->buffers[i]);
+	while (flow->again != NULL) {
+		struct record *r = flow->again;
+		flow->again = r->next;
+		/* ends like the process: the next start recovers from the ledger */
+		free(r);
+	}
+	settle_free(flow->settle);
+	free(flow->reported);
+	fd_closep(&flow->setup.spool_fd);
+	free(flow->sources);
+	free(flow->destinations);
+	free(flow);
+}
+
+int flow_start(const struct flow_setup *setup, struct flow **ret, struct cede_error *reterr) {
+	struct flow *flow = calloc(1, sizeof *flow);
+
+	if (flow == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	flow->setup = *setup;
+	flow->loop = setup->loop;
+	flow->policy = setup->policy;
+	flow->ledger = setup->ledger;
+	flow->disposals_end = &flow->disposals;
+	flow->on_linger = on_linger;
+	jobs_init(&flow->jobs, flow->loop);
+	uv_timer_t *timers[] = {&flow->tick, &flow->settle_timer, &flow->linger};
+	for (size_t i = 0; i < ARRAY_LENGTH(timers); i++) {
+		(void)uv_timer_init(flow->loop, timers[i]);
+		timers[i]->data = flow;
+	}
+	/* a failure here ends the process: what was made is given back with it */
+	CEDE_TRY(make_parts(flow, reterr));
+	*ret = flow;
+	return CEDE_OK;
+}
+
+void flow_link_events(struct flow *flow, struct link_events *ret) {
+	*ret = (struct link_events){.ctx = flow,
+		.receipt = handover_receipt,
+		.absent = handover_absent,
+		.failed = handover_failed,
+		.state = handover_link};
+}
+
+static void on_ledger_closed(void *ctx) {
+	struct flow *flow = ctx;
+	void (*on_stopped)(void *) = flow->on_stopped;
+	void *stop_ctx = flow->stop_ctx;
+
+	flow_free(flow);
+	on_stopped(stop_ctx);
+}
+
+static int stopped_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	(void)ctx;
+	return ledger_event(ledger, LEDGER_AGENT_STOPPED, NULL, clock_wall_ns(), "clean=yes", reterr);
+}
+
+static void stopped_done(void *ctx, int result, const struct cede_error *err) {
+	(void)ctx;
+	if (result < 0)
+		log_event(LOG_LEVEL_WARNING, "ledger.unwritten", "error=\"%s\"", err->text);
+}
+
+static void on_tree_closed(void *ctx) {
+	struct flow *flow = ctx;
+	struct cede_error err = {0};
+
+	if (!flow->failed &&
+		ledger_writer_queue(flow->ledger, stopped_work, stopped_done, flow, &err) < 0)
+		log_event(LOG_LEVEL_WARNING, "ledger.unwritten", "error=\"%s\"", err.text);
+	ledger_writer_close(flow->ledger, on_ledger_closed, flow);
+}
+
+static size_t waiting_again(const struct flow *flow) {
+	size_t n = 0;
+
+	for (const struct record *r = flow->again; r != NULL; r = r->next)
+		n++;
+	return n;
+}
+
+static void on_timer_closed(uv_handle_t *handle) {
+	struct flow *flow = handle->data;
+
+	if (--flow->timers_open == 0)
+		tree_close(flow->tree, on_tree_closed, flow);
+}
+
+static bool is_drained(const struct flow *flow) {
+	for (size_t i = 0; i < flow->policy->destination_count; i++)
+		if (flow->destinations[i].parcels != NULL)
+			return false;
+	return flow->jobs.running == 0 && flow->recording == 0 && flow->disposals == NULL;
+}
+
+void flow_drain(struct flow *flow, void (*on_drained)(void *ctx), void *ctx) {
+	flow->draining = true;
+	flow->on_drained = on_drained;
+	flow->drain_ctx = ctx;
+	intake_stop(flow);
+	flow_settled(flow);
+}
+
+void flow_halt(struct flow *flow) {
+	flow->draining = flow->stopping = true;
+	flow->stop = true;
+	intake_stop(flow);
+}
+
+bool flow_policy_expired(const struct flow *flow) {
+	return flow_expired(flow);
+}
+
+void flow_settled(struct flow *flow) {
+	if (flow->draining && flow->on_drained != NULL && is_drained(flow)) {
+		void (*on_drained)(void *) = flow->on_drained;
+		flow->on_drained = NULL;
+		on_drained(flow->drain_ctx);
+	}
+	if (flow->on_stopped == NULL)
+		return;
+	if (!flow->stopping || flow->ending || flow->jobs.running > 0 || flow->scans > 0 ||
+		flow->recording > waiting_again(flow))
+		return;
+	flow->ending = true;
+	flow->timers_open = 3;
+	uv_close((uv_handle_t *)&flow->tick, on_timer_closed);
+	uv_close((uv_handle_t *)&flow->settle_timer, on_timer_closed);
+	uv_close((uv_handle_t *)&flow->linger, on_timer_closed);
+}
+
+void flow_stop(struct flow *flow, void (*on_stopped)(void *ctx), void *ctx) {
+	flow->on_stopped = on_stopped;
+	flow->stop_ctx = ctx;
+	flow_halt(flow);
+	flow_settled(flow);
+}

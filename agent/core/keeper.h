@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The keeper's life: the start list, the loop, the signals, the drain.
+ *
+ * Promise a failure before "agent.ready" ends the process with the reason and nothing touched.
+ * SIGTERM and SIGINT: nothing new is begun, what is under way gets DRAIN_MS, then it stops within 5
+ * s. Fails   INPUT (policy, configuration, keys), REFUSED (keys that others can read), BUSY
+ * (another agent uses the state directory), IO. */
+#pragma once
+
+#include "base/error.h"
+
+struct keeper_options {
+	const char *policy;  /* path of policy.yaml */
+	const char *config;  /* path of agent.yaml */
+	const char *courier; /* path of cede-courier, or NULL: found beside this program */
+};
+
+/* Runs until it is told to stop. The text of an error has been printed to stderr already when it
+ * returns INPUT with several lines; otherwise it is in reterr. */
+CEDE_MUST_USE int keeper_run(const struct keeper_options *options, struct cede_error *reterr);

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The spool: sealed bundles on the disk, <state>/spool/<bundle id>.cms. Ciphertext only; unlinking
+ * is enough.
+ *
+ * Promise spool_keep() returns 0 only after the bundle and its name are on the disk. A file without
+ *         its final name never survives (O_TMPFILE).
+ * Thread  any. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "formats/id.h"
+
+/* Makes the directory if needed and opens it. */
+CEDE_MUST_USE int spool_open(const char *state_dir, int *ret_dirfd, struct cede_error *reterr);
+/* A nameless file in it. BUSY: the file system is nearly full (less than 5 % or 64 MiB free). */
+CEDE_MUST_USE int spool_create(int dirfd, int *ret_fd, struct cede_error *reterr);
+CEDE_MUST_USE int spool_keep(int dirfd, const struct id *bundle, int fd, struct cede_error *reterr);
+/* Copies a bundle from a memory file into the spool; as durable as spool_keep(). */
+CEDE_MUST_USE int spool_copy(
+	int dirfd, const struct id *bundle, int from_fd, uint64_t size, struct cede_error *reterr);
+/* The bundle again, for reading. */
+CEDE_MUST_USE int spool_fetch(
+	int dirfd, const struct id *bundle, int *ret_fd, struct cede_error *reterr);
+/* Not there: fine. */
+CEDE_MUST_USE int spool_remove(int dirfd, const struct id *bundle, struct cede_error *reterr);
+/* Removes what keep() says is not needed any more; at start, after a crash. */
+CEDE_MUST_USE int spool_sweep(int dirfd, bool (*keep)(void *ctx, const struct id *bundle),
+	void *ctx, size_t *ret_removed, struct cede_error *reterr);
