@@ -153,12 +153,13 @@ class World:
     """with World() as w: w.start(); w.write("a.jpg", b"..."); w.settled()"""
 
     def __init__(self, source=None, destination=None, policy=None, sources=None, receiver=True):
+        pki = pki_master()
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cede-world-"))
         self.pki, self.state, self.store = self.dir / "pki", self.dir / "state", self.dir / "store"
         self.capture = self.dir / "capture"
         self.capture.mkdir()
         self.store.mkdir(mode=0o700)
-        shutil.copytree(pki_master(), self.pki)
+        shutil.copytree(pki, self.pki)
         self.port = free_port()
         self.want = {}       # b"source/path" -> sha256 of all that must arrive
         self.processes = []
