@@ -12,6 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import servers
 import tap
+from liar import Liar, note
 from tap import check, equal
 from world import World, free_port, until
 
@@ -242,6 +243,101 @@ def environment():
         check(not keylog.exists(), "TLS keys were logged")
 
 
+def lies(answer, word=r"receipt.refused|reason=receipt"):
+    """answer(world, facts) -> (status, body): refused, and nothing is wiped."""
+    with World(receiver=False) as w:
+        with Liar(w, lambda facts: answer(w, facts)) as liar:
+            refused(w, word)
+            check(any(r.startswith("PUT ") for r in liar.requests), "the lie was never told")
+        # another server, the real one, takes the same captures after all
+        heal(w, w.start_receiver)
+
+
+def signed(w, facts, key="receipt.key", **other):
+    return 201, note(facts.lines(**other), w.pki / key)
+
+
+def honest_answer():
+    """the lying server's truth is taken: what follows is refused for the lie alone"""
+    with World(receiver=False) as w:
+        with Liar(w, lambda facts: signed(w, facts)):
+            w.start_agent()
+            for name, content in CAPTURES.items():
+                w.write(name, content, want=False)
+            w.empty()
+            w.idle()
+            equal(w.counts()[0]["wiped"], len(CAPTURES), "captures wiped")
+
+
+def receipt_by_another_key():
+    """a receipt signed by another key"""
+    lies(lambda w, f: signed(w, f, key="policy.key"))
+
+
+def receipt_with_a_borrowed_key_id():
+    """a receipt that claims the right key and is signed by another"""
+    lies(lambda w, f: (201, note(f.lines(), w.pki / "policy.key", key_id_of=w.pki / "receipt.key")))
+
+
+def receipt_for_another_bundle():
+    """a well signed receipt for another bundle"""
+    lies(lambda w, f: signed(w, f, bundle="0193577c-0000-7000-8000-000000000000"))
+
+
+def receipt_with_another_digest():
+    """a well signed receipt with another digest"""
+    lies(lambda w, f: signed(w, f, sha256="0" * 64))
+
+
+def receipt_with_another_size():
+    """a well signed receipt with another size"""
+    lies(lambda w, f: signed(w, f, size=f.size + 1))
+
+
+def receipt_for_another_host():
+    """a well signed receipt for another host"""
+    lies(lambda w, f: signed(w, f, host="other-host"))
+
+
+def statement_of_another_type():
+    """a statement of another type, signed by the receipt key"""
+    lies(lambda w, f: signed(w, f, type="cede-policy/1"))
+
+
+def truncated_receipt():
+    """a receipt that is cut off"""
+    for keep in (0.5, 0.9):
+        lies(lambda w, f, keep=keep: (201, (whole := signed(w, f)[1])[:int(len(whole) * keep)]))
+
+
+def text_changed_after_signing():
+    """a receipt whose text was changed after it was signed"""
+    lies(lambda w, f: (201, signed(w, f, sha256="0" * 64)[1].replace(b"0" * 64, f.sha256.encode())))
+
+
+def broken_off_answer():
+    """an answer that breaks off"""
+    lies(lambda w, f: (201, (4000, signed(w, f)[1][:60])), r"push.failed|receipt.refused")
+
+
+def random_bytes():
+    """201 with random bytes"""
+    lies(lambda w, f: (201, os.urandom(5000)))
+
+
+def endless_receipt():
+    """201 with ten megabytes"""
+    lies(lambda w, f: (201, signed(w, f)[1] + b"x" * (10 << 20)), r"push.failed|receipt.refused")
+
+
+def stored_already_with_garbage():
+    """412 (stored already), and garbage where the receipt should be"""
+    lies(lambda w, f: (412, b"stored already"), r"push.failed|receipt.refused")
+
+
 tap.run([other_ca, expired_certificate, not_yet_valid, other_name, client_certificate, pin_mismatch, pin_matches,
          other_address, old_tls, old_tls_of_openssl, redirect, empty_201, garbage_201, web_page_200, errors,
-         foreign_client, environment])
+         foreign_client, environment, honest_answer, receipt_by_another_key, receipt_with_a_borrowed_key_id,
+         receipt_for_another_bundle, receipt_with_another_digest, receipt_with_another_size, receipt_for_another_host,
+         statement_of_another_type, truncated_receipt, text_changed_after_signing, broken_off_answer, random_bytes,
+         endless_receipt, stored_already_with_garbage])
