@@ -12,6 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import servers
 import tap
+from liar import Liar, note
 from tap import check, equal
 from world import World, free_port, until
 
@@ -38,7 +39,7 @@ def refused(w, word, seconds=30):
 
 
 def tries(w):
-    return len(re.findall(r"kind=", w.agent.said()))
+    return len(re.findall(r"push\.failed|receipt\.refused", w.agent.said()))
 
 
 def nothing_wiped(w):
@@ -69,7 +70,7 @@ def other_ca():
     with World(receiver=False) as w:
         pem, key = servers.Ca(w.dir / "other").issue("server")
         web = servers.nginx(w, "impostor", pem, key, "return 201;")
-        refused(w, r"\btls\b")
+        refused(w, r"reason=tls ")
         equal(web.access.read_text() if web.access.exists() else "", "", "requests that reached the impostor")
         web.stop()
         heal(w, w.start_receiver)
@@ -83,7 +84,7 @@ def expired_certificate():
         w.write_files()
         pem, key = ca.issue("old", "20240101000000Z", "20250101000000Z")
         servers.nginx(w, "expired", pem, key, "return 201;")
-        refused(w, r"\btls\b.*expired")
+        refused(w, r"reason=tls .*expired")
 
 
 def not_yet_valid():
@@ -94,7 +95,7 @@ def not_yet_valid():
         w.write_files()
         pem, key = ca.issue("young", "20980101000000Z", "20990101000000Z")
         servers.nginx(w, "young", pem, key, "return 201;")
-        refused(w, r"\btls\b")
+        refused(w, r"reason=tls ")
 
 
 def other_name():
@@ -105,7 +106,7 @@ def other_name():
         w.write_files()
         pem, key = ca.issue("elsewhere", kind="other")
         servers.nginx(w, "elsewhere", pem, key, "return 201;")
-        refused(w, r"\btls\b")
+        refused(w, r"reason=tls ")
 
 
 def client_certificate():
@@ -116,14 +117,14 @@ def client_certificate():
         w.write_files()
         pem, key = ca.issue("client", kind="client")
         servers.s_server(w, pem, key, "-tls1_3")
-        refused(w, r"\btls\b")
+        refused(w, r"reason=tls ")
 
 
 def pin_mismatch():
     """a server whose key is not the pinned one"""
     with World(destination={"pins": ["sha256//" + "A" * 43 + "="]}) as w:
         w.start_receiver()
-        refused(w, r"\bpin\b")
+        refused(w, r"reason=pin ")
 
         def mend():
             del w.destination["pins"]
@@ -149,7 +150,7 @@ def other_address():
     """a name that resolves to an address outside `addresses`"""
     with World(destination={"addresses": ["192.0.2.0/24", "2001:db8::/32"]}) as w:
         w.start_receiver()
-        refused(w, r"\baddress\b")
+        refused(w, r"reason=address ")
 
         def mend():
             w.destination["addresses"] = ["127.0.0.0/8", "::1/128"]
@@ -160,7 +161,7 @@ def old_tls():
     """a server that speaks TLS 1.2 only"""
     with World(receiver=False) as w:
         web = servers.nginx(w, "old", w.pki / "server.pem", w.pki / "server.key", "return 201;", protocols="TLSv1.2")
-        refused(w, r"\btls\b")
+        refused(w, r"reason=tls ")
         equal(web.access.read_text() if web.access.exists() else "", "", "requests that reached it")
 
 
@@ -168,7 +169,7 @@ def old_tls_of_openssl():
     """openssl s_server -tls1_2"""
     with World(receiver=False) as w:
         servers.s_server(w, w.pki / "server.pem", w.pki / "server.key", "-tls1_2")
-        refused(w, r"\btls\b")
+        refused(w, r"reason=tls ")
 
 
 def redirect():
@@ -179,7 +180,7 @@ def redirect():
             port = free_port()
             target = servers.nginx(w, "target", *own, "return 201;", port=port)
             servers.nginx(w, "redirect", *own, f"return {status} https://localhost:{port}$request_uri;")
-            refused(w, r"\bredirect\b")
+            refused(w, r"reason=redirect ")
             equal(target.access.read_text() if target.access.exists() else "", "", "requests that were redirected")
 
 
@@ -187,7 +188,7 @@ def empty_201():
     """201 without a receipt"""
     with World(receiver=False) as w:
         servers.nginx(w, "empty", w.pki / "server.pem", w.pki / "server.key", "return 201;")
-        refused(w, r"receipt")
+        refused(w, r"receipt.refused|reason=receipt")
 
 
 def garbage_201():
@@ -195,7 +196,7 @@ def garbage_201():
     with World(receiver=False) as w:
         servers.nginx(w, "garbage", w.pki / "server.pem", w.pki / "server.key",
                       "default_type text/plain; return 201 'thank you, all is well';")
-        refused(w, r"receipt")
+        refused(w, r"receipt.refused|reason=receipt")
 
 
 def web_page_200():
@@ -203,7 +204,7 @@ def web_page_200():
     with World(receiver=False) as w:
         servers.nginx(w, "page", w.pki / "server.pem", w.pki / "server.key",
                       "default_type text/html; return 200 '<html>welcome</html>';")
-        refused(w, r"kind=|receipt")
+        refused(w, r"push.failed|receipt.refused")
 
 
 def errors():
@@ -211,7 +212,7 @@ def errors():
     for status in (403, 404, 500, 503):
         with World(receiver=False) as w:
             servers.nginx(w, "refuses", w.pki / "server.pem", w.pki / "server.key", f"return {status};")
-            refused(w, rf"http-{status}")
+            refused(w, rf"reason=http-{status}")
 
 
 def foreign_client():
@@ -222,7 +223,7 @@ def foreign_client():
         w.config["identity"] = {"certificate": str(pem), "key": str(key)}
         w.write_files()
         w.start_receiver()
-        refused(w, r"kind=")
+        refused(w, r"push.failed")
         equal(list(w.store.rglob("*.cms")), [], "bundles in the store")
 
 
@@ -242,6 +243,101 @@ def environment():
         check(not keylog.exists(), "TLS keys were logged")
 
 
+def lies(answer, word=r"receipt.refused|reason=receipt"):
+    """answer(world, facts) -> (status, body): refused, and nothing is wiped."""
+    with World(receiver=False) as w:
+        with Liar(w, lambda facts: answer(w, facts)) as liar:
+            refused(w, word)
+            check(any(r.startswith("PUT ") for r in liar.requests), "the lie was never told")
+        # another server, the real one, takes the same captures after all
+        heal(w, w.start_receiver)
+
+
+def signed(w, facts, key="receipt.key", **other):
+    return 201, note(facts.lines(**other), w.pki / key)
+
+
+def honest_answer():
+    """the lying server's truth is taken: what follows is refused for the lie alone"""
+    with World(receiver=False) as w:
+        with Liar(w, lambda facts: signed(w, facts)):
+            w.start_agent()
+            for name, content in CAPTURES.items():
+                w.write(name, content, want=False)
+            w.empty()
+            w.idle()
+            equal(w.counts()[0]["wiped"], len(CAPTURES), "captures wiped")
+
+
+def receipt_by_another_key():
+    """a receipt signed by another key"""
+    lies(lambda w, f: signed(w, f, key="policy.key"))
+
+
+def receipt_with_a_borrowed_key_id():
+    """a receipt that claims the right key and is signed by another"""
+    lies(lambda w, f: (201, note(f.lines(), w.pki / "policy.key", key_id_of=w.pki / "receipt.key")))
+
+
+def receipt_for_another_bundle():
+    """a well signed receipt for another bundle"""
+    lies(lambda w, f: signed(w, f, bundle="0193577c-0000-7000-8000-000000000000"))
+
+
+def receipt_with_another_digest():
+    """a well signed receipt with another digest"""
+    lies(lambda w, f: signed(w, f, sha256="0" * 64))
+
+
+def receipt_with_another_size():
+    """a well signed receipt with another size"""
+    lies(lambda w, f: signed(w, f, size=f.size + 1))
+
+
+def receipt_for_another_host():
+    """a well signed receipt for another host"""
+    lies(lambda w, f: signed(w, f, host="other-host"))
+
+
+def statement_of_another_type():
+    """a statement of another type, signed by the receipt key"""
+    lies(lambda w, f: signed(w, f, type="cede-policy/1"))
+
+
+def truncated_receipt():
+    """a receipt that is cut off"""
+    for keep in (0.5, 0.9):
+        lies(lambda w, f, keep=keep: (201, (whole := signed(w, f)[1])[:int(len(whole) * keep)]))
+
+
+def text_changed_after_signing():
+    """a receipt whose text was changed after it was signed"""
+    lies(lambda w, f: (201, signed(w, f, sha256="0" * 64)[1].replace(b"0" * 64, f.sha256.encode())))
+
+
+def broken_off_answer():
+    """an answer that breaks off"""
+    lies(lambda w, f: (201, (4000, signed(w, f)[1][:60])), r"push.failed|receipt.refused")
+
+
+def random_bytes():
+    """201 with random bytes"""
+    lies(lambda w, f: (201, os.urandom(5000)))
+
+
+def endless_receipt():
+    """201 with ten megabytes"""
+    lies(lambda w, f: (201, signed(w, f)[1] + b"x" * (10 << 20)), r"push.failed|receipt.refused")
+
+
+def stored_already_with_garbage():
+    """412 (stored already), and garbage where the receipt should be"""
+    lies(lambda w, f: (412, b"stored already"), r"push.failed|receipt.refused")
+
+
 tap.run([other_ca, expired_certificate, not_yet_valid, other_name, client_certificate, pin_mismatch, pin_matches,
          other_address, old_tls, old_tls_of_openssl, redirect, empty_201, garbage_201, web_page_200, errors,
-         foreign_client, environment])
+         foreign_client, environment, honest_answer, receipt_by_another_key, receipt_with_a_borrowed_key_id,
+         receipt_for_another_bundle, receipt_with_another_digest, receipt_with_another_size, receipt_for_another_host,
+         statement_of_another_type, truncated_receipt, text_changed_after_signing, broken_off_answer, random_bytes,
+         endless_receipt, stored_already_with_garbage])

@@ -4,6 +4,7 @@
 The programs are the built ones, used through their command lines and files only. Every process
 that is started is stopped; what was written is removed unless a test failed and CEDE_KEEP is set."""
 
+import atexit
 import contextlib
 import datetime
 import hashlib
@@ -140,22 +141,25 @@ def pki_master():
     """One throw-away PKI for a test program; each world copies it."""
     global _pki
     if _pki is None:
-        _pki = pathlib.Path(tempfile.mkdtemp(prefix="cede-pki-"))
-        done = subprocess.run([str(TOP / "certs" / "dev-pki"), str(_pki / "pki")], capture_output=True, text=True)
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="cede-pki-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        done = subprocess.run([str(TOP / "certs" / "dev-pki"), str(folder / "pki")], capture_output=True, text=True)
         check(done.returncode == 0, f"certs/dev-pki: {done.stdout}{done.stderr}")
-    return _pki / "pki"
+        _pki = folder / "pki"
+    return _pki
 
 
 class World:
     """with World() as w: w.start(); w.write("a.jpg", b"..."); w.settled()"""
 
     def __init__(self, source=None, destination=None, policy=None, sources=None, receiver=True):
+        pki = pki_master()
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cede-world-"))
         self.pki, self.state, self.store = self.dir / "pki", self.dir / "state", self.dir / "store"
         self.capture = self.dir / "capture"
         self.capture.mkdir()
         self.store.mkdir(mode=0o700)
-        shutil.copytree(pki_master(), self.pki)
+        shutil.copytree(pki, self.pki)
         self.port = free_port()
         self.want = {}       # b"source/path" -> sha256 of all that must arrive
         self.processes = []
@@ -243,8 +247,8 @@ class World:
         def look():
             check(self.agent.alive(), f"cede run ended, status {self.agent.popen.returncode}")
             for pid in self.agent.children():
-                with contextlib.suppress(OSError):
-                    if os.path.basename(os.readlink(f"/proc/{pid}/exe").split(" (")[0]) == "cede-courier":
+                with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="ascii") as f:
+                    if f.read().strip() == "cede-courier":
                         return pid
             return None
         return until(look, seconds, "cede run has a courier")
