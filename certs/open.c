@@ -4,8 +4,6 @@
 #include <openssl/asn1.h>
 #include <openssl/bio.h>
 #include <openssl/cms.h>
-#include <openssl/cmserr.h>
-#include <openssl/err.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -101,6 +99,25 @@ static void method_freep(BIO_METHOD **method) {
 	*method = NULL;
 }
 
+static bool is_recipient(CMS_ContentInfo *cms, X509 *cert) {
+	STACK_OF(CMS_RecipientInfo) *infos = CMS_get0_RecipientInfos(cms);
+
+	for (int i = 0; i < sk_CMS_RecipientInfo_num(infos); i++) {
+		CMS_RecipientInfo *info = sk_CMS_RecipientInfo_value(infos, i);
+		int type = CMS_RecipientInfo_type(info);
+		if (type == CMS_RECIPINFO_TRANS && CMS_RecipientInfo_ktri_cert_cmp(info, cert) == 0)
+			return true;
+		if (type != CMS_RECIPINFO_AGREE)
+			continue;
+		STACK_OF(CMS_RecipientEncryptedKey) *keys = CMS_RecipientInfo_kari_get0_reks(info);
+		for (int k = 0; k < sk_CMS_RecipientEncryptedKey_num(keys); k++)
+			if (CMS_RecipientEncryptedKey_cert_cmp(
+				    sk_CMS_RecipientEncryptedKey_value(keys, k), cert) == 0)
+				return true;
+	}
+	return false;
+}
+
 /* Plaintext comes before its tag is checked: into memory, that is cleansed, not into the file. */
 static int decrypt(struct slice sealed, EVP_PKEY *key, X509 *cert, struct buf *out,
 	struct cede_error *reterr) {
@@ -119,11 +136,11 @@ static int decrypt(struct slice sealed, EVP_PKEY *key, X509 *cert, struct buf *o
 	cms = d2i_CMS_bio(in, NULL);
 	if (cms == NULL)
 		return OSSL_FAIL_AS(reterr, CEDE_ERR_INPUT, "not a sealed bundle");
+	if (!is_recipient(cms, cert))
+		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
+			"sealed to other certificates: take the key and certificate of a recipient");
 	if (CMS_decrypt(cms, key, cert, NULL, sink, CMS_BINARY) == 1)
 		return CEDE_OK;
-	if (ERR_GET_REASON(ERR_peek_last_error()) == CMS_R_NO_MATCHING_RECIPIENT)
-		return OSSL_FAIL_AS(reterr, CEDE_ERR_REFUSED,
-			"sealed to other certificates: take the key and certificate of a recipient");
 	return OSSL_FAIL_AS(reterr, CEDE_ERR_REFUSED,
 		"it does not open: the key is another one, or the bundle was changed or damaged");
 }
