@@ -135,7 +135,7 @@ static void opens_to(int sealed, EVP_PKEY *k, X509 *c, struct slice plain) {
 
 static void test_sizes(void **state) {
 	static const size_t sizes[] = {
-		0, 1, 15, 16, 17, 4095, 4096, 4097, 262143, 262144, 262145, 3000000};
+		1, 15, 16, 17, 4095, 4096, 4097, 262143, 262144, 262145, 3000000};
 	static const size_t steps[] = {1000, 65536, 1U << 20};
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LENGTH(sizes) * ARRAY_LENGTH(steps); i++) {
