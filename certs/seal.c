@@ -237,6 +237,8 @@ int sealer_write(struct sealer *s, struct slice plaintext, struct cede_error *re
 
 int sealer_finish(
 	struct sealer *s, uint64_t *ret_size, uint8_t ret_sha256[32], struct cede_error *reterr) {
+	if (!s->failed && s->plaintext == 0)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "nothing to seal");
 	if (s->failed || BIO_flush(s->chain) != 1 || s->failed)
 		return failed(s, "finish sealing", reterr);
 	if (EVP_DigestFinal_ex(s->sha256, ret_sha256, NULL) != 1)

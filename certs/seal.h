@@ -29,7 +29,7 @@ void sealer_keys_free(struct sealer_keys *keys);
 CEDE_MUST_USE int sealer_new(
 	const struct sealer_keys *keys, int out_fd, struct sealer **ret, struct cede_error *reterr);
 CEDE_MUST_USE int sealer_write(struct sealer *s, struct slice plaintext, struct cede_error *reterr);
-/* Writes the end and the tag. *ret_size and ret_sha256 are of the sealed bytes. */
+/* Writes the end and the tag; INPUT if nothing was written before. *ret_size and ret_sha256 are of the sealed bytes. */
 CEDE_MUST_USE int sealer_finish(
 	struct sealer *s, uint64_t *ret_size, uint8_t ret_sha256[32], struct cede_error *reterr);
 void sealer_free(struct sealer *s); /* NULL allowed; also half-way */

@@ -12,7 +12,6 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "formats/bundle.h"
-#include "formats/utf8.h"
 
 #define BLOCK       512
 #define OUT_SIZE    (256 * 1024)
@@ -148,13 +147,22 @@ static int add_record(
 	return buf_add(out, "\n", 1, reterr);
 }
 
+static bool is_ascii(struct slice s) {
+	for (size_t i = 0; i < s.len; i++)
+		if (s.data[i] >= 0x80)
+			return false;
+	return true;
+}
+
 /* A pax header that names the next member. */
 static int put_long_name(
 	struct bundle_writer *w, struct slice name, int64_t mtime_ns, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf records = BUF_INIT(RECORDS_MAX);
 	struct header h = {.name = "PaxHeader"};
 
-	if (!utf8_plain(name))
+	/* without it libarchive would compose letters and accents (NFC); GNU tar passes over it
+	 * with a warning */
+	if (!is_ascii(name))
 		CEDE_TRY(add_record(&records, "hdrcharset", SLICE_LIT("BINARY"), reterr));
 	CEDE_TRY(add_record(&records, "path", name, reterr));
 	fill_header(&h, 'x', records.len, mtime_ns);
