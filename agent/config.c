@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/config.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/yaml.h"
+
+static const char *const top_keys[] = {"state", "identity", "policy_signers", "metrics",
+	"courier_user", "log", "!control", NULL};
+static const char *const identity_keys[] = {"certificate", "key", NULL};
+static const char *const log_keys[] = {"level", NULL};
+
+#define SIGNERS_MAX 16
+
+struct loader {
+	struct yaml *y;
+	struct agent_config *config;
+	const char *directory; /* of the file, with its slash; "" */
+	bool no_memory;
+};
+
+static char *copy(struct loader *l, const char *text) {
+	char *s = text == NULL ? NULL : strdup(text);
+
+	l->no_memory = l->no_memory || (text != NULL && s == NULL);
+	return s;
+}
+
+/* Relative paths are relative to the file. */
+static char *path(struct loader *l, const char *text) {
+	char *s = NULL;
+
+	if (text == NULL)
+		return NULL;
+	if (text[0] == '/')
+		return copy(l, text);
+	if (asprintf(&s, "%s%s", l->directory, text) < 0) {
+		l->no_memory = true;
+		return NULL;
+	}
+	return s;
+}
+
+static void load_signers(struct loader *l, const struct yaml_node *root) {
+	const struct yaml_node *list = yaml_get_list(l->y, root, "policy_signers", false);
+
+	l->config->policy_signers = calloc(SIGNERS_MAX, sizeof *l->config->policy_signers);
+	l->no_memory = l->no_memory || l->config->policy_signers == NULL;
+	for (const struct yaml_node *i = list != NULL ? list->first : NULL; i != NULL && !l->no_memory;
+		i = i->next) {
+		const char *text = yaml_text(l->y, i);
+		if (l->config->policy_signer_count == SIGNERS_MAX) {
+			yaml_mistake(l->y, i, "policy_signers: more than %d entries", SIGNERS_MAX);
+			return;
+		}
+		if (text != NULL)
+			l->config->policy_signers[l->config->policy_signer_count++] = path(l, text);
+	}
+}
+
+static void load_metrics(struct loader *l, const struct yaml_node *root) {
+	const char *text = yaml_get_text(l->y, root, "metrics", false);
+
+	if (text == NULL || strcmp(text, "off") == 0)
+		return;
+	if (strncmp(text, "127.0.0.1:", 10) != 0 && strncmp(text, "[::1]:", 6) != 0 &&
+		strncmp(text, "unix:/", 6) != 0) {
+		yaml_mistake(l->y, yaml_get(l->y, root, "metrics", false),
+			"metrics: 127.0.0.1:PORT, [::1]:PORT, unix:/PATH or off expected");
+		return;
+	}
+	l->config->metrics = copy(l, text);
+}
+
+static void load_log(struct loader *l, const struct yaml_node *root) {
+	const struct yaml_node *map = yaml_get_map(l->y, root, "log", false);
+	const char *level = yaml_get_text(l->y, map, "level", false);
+
+	l->config->log_level = LOG_LEVEL_INFO;
+	if (level != NULL && log_level_parse(level, &l->config->log_level) < 0)
+		yaml_mistake(l->y, yaml_get(l->y, map, "level", false),
+			"level: error, warning, info or debug expected");
+	yaml_only(l->y, map, log_keys);
+}
+
+static void load_top(struct loader *l, const struct yaml_node *root) {
+	if (root->kind != YAML_MAP) {
+		yaml_mistake(l->y, root, "keys with values expected (state: /var/lib/cede ...)");
+		return;
+	}
+	l->config->state = path(l, yaml_get_text(l->y, root, "state", true));
+	const struct yaml_node *identity = yaml_get_map(l->y, root, "identity", true);
+	l->config->certificate = path(l, yaml_get_text(l->y, identity, "certificate", true));
+	l->config->key = path(l, yaml_get_text(l->y, identity, "key", true));
+	yaml_only(l->y, identity, identity_keys);
+	load_signers(l, root);
+	load_metrics(l, root);
+	l->config->courier_user = copy(l, yaml_get_text(l->y, root, "courier_user", false));
+	load_log(l, root);
+	yaml_only(l->y, root, top_keys);
+}
+
+int agent_config_load(
+	const char *file, struct agent_config **ret, char ***ret_lines, struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf text = BUF_INIT(YAML_FILE_MAX);
+	CLEANUP(yaml_freep) struct yaml *y = NULL;
+	CLEANUP(agent_config_freep) struct agent_config *config = calloc(1, sizeof *config);
+	const char *slash = strrchr(file, '/');
+	CLEANUP(freep)
+	char *directory = slash == NULL ? strdup("") : strndup(file, (size_t)(slash - file) + 1);
+	struct loader l = {.config = config, .directory = directory};
+	size_t count;
+
+	*ret_lines = NULL;
+	if (config == NULL || directory == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	CEDE_TRY(file_load(AT_FDCWD, file, &text, reterr));
+	CEDE_TRY(yaml_parse(buf_slice(&text), slash == NULL ? file : slash + 1, &y, reterr));
+	l.y = y;
+	if (yaml_root(y) != NULL)
+		load_top(&l, yaml_root(y));
+	if (l.no_memory)
+		return CEDE_FAIL_MEMORY(reterr);
+	if (yaml_mistake_count(y) > 0) {
+		*ret_lines = yaml_mistakes(y, &count);
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "%s: %zu mistake%s", file, count,
+			count == 1 ? "" : "s");
+	}
+	*ret = CEDE_TAKE(config);
+	return CEDE_OK;
+}
+
+void agent_config_free(struct agent_config *c) {
+	if (c == NULL)
+		return;
+	for (size_t i = 0; i < c->policy_signer_count; i++)
+		free(c->policy_signers[i]);
+	free(c->policy_signers);
+	free(c->state);
+	free(c->certificate);
+	free(c->key);
+	free(c->metrics);
+	free(c->courier_user);
+	free(c);
+}
+
+void agent_config_freep(struct agent_config **config) {
+	agent_config_free(*config);
+	*config = NULL;
+}

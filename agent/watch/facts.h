@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What can be seen of a name without opening it: the facts that decide() wants. The agent and the dry
+ * run gather them here.
+ *
+ * Promise stays beneath the source: no symlink is followed, no mount point crossed (I6).
+ * Thread  any; blocking. */
+#pragma once
+
+#include "base/file.h"
+#include "policy/decide.h"
+
+/* IO with sys ENOENT or ENOTDIR: gone. REFUSED: the path leads out of the source. In a grouped source
+ * group_complete and group_since_ns say whether every required ending is there as a regular file, and
+ * since when the earliest member has been unchanged. ret->path is borrowed from path;
+ * ret->open_for_writing is false: that takes an open. */
+CEDE_MUST_USE int facts_of(int source_fd, const char *path, const struct policy_source *source,
+	struct decide_facts *ret, struct file_identity *ret_identity, struct cede_error *reterr);

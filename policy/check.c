@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/parse.h"
+#include "policy/load_internal.h"
+
+static bool is_alnum(uint8_t c) {
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+bool name_valid(struct slice text) {
+	if (text.len == 0 || text.len > 64 || !is_alnum(text.data[0]))
+		return false;
+	for (size_t i = 0; i < text.len; i++)
+		if (!is_alnum(text.data[i]) && strchr("._-", text.data[i]) == NULL)
+			return false;
+	return true;
+}
+
+bool path_valid(struct slice text) {
+	struct slice rest = text;
+
+	if (text.len < 2 || text.len > 4000 || text.data[0] != '/')
+		return false;
+	rest = slice_of(text.data + 1, text.len - 1);
+	for (;;) {
+		struct slice part = rest;
+		struct slice tail = SLICE_NONE;
+		bool more = slice_cut(rest, '/', &part, &tail);
+		if (part.len == 0 || slice_is(part, ".") || slice_is(part, ".."))
+			return false;
+		if (!more)
+			return true;
+		rest = tail;
+	}
+}
+
+bool pin_valid(struct slice text) {
+	static const char head[] = "sha256//";
+	size_t n = sizeof head - 1;
+
+	/* 32 bytes: 43 digits and one '='; the last digit carries 4 bits, the other 2 are zero */
+	if (!slice_starts(text, head) || text.len != n + 44 || text.data[text.len - 1] != '=')
+		return false;
+	for (size_t i = n; i + 1 < text.len; i++)
+		if (!is_alnum(text.data[i]) && text.data[i] != '+' && text.data[i] != '/')
+			return false;
+	return strchr("AEIMQUYcgkosw048", text.data[text.len - 2]) != NULL;
+}
+
+static bool host_valid(struct slice host, bool ipv6) {
+	if (host.len == 0 || host.len > 253)
+		return false;
+	for (size_t i = 0; i < host.len; i++) {
+		uint8_t c = host.data[i];
+		if (!is_alnum(c) && c != '.' && c != '-' && !(ipv6 && c == ':'))
+			return false;
+	}
+	return true;
+}
+
+/* host[:port], or [ipv6][:port] */
+static int split_authority(struct slice a, struct url *ret, struct cede_error *reterr) {
+	struct slice port = SLICE_NONE;
+	bool ipv6 = a.len > 0 && a.data[0] == '[';
+	uint64_t number = 443;
+
+	if (ipv6) {
+		struct slice tail;
+		if (!slice_cut(slice_of(a.data + 1, a.len - 1), ']', &ret->host, &tail) ||
+			(tail.len > 0 && tail.data[0] != ':'))
+			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "an IPv6 address in brackets expected");
+		port = tail.len > 0 ? slice_of(tail.data + 1, tail.len - 1) : SLICE_NONE;
+		if (tail.len == 1)
+			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a port number expected behind ':'");
+	} else {
+		ret->host = a;
+		if (slice_cut(a, ':', &ret->host, &port) && port.len == 0)
+			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a port number expected behind ':'");
+	}
+	if (!host_valid(ret->host, ipv6))
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a host name or address expected");
+	if (port.len > 0 && parse_u64(port, 1, 65535, &number, NULL) < 0)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "port: 1 to 65535 expected");
+	ret->port = (uint16_t)number;
+	return CEDE_OK;
+}
+
+int url_parse(struct slice text, struct url *ret, struct cede_error *reterr) {
+	struct slice authority, path = SLICE_NONE;
+
+	if (!slice_starts(text, "https://"))
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "https:// expected: nothing else is allowed");
+	struct slice rest = slice_of(text.data + 8, text.len - 8);
+	authority = rest;
+	(void)slice_cut(rest, '/', &authority, &path);
+	if (authority.len > 0 && memchr(authority.data, '@', authority.len) != NULL)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "user names and passwords are not allowed");
+	CEDE_TRY(split_authority(authority, ret, reterr));
+	for (size_t i = 0; i < path.len; i++)
+		if (!is_alnum(path.data[i]) && strchr("._-~/", path.data[i]) == NULL)
+			return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+				"the path may have A-Z a-z 0-9 . _ - ~ and / only (no query, no fragment)");
+	if (path.len >= 2 && memmem(path.data, path.len, "..", 2) != NULL)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the path may not have \"..\"");
+	return CEDE_OK;
+}
+
+/* ---- across keys */
+
+static struct yaml_node at(const struct policy_where *where) {
+	return (struct yaml_node){.line = where->line, .column = where->column};
+}
+
+static bool is_below(const char *path, const char *of) {
+	size_t n = strlen(of);
+
+	return strncmp(path, of, n) == 0 && (path[n] == 0 || path[n] == '/');
+}
+
+static void check_pair(struct loader *l, const struct policy_source *a, const struct policy_source *b) {
+	struct yaml_node node = at(&b->where);
+
+	if (a->name != NULL && b->name != NULL && strcmp(a->name, b->name) == 0)
+		yaml_mistake(l->y, &node, "a second source has the name %s (first in line %u)", b->name,
+			a->where.line);
+	if (a->path != NULL && b->path != NULL &&
+		(is_below(a->path, b->path) || is_below(b->path, a->path)))
+		yaml_mistake(l->y, &node,
+			"its path overlaps that of the source in line %u: a file would belong to both",
+			a->where.line);
+}
+
+void policy_check(struct loader *l) {
+	struct policy *p = l->policy;
+
+	for (size_t i = 0; i < p->source_count; i++) {
+		const struct yaml_node *node = l->destination_of[i];
+		size_t d = 0;
+		if (node == NULL || node->kind != YAML_SCALAR)
+			continue;
+		while (d < p->destination_count && (p->destinations[d].name == NULL ||
+			       strcmp(p->destinations[d].name, node->text) != 0))
+			d++;
+		if (d == p->destination_count)
+			yaml_mistake(l->y, node, "destination: there is no destination \"%.60s\"", node->text);
+		else
+			p->sources[i].destination = d;
+	}
+	for (size_t i = 0; i < p->source_count; i++)
+		for (size_t k = 0; k < i; k++)
+			check_pair(l, &p->sources[k], &p->sources[i]);
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "policy/decide.h"
+
+#include "base/check.h"
+
+#define SIZE_MAX_CAPTURE (UINT64_C(1) << 40) /* 1 TiB: more is no capture */
+
+static const struct {
+	enum action action;
+	bool finding;
+	const char *name, *text;
+} reasons[REASON_COUNT] = {
+#define X(id, action, finding, name, text) [REASON_##id] = {action, finding, name, text},
+	DECIDE_REASONS(X)
+#undef X
+};
+
+const char *reason_name(enum reason reason) {
+	return reasons[reason].name;
+}
+
+const char *reason_text(enum reason reason) {
+	return reasons[reason].text;
+}
+
+bool reason_is_finding(enum reason reason) {
+	return reasons[reason].finding;
+}
+
+const char *action_name(enum action action) {
+	static const char *const names[] = {"hand-over", "wait", "ignore", "hold", "refuse"};
+
+	return names[action];
+}
+
+static int64_t earlier(int64_t a, int64_t b) {
+	return b > 0 && b < a ? b : a;
+}
+
+static int64_t later_by(int64_t t, int64_t by) {
+	int64_t sum;
+
+	return __builtin_add_overflow(t, by, &sum) ? INT64_MAX : sum;
+}
+
+/* When the file was last changed, as far as that can be believed: a time in the future (a clock that
+ * was set back, a writer that sets times) says nothing, the other one then has to do. */
+static int64_t last_change(const struct decide_facts *f, int64_t now) {
+	int64_t m = f->mtime_ns <= now ? f->mtime_ns : INT64_MIN;
+	int64_t c = f->ctime_ns <= now ? f->ctime_ns : INT64_MIN;
+
+	return m > c ? m : c;
+}
+
+static const struct policy_pattern *matching(
+	const struct policy_pattern *list, size_t n, struct slice path) {
+	for (size_t i = 0; i < n; i++)
+		if (glob_match(slice_str(list[i].text), path))
+			return &list[i];
+	return NULL;
+}
+
+static void because(struct decision *d, enum reason reason) {
+	d->reason = reason;
+	d->action = reasons[reason].action;
+}
+
+static void wait_until(struct decision *d, enum reason reason, int64_t not_before) {
+	because(d, reason);
+	d->not_before_ns = not_before;
+}
+
+/* A regular file with one name that the policy wants. */
+static void decide_wanted(const struct policy *policy, const struct policy_source *source,
+	const struct decide_facts *f, int64_t now, struct decision *d) {
+	int64_t settled = later_by(last_change(f, now), source->quiet_ns);
+
+	if (policy->expires_ns <= now) {
+		because(d, REASON_POLICY_EXPIRED);
+	} else if (f->size > SIZE_MAX_CAPTURE) {
+		because(d, REASON_TOO_LARGE);
+	} else if (f->open_for_writing) {
+		int64_t again = source->quiet_ns > INT64_C(2000000000) ? source->quiet_ns
+								       : INT64_C(2000000000);
+		wait_until(d, REASON_OPEN, later_by(now, again));
+	} else if (settled > now) {
+		wait_until(d, REASON_SETTLING, settled);
+	} else if (source->grouped && !f->group_complete) {
+		int64_t since = f->group_since_ns > 0 && f->group_since_ns <= now ? f->group_since_ns
+										  : now;
+		int64_t until = later_by(since, source->group_wait_ns);
+		if (until > now)
+			wait_until(d, REASON_GROUP_WAITS, until);
+		else
+			because(d, REASON_GROUP_INCOMPLETE);
+	} else {
+		because(d, d->overdue ? REASON_OVERDUE : REASON_READY);
+	}
+}
+
+struct decision decide(const struct policy *policy, const struct policy_source *source,
+	const struct decide_facts *f, const struct decide_known *known, int64_t now) {
+	const struct policy_pattern *ignore =
+		matching(source->ignore, source->ignore_count, f->path);
+	const struct policy_pattern *match = matching(source->match, source->match_count, f->path);
+	struct decision d = {.rule = source->where};
+
+	/* the earliest time known: touching a file makes it no younger */
+	d.born_ns = earlier(earlier(earlier(now, f->mtime_ns), f->btime_ns), known->first_seen_ns);
+	d.deadline_ns = later_by(
+		d.born_ns, match != NULL ? source->max_age_ns : policy->unmatched_max_age_ns);
+	d.overdue = d.deadline_ns <= now;
+	if (ignore != NULL) {
+		d.rule = ignore->where;
+		because(&d, REASON_IGNORED);
+		return d;
+	}
+	if (match != NULL)
+		d.rule = match->where;
+	if (f->kind == FILE_KIND_SYMLINK)
+		because(&d, REASON_SYMLINK);
+	else if (f->kind != FILE_KIND_REGULAR)
+		because(&d, REASON_SPECIAL);
+	else if (f->links != 1)
+		because(&d, REASON_HARD_LINK);
+	else if (match == NULL)
+		because(&d, d.overdue ? REASON_UNMATCHED_OVERDUE : REASON_UNMATCHED);
+	else
+		decide_wanted(policy, source, f, now, &d);
+	return d;
+}

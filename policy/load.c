@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * policy.yaml -> struct policy. Each key once, in the order of the reference (docs/policy.md). */
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/parse.h"
+#include "base/yaml.h"
+#include "policy/load_internal.h"
+
+#define LIST_MAX 64 /* patterns, pins, keys, addresses in one list */
+
+static const char *const top_keys[] = {"version", "id", "serial", "expires", "destinations", "sources",
+	"unmatched", "holds", "!bandwidth", "!guard", "!layers", "!below_requirement", NULL};
+static const char *const destination_keys[] = {"url", "ca", "pins", "addresses", "seal_to", "receipts",
+	"bundle_size", "!bandwidth", "!suites", "!dialect", NULL};
+static const char *const source_keys[] = {"name", "path", "match", "ignore", "destination", "quiet",
+	"group", "max_age", "at_max_age", "wipe", "classification", "!vault", "!guard", "!max_size", NULL};
+static const char *const group_keys[] = {"by", "require", "wait", NULL};
+static const char *const wipe_keys[] = {
+	"after", "method", "require", "!below_requirement", "!verify", NULL};
+static const char *const unmatched_keys[] = {"max_age", "at_max_age", NULL};
+
+/* Counts of the list, and a mistake when it is too long. */
+static size_t list_length(struct yaml *y, const struct yaml_node *list, size_t most) {
+	size_t n = 0;
+
+	if (list == NULL)
+		return 0;
+	for (const struct yaml_node *i = list->first; i != NULL; i = i->next)
+		n++;
+	if (n > most) {
+		yaml_mistake(y, list, "more than %zu entries", most);
+		return 0;
+	}
+	return n;
+}
+
+static char *copy(struct loader *l, const char *text) {
+	char *s = text == NULL ? NULL : strdup(text);
+
+	l->no_memory = l->no_memory || (text != NULL && s == NULL);
+	return s;
+}
+
+static void *array(struct loader *l, size_t n, size_t size) {
+	void *a = calloc(n == 0 ? 1 : n, size);
+
+	l->no_memory = l->no_memory || a == NULL;
+	return a;
+}
+
+/* A list of texts; entries that are none are mistakes and left out. */
+static void load_texts(struct loader *l, const struct yaml_node *map, const char *key, bool required,
+	char ***ret, size_t *ret_count) {
+	const struct yaml_node *list = yaml_get_list(l->y, map, key, required);
+	size_t n = list_length(l->y, list, LIST_MAX);
+
+	if (list != NULL && required && list->first == NULL)
+		yaml_mistake(l->y, list, "%s: at least one entry expected", key);
+	*ret = array(l, n, sizeof **ret);
+	for (const struct yaml_node *i = n > 0 && *ret != NULL ? list->first : NULL; i != NULL; i = i->next) {
+		const char *text = yaml_text(l->y, i);
+		if (text != NULL && ((*ret)[*ret_count] = copy(l, text)) != NULL)
+			(*ret_count)++;
+	}
+}
+
+/* "https://host[:port]/path/" */
+static void load_url(struct loader *l, const struct yaml_node *map, struct policy_destination *d) {
+	const char *text = yaml_get_text(l->y, map, "url", true);
+	const struct yaml_node *node = yaml_get(l->y, map, "url", false);
+	struct url url;
+	struct cede_error err;
+
+	if (text == NULL)
+		return;
+	if (url_parse(slice_str(text), &url, &err) < 0) {
+		yaml_mistake(l->y, node, "url: %s", err.text);
+		return;
+	}
+	size_t len = strlen(text);
+	d->url = array(l, len + 2, 1);
+	if (d->url != NULL) {
+		memcpy(d->url, text, len);
+		if (text[len - 1] != '/')
+			d->url[len] = '/';
+	}
+	d->host = strndup((const char *)url.host.data, url.host.len);
+	l->no_memory = l->no_memory || d->host == NULL;
+	d->port = url.port;
+}
+
+static void load_addresses(
+	struct loader *l, const struct yaml_node *map, struct policy_destination *d) {
+	const struct yaml_node *list = yaml_get_list(l->y, map, "addresses", false);
+	size_t n = list_length(l->y, list, LIST_MAX);
+
+	d->addresses = array(l, n, sizeof *d->addresses);
+	for (const struct yaml_node *i = n > 0 && d->addresses != NULL ? list->first : NULL; i != NULL; i = i->next) {
+		const char *text = yaml_text(l->y, i);
+		struct cede_error err;
+		if (text == NULL)
+			continue;
+		if (address_prefix_parse(slice_str(text), &d->addresses[d->address_count], &err) < 0)
+			yaml_mistake(l->y, i, "addresses: %s", err.text);
+		else
+			d->address_count++;
+	}
+	if (list != NULL && list->first == NULL)
+		yaml_mistake(l->y, list, "addresses: at least one entry expected, or no key at all");
+}
+
+static void load_destination(
+	struct loader *l, const struct yaml_node *node, struct policy_destination *d) {
+	d->where = (struct policy_where){node->key->line, node->key->column};
+	d->name = copy(l, node->key->text);
+	if (!name_valid(slice_str(node->key->text)))
+		yaml_mistake(l->y, node->key,
+			"destination name: 1 to 64 of A-Z a-z 0-9 . _ - expected, the first a letter or digit");
+	if (node->kind != YAML_MAP) {
+		yaml_mistake(l->y, node, "destination %.60s: keys with values expected", node->key->text);
+		return;
+	}
+	load_url(l, node, d);
+	d->ca = copy(l, yaml_get_text(l->y, node, "ca", true));
+	load_texts(l, node, "pins", false, &d->pins, &d->pin_count);
+	const struct yaml_node *pins = yaml_get(l->y, node, "pins", false);
+	if (pins != NULL && pins->kind == YAML_LIST && pins->first == NULL)
+		yaml_mistake(l->y, pins, "pins: at least one entry expected, or no key at all");
+	for (const struct yaml_node *i = pins != NULL ? pins->first : NULL; i != NULL; i = i->next)
+		if (i->kind == YAML_SCALAR && !pin_valid(slice_str(i->text)))
+			yaml_mistake(l->y, i,
+				"pins: \"sha256//\" and the base64 of 32 bytes expected (SHA-256 of the server's public key)");
+	load_addresses(l, node, d);
+	load_texts(l, node, "seal_to", true, &d->seal_to, &d->seal_to_count);
+	load_texts(l, node, "receipts", true, &d->receipts, &d->receipt_count);
+	d->bundle_size = POLICY_BUNDLE_DEFAULT;
+	if (yaml_get_size(l->y, node, "bundle_size", false, &d->bundle_size) &&
+		(d->bundle_size < POLICY_BUNDLE_MIN || d->bundle_size > POLICY_BUNDLE_MAX))
+		yaml_mistake(l->y, yaml_get(l->y, node, "bundle_size", false),
+			"bundle_size: 64KiB to 48MiB expected");
+	yaml_only(l->y, node, destination_keys);
+}
+
+static void load_destinations(struct loader *l, const struct yaml_node *root) {
+	const struct yaml_node *map = yaml_get_map(l->y, root, "destinations", true);
+	size_t n = list_length(l->y, map, POLICY_DESTINATIONS_MAX);
+
+	if (map != NULL && map->first == NULL)
+		yaml_mistake(l->y, map, "destinations: at least one expected");
+	l->policy->destinations = array(l, n, sizeof *l->policy->destinations);
+	if (n == 0 || l->policy->destinations == NULL)
+		return;
+	for (const struct yaml_node *i = map->first; i != NULL; i = i->next)
+		load_destination(l, i, &l->policy->destinations[l->policy->destination_count++]);
+}
+
+/* ---- sources */
+
+static void load_patterns(struct loader *l, const struct yaml_node *map, const char *key,
+	const char *const *preset, struct policy_pattern **ret, size_t *ret_count) {
+	const struct yaml_node *list = yaml_get_list(l->y, map, key, preset == NULL);
+	size_t n = list_length(l->y, list, LIST_MAX);
+
+	if (list != NULL && preset == NULL && list->first == NULL)
+		yaml_mistake(l->y, list, "%s: at least one pattern expected", key);
+	*ret = array(l, n + 4, sizeof **ret);
+	if (*ret == NULL)
+		return;
+	for (const struct yaml_node *i = n > 0 ? list->first : NULL; i != NULL; i = i->next) {
+		const char *text = yaml_text(l->y, i);
+		if (text == NULL)
+			continue;
+		if (text[0] == '/' || strstr(text, "..") != NULL)
+			yaml_mistake(l->y, i, "%s: patterns are relative to the source and know no \"..\"", key);
+		(*ret)[*ret_count].text = copy(l, text);
+		(*ret)[*ret_count].where = (struct policy_where){i->line, i->column};
+		*ret_count += (*ret)[*ret_count].text != NULL;
+	}
+	for (size_t i = 0; list == NULL && preset != NULL && preset[i] != NULL; i++) {
+		(*ret)[*ret_count].text = copy(l, preset[i]);
+		(*ret)[*ret_count].where = (struct policy_where){map->line, map->column};
+		*ret_count += (*ret)[*ret_count].text != NULL;
+	}
+}
+
+static void load_group(struct loader *l, const struct yaml_node *map, struct policy_source *s) {
+	static const char *const by[] = {"stem", NULL};
+	const struct yaml_node *group = yaml_get_map(l->y, map, "group", false);
+	size_t which;
+
+	s->group_wait_ns = 30 * NS_PER_SECOND;
+	if (group == NULL)
+		return;
+	s->grouped = true;
+	(void)yaml_get_word(l->y, group, "by", true, by, &which);
+	load_texts(l, group, "require", true, &s->group_require, &s->group_require_count);
+	const struct yaml_node *list = yaml_get(l->y, group, "require", false);
+	for (const struct yaml_node *i = list != NULL ? list->first : NULL; i != NULL; i = i->next)
+		if (i->kind == YAML_SCALAR && (i->text[0] != '.' || i->text[1] == 0 || strchr(i->text, '/') != NULL))
+			yaml_mistake(l->y, i, "require: an ending with its dot expected (.jpg)");
+	(void)yaml_get_duration(l->y, group, "wait", false, &s->group_wait_ns);
+	yaml_only(l->y, group, group_keys);
+}
+
+static void load_wipe(struct loader *l, const struct yaml_node *map, struct policy_source *s) {
+	static const char *const after[] = {"receipt", "seal", NULL};
+	static const char *const method[] = {"overwrite", "!unlink", "!vault", NULL};
+	static const char *const require[] = {"none", "overwritten", "!watched", "!crypto-erased", NULL};
+	const struct yaml_node *wipe = yaml_get_map(l->y, map, "wipe", false);
+	size_t which;
+
+	s->wipe_require = WIPE_REQUIRE_OVERWRITTEN;
+	if (wipe == NULL)
+		return;
+	if (yaml_get_word(l->y, wipe, "after", false, after, &which))
+		s->wipe_after_seal = which == 1;
+	(void)yaml_get_word(l->y, wipe, "method", false, method, &which);
+	if (yaml_get_word(l->y, wipe, "require", false, require, &which))
+		s->wipe_require = which == 0 ? WIPE_REQUIRE_NONE : WIPE_REQUIRE_OVERWRITTEN;
+	yaml_only(l->y, wipe, wipe_keys);
+}
+
+static void load_ages(struct loader *l, const struct yaml_node *node, struct policy_source *s) {
+	static const char *const at_max_age[] = {"hold", "seal", "!destroy", NULL};
+	size_t which;
+
+	s->quiet_ns = 2 * NS_PER_SECOND;
+	s->at_max_age = AT_MAX_AGE_SEAL;
+	(void)yaml_get_duration(l->y, node, "quiet", false, &s->quiet_ns);
+	if (yaml_get_duration(l->y, node, "max_age", true, &s->max_age_ns)) {
+		if (s->max_age_ns <= s->quiet_ns)
+			yaml_mistake(l->y, yaml_get(l->y, node, "max_age", false),
+				"max_age must be longer than quiet: no file could be handed over in time");
+	}
+	if (yaml_get_word(l->y, node, "at_max_age", false, at_max_age, &which))
+		s->at_max_age = which == 0 ? AT_MAX_AGE_HOLD : AT_MAX_AGE_SEAL;
+}
+
+static void load_source(struct loader *l, const struct yaml_node *node, struct policy_source *s) {
+	static const char *const ignore[] = {"**/.*", "**/*.tmp", "**/*.part", NULL};
+	const char *text;
+
+	s->where = (struct policy_where){node->line, node->column};
+	if (node->kind != YAML_MAP) {
+		yaml_mistake(l->y, node, "a source: keys with values expected");
+		return;
+	}
+	s->name = copy(l, text = yaml_get_text(l->y, node, "name", true));
+	if (text != NULL && !name_valid(slice_str(text)))
+		yaml_mistake(l->y, yaml_get(l->y, node, "name", false),
+			"name: 1 to 64 of A-Z a-z 0-9 . _ - expected, the first a letter or digit");
+	s->path = copy(l, text = yaml_get_text(l->y, node, "path", true));
+	if (text != NULL && !path_valid(slice_str(text)))
+		yaml_mistake(l->y, yaml_get(l->y, node, "path", false),
+			"path: an absolute path without \"..\", \".\", \"//\" or a slash at its end expected");
+	load_patterns(l, node, "match", NULL, &s->match, &s->match_count);
+	load_patterns(l, node, "ignore", ignore, &s->ignore, &s->ignore_count);
+	load_ages(l, node, s);
+	load_group(l, node, s);
+	load_wipe(l, node, s);
+	text = yaml_get_text(l->y, node, "classification", false);
+	s->classification = copy(l, text == NULL ? "" : text);
+	l->destination_of[l->policy->source_count - 1] = yaml_get(l->y, node, "destination", true);
+	(void)yaml_get_text(l->y, node, "destination", false);
+	yaml_only(l->y, node, source_keys);
+}
+
+static void load_sources(struct loader *l, const struct yaml_node *root) {
+	const struct yaml_node *list = yaml_get_list(l->y, root, "sources", true);
+	size_t n = list_length(l->y, list, POLICY_SOURCES_MAX);
+
+	if (list != NULL && list->first == NULL)
+		yaml_mistake(l->y, list, "sources: at least one expected");
+	l->policy->sources = array(l, n, sizeof *l->policy->sources);
+	l->destination_of = array(l, n, sizeof(struct yaml_node *));
+	if (n == 0 || l->policy->sources == NULL || l->destination_of == NULL)
+		return;
+	for (const struct yaml_node *i = list->first; i != NULL; i = i->next)
+		load_source(l, i, &l->policy->sources[l->policy->source_count++]);
+}
+
+static void load_unmatched(struct loader *l, const struct yaml_node *root) {
+	static const char *const at_max_age[] = {"hold", "!seal", "!destroy", NULL};
+	const struct yaml_node *map = yaml_get_map(l->y, root, "unmatched", false);
+	size_t which;
+
+	l->policy->unmatched_max_age_ns = 24 * 3600 * NS_PER_SECOND;
+	if (map == NULL)
+		return;
+	(void)yaml_get_duration(l->y, map, "max_age", false, &l->policy->unmatched_max_age_ns);
+	(void)yaml_get_word(l->y, map, "at_max_age", false, at_max_age, &which);
+	yaml_only(l->y, map, unmatched_keys);
+}
+
+static void load_top(struct loader *l, const struct yaml_node *root) {
+	const struct yaml_node *holds;
+	uint64_t version;
+	const char *text;
+
+	if (root->kind != YAML_MAP) {
+		yaml_mistake(l->y, root, "a policy is made of keys with values (version: 1 ...)");
+		return;
+	}
+	(void)yaml_get_number(l->y, root, "version", true, 1, 1, &version);
+	l->policy->id = copy(l, text = yaml_get_text(l->y, root, "id", true));
+	if (text != NULL && !name_valid(slice_str(text)))
+		yaml_mistake(l->y, yaml_get(l->y, root, "id", false),
+			"id: 1 to 64 of A-Z a-z 0-9 . _ - expected, the first a letter or digit");
+	(void)yaml_get_number(l->y, root, "serial", true, 1, INT64_MAX, &l->policy->serial);
+	(void)yaml_get_time(l->y, root, "expires", true, &l->policy->expires_ns);
+	load_destinations(l, root);
+	load_sources(l, root);
+	load_unmatched(l, root);
+	holds = yaml_get_list(l->y, root, "holds", false);
+	if (holds != NULL && holds->first != NULL)
+		yaml_mistake(l->y, holds->first, "holds: not supported yet");
+	yaml_only(l->y, root, top_keys);
+	policy_check(l);
+}
+
+static void take_mistakes(struct yaml *y, struct policy_mistakes *ret) {
+	size_t count;
+
+	ret->lines = yaml_mistakes(y, &count);
+	ret->count = ret->lines == NULL ? 0 : count;
+}
+
+int policy_parse(struct slice text, const char *name, struct policy **ret,
+	struct policy_mistakes *ret_mistakes, struct cede_error *reterr) {
+	CLEANUP(yaml_freep) struct yaml *y = NULL;
+	CLEANUP(policy_freep) struct policy *policy = calloc(1, sizeof *policy);
+	struct loader l = {.policy = policy};
+
+	*ret_mistakes = (struct policy_mistakes){0};
+	if (policy == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	if (EVP_Digest(text.data, text.len, policy->sha256, NULL, EVP_sha256(), NULL) != 1)
+		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
+	CEDE_TRY(yaml_parse(text, name, &y, reterr));
+	l.y = y;
+	if (yaml_root(y) != NULL)
+		load_top(&l, yaml_root(y));
+	free(l.destination_of);
+	if (l.no_memory)
+		return CEDE_FAIL_MEMORY(reterr);
+	if (yaml_mistake_count(y) > 0) {
+		take_mistakes(y, ret_mistakes);
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "%s: %zu mistake%s", name,
+			yaml_mistake_count(y), yaml_mistake_count(y) == 1 ? "" : "s");
+	}
+	*ret = CEDE_TAKE(policy);
+	return CEDE_OK;
+}
+
+int policy_load(const char *path, struct policy **ret, struct policy_mistakes *ret_mistakes,
+	struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf text = BUF_INIT(POLICY_FILE_MAX);
+	const char *slash = strrchr(path, '/');
+
+	*ret_mistakes = (struct policy_mistakes){0};
+	CEDE_TRY(file_load(AT_FDCWD, path, &text, reterr));
+	return policy_parse(
+		buf_slice(&text), slash == NULL ? path : slash + 1, ret, ret_mistakes, reterr);
+}
+
+void policy_mistakes_done(struct policy_mistakes *mistakes) {
+	for (size_t i = 0; i < mistakes->count; i++)
+		free(mistakes->lines[i]);
+	free(mistakes->lines);
+	*mistakes = (struct policy_mistakes){0};
+}
+
+static void free_texts(char **list, size_t n) {
+	for (size_t i = 0; list != NULL && i < n; i++)
+		free(list[i]);
+	free(list);
+}
+
+static void free_patterns(struct policy_pattern *list, size_t n) {
+	for (size_t i = 0; list != NULL && i < n; i++)
+		free(list[i].text);
+	free(list);
+}
+
+void policy_free(struct policy *p) {
+	if (p == NULL)
+		return;
+	for (size_t i = 0; i < p->destination_count; i++) {
+		struct policy_destination *d = &p->destinations[i];
+		free_texts(d->pins, d->pin_count);
+		free_texts(d->seal_to, d->seal_to_count);
+		free_texts(d->receipts, d->receipt_count);
+		free(d->addresses);
+		free(d->name);
+		free(d->url);
+		free(d->host);
+		free(d->ca);
+	}
+	for (size_t i = 0; i < p->source_count; i++) {
+		struct policy_source *s = &p->sources[i];
+		free_patterns(s->match, s->match_count);
+		free_patterns(s->ignore, s->ignore_count);
+		free_texts(s->group_require, s->group_require_count);
+		free(s->name);
+		free(s->path);
+		free(s->classification);
+	}
+	free(p->destinations);
+	free(p->sources);
+	free(p->id);
+	free(p);
+}
+
+void policy_freep(struct policy **policy) {
+	policy_free(*policy);
+	*policy = NULL;
+}
