@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What keeper and courier may say to each other: one table of messages (number, who sends it, when,
+ * largest body, descriptors), and typed readers and writers for the bodies.
+ *
+ * A packet is: magic "CEDE" (4 bytes), version (2), type (2), then the body; numbers are
+ * little-endian; texts are 2 bytes of length and the bytes. Everything is read to its end.
+ *
+ * Hostile peer  both ends treat the other as hostile; the fuzz target is tests/fuzz/ipc. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "formats/id.h"
+
+#define IPC_VERSION    1
+#define IPC_HEADER     8
+#define IPC_BODY_MAX   16384
+#define IPC_PACKET_MAX (IPC_HEADER + IPC_BODY_MAX)
+#define IPC_FDS_MAX    3
+#define IPC_TEXT_MAX   2048
+#define IPC_NOTE_MAX   8192 /* a receipt */
+
+enum ipc_phase { IPC_HELLO_PHASE = 1, IPC_WORK_PHASE = 2 };
+
+/* id, number (odd: from the courier), phase, largest body, descriptors */
+#define IPC_MESSAGES(X)                                                                        \
+	X(HELLO, 1, IPC_HELLO_PHASE, 2, 0)                                                     \
+	X(RECEIPT, 3, IPC_WORK_PHASE, 16 + 2 + IPC_NOTE_MAX, 0)                                \
+	X(ABSENT, 5, IPC_WORK_PHASE, 17, 0)                                                    \
+	X(FAILED, 7, IPC_WORK_PHASE, 16 + 2 + 32 + 2 + 4 + 1 + 2 + 512, 0)                     \
+	/* index, url, pins, prefixes; CA, certificate and key as memory files */              \
+	X(DESTINATION, 2, IPC_WORK_PHASE, IPC_BODY_MAX, 3)                                     \
+	/* destination, id, size, sha256; the sealed bundle */                                 \
+	X(PUT, 4, IPC_WORK_PHASE, 2 + 16 + 8 + 32, 1)                                          \
+	/* destination, id, 1: if it is absent, make sure it stays so (DELETE) */              \
+	X(ASK, 6, IPC_WORK_PHASE, 2 + 16 + 1, 0)                                               \
+	X(CANCEL, 8, IPC_WORK_PHASE, 16, 0)                                                    \
+	X(METRICS, 10, IPC_WORK_PHASE, 4, 1)                                                   \
+	X(STOP, 12, IPC_WORK_PHASE, 0, 0)
+
+enum ipc_type {
+#define X(id, number, phase, max, fds) IPC_##id = (number),
+	IPC_MESSAGES(X)
+#undef X
+};
+
+struct ipc_writer {
+	uint8_t bytes[IPC_PACKET_MAX];
+	size_t len;
+	bool too_long;
+};
+
+void ipc_start(struct ipc_writer *w, enum ipc_type type);
+void ipc_put_u8(struct ipc_writer *w, uint8_t v);
+void ipc_put_u16(struct ipc_writer *w, uint16_t v);
+void ipc_put_u32(struct ipc_writer *w, uint32_t v);
+void ipc_put_u64(struct ipc_writer *w, uint64_t v);
+void ipc_put_bytes(struct ipc_writer *w, const void *data, size_t len);
+void ipc_put_text(struct ipc_writer *w, struct slice text);
+
+struct ipc_reader {
+	enum ipc_type type;
+	struct slice rest;
+	bool bad;
+};
+
+/* Checks magic, version, type, direction, phase, body size and the number of descriptors: all before
+ * any handler sees it. INPUT says which. */
+CEDE_MUST_USE int ipc_open(struct slice packet, size_t fds, bool from_courier, enum ipc_phase phase,
+	struct ipc_reader *ret, struct cede_error *reterr);
+uint8_t ipc_get_u8(struct ipc_reader *r);
+uint16_t ipc_get_u16(struct ipc_reader *r);
+uint32_t ipc_get_u32(struct ipc_reader *r);
+uint64_t ipc_get_u64(struct ipc_reader *r);
+void ipc_get_bytes(struct ipc_reader *r, void *to, size_t len);
+struct slice ipc_get_text(struct ipc_reader *r); /* borrowed from the packet */
+/* Whether everything was there and nothing is left. */
+CEDE_MUST_USE int ipc_end(const struct ipc_reader *r, struct cede_error *reterr);
