@@ -11,7 +11,12 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 
+/* A file may carry any year: its nanoseconds stop at the ends of the range. */
 static int64_t ns_of(const struct statx_timestamp *t) {
+	if (t->tv_sec >= INT64_MAX / NS_PER_SECOND)
+		return INT64_MAX;
+	if (t->tv_sec <= INT64_MIN / NS_PER_SECOND)
+		return INT64_MIN;
 	return (int64_t)t->tv_sec * NS_PER_SECOND + t->tv_nsec;
 }
 
@@ -38,15 +43,15 @@ static int open_parent(int source_fd, const char *path, int *ret_own_fd, int *re
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "name too long");
 	memcpy(parent, path, (size_t)(slash - path));
 	parent[slash - path] = 0;
-	CEDE_TRY(file_open_beneath(source_fd, parent, O_PATH | O_DIRECTORY, ret_own_fd, reterr));
+	CEDE_TRY(file_open_beneath(source_fd, parent, O_RDONLY | O_DIRECTORY, ret_own_fd, reterr));
 	*ret_fd = *ret_own_fd;
 	*ret_name = slash + 1;
 	return CEDE_OK;
 }
 
 /* The group's required members, by the same directory. */
-static void look_at_group(int dirfd, const char *name, const struct policy_source *source,
-	struct decide_facts *ret) {
+static void look_at_group(
+	int dirfd, const char *name, const struct policy_source *source, struct decide_facts *ret) {
 	struct slice stem = group_stem(slice_str(name));
 	int64_t own = ret->mtime_ns > ret->ctime_ns ? ret->mtime_ns : ret->ctime_ns;
 
@@ -78,8 +83,8 @@ int facts_of(int source_fd, const char *path, const struct policy_source *source
 	int dirfd;
 
 	CEDE_TRY(open_parent(source_fd, path, &own_fd, &dirfd, &name, reterr));
-	if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_BTIME,
-		    &st) < 0)
+	if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
+		    STATX_BASIC_STATS | STATX_BTIME, &st) < 0)
 		return CEDE_FAIL_SYS(reterr, "stat");
 	*ret = (struct decide_facts){
 		.path = slice_str(path),
