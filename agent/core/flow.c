@@ -11,7 +11,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "config.h"
+#include "version.h"
 
 /* ---- ledger work that is tried until it succeeds */
 

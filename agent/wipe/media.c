@@ -20,6 +20,7 @@
 struct media_extents {
 	uint32_t count;
 	bool unknown; /* too many, or the file system has no FIEMAP */
+
 	struct {
 		uint64_t logical, physical, length;
 	} at[EXTENTS_MAX];
@@ -94,23 +95,21 @@ const char *media_directory(int dirfd) {
 	return reason[0] != 0 ? reason : journal_reason(dirfd);
 }
 
-struct map {
-	struct fiemap head;
-	struct fiemap_extent extents[EXTENTS_MAX];
-};
+/* struct fiemap ends in its extents: room for EXTENTS_MAX of them */
+#define MAP_SIZE (sizeof(struct fiemap) + EXTENTS_MAX * sizeof(struct fiemap_extent))
 
 /* The present extents. Blocks that are only in memory yet (delayed) have no place: what reaches the
  * disk for them will be the overwritten content, unless they were written out meanwhile. */
-static const char *read_extents(int fd, struct map *map, struct media_extents *ret) {
-	memset(&map->head, 0, sizeof map->head);
-	map->head.fm_length = FIEMAP_MAX_OFFSET;
-	map->head.fm_extent_count = EXTENTS_MAX;
+static const char *read_extents(int fd, struct fiemap *map, struct media_extents *ret) {
+	memset(map, 0, sizeof *map);
+	map->fm_length = FIEMAP_MAX_OFFSET;
+	map->fm_extent_count = EXTENTS_MAX;
 	ret->count = 0;
 	ret->unknown = false;
-	if (ioctl(fd, FS_IOC_FIEMAP, &map->head) < 0)
+	if (ioctl(fd, FS_IOC_FIEMAP, map) < 0)
 		return "extents-unknown";
-	for (uint32_t i = 0; i < map->head.fm_mapped_extents; i++) {
-		const struct fiemap_extent *e = &map->extents[i];
+	for (uint32_t i = 0; i < map->fm_mapped_extents; i++) {
+		const struct fiemap_extent *e = &map->fm_extents[i];
 		if (e->fe_flags & FIEMAP_EXTENT_SHARED)
 			return "shared-extents";
 		if (e->fe_flags & FIEMAP_EXTENT_DATA_INLINE)
@@ -123,13 +122,14 @@ static const char *read_extents(int fd, struct map *map, struct media_extents *r
 		ret->at[ret->count].physical = e->fe_physical;
 		ret->at[ret->count++].length = e->fe_length;
 	}
-	ret->unknown = map->head.fm_mapped_extents == EXTENTS_MAX &&
-		(map->extents[EXTENTS_MAX - 1].fe_flags & FIEMAP_EXTENT_LAST) == 0;
+	ret->unknown = map->fm_mapped_extents == EXTENTS_MAX &&
+		(map->fm_extents[EXTENTS_MAX - 1].fe_flags & FIEMAP_EXTENT_LAST) == 0;
 	return ret->unknown ? "too-many-extents" : "";
 }
 
-int media_look(int fd, struct media_extents **ret, const char **ret_reason, struct cede_error *reterr) {
-	CLEANUP(freep) struct map *map = malloc(sizeof *map);
+int media_look(
+	int fd, struct media_extents **ret, const char **ret_reason, struct cede_error *reterr) {
+	CLEANUP(freep) struct fiemap *map = malloc(MAP_SIZE);
 	CLEANUP(freep) struct media_extents *all = malloc(sizeof *all);
 
 	if (map == NULL || all == NULL)
@@ -142,8 +142,8 @@ int media_look(int fd, struct media_extents **ret, const char **ret_reason, stru
 		all->unknown = true;
 	}
 	/* most files have one or two extents: keep only what is used */
-	struct media_extents *kept = malloc(
-		offsetof(struct media_extents, at) + (all->count + 1) * sizeof all->at[0]);
+	struct media_extents *kept =
+		malloc(offsetof(struct media_extents, at) + (all->count + 1) * sizeof all->at[0]);
 	if (kept == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	memcpy(kept, all, offsetof(struct media_extents, at) + all->count * sizeof all->at[0]);
@@ -152,7 +152,8 @@ int media_look(int fd, struct media_extents **ret, const char **ret_reason, stru
 }
 
 /* Whether the range stands at the same place in the list (extents may have been joined). */
-static bool is_mapped(const struct media_extents *all, uint64_t logical, uint64_t physical, uint64_t length) {
+static bool is_mapped(
+	const struct media_extents *all, uint64_t logical, uint64_t physical, uint64_t length) {
 	while (length > 0) {
 		bool found = false;
 		for (uint32_t i = 0; i < all->count && !found; i++) {
@@ -175,7 +176,7 @@ static bool is_mapped(const struct media_extents *all, uint64_t logical, uint64_
 }
 
 const char *media_compare(int fd, const struct media_extents *before) {
-	CLEANUP(freep) struct map *map = malloc(sizeof *map);
+	CLEANUP(freep) struct fiemap *map = malloc(MAP_SIZE);
 	CLEANUP(freep) struct media_extents *after = malloc(sizeof *after);
 
 	if (before->unknown || map == NULL || after == NULL)

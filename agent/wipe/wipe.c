@@ -11,10 +11,10 @@
 #include "base/check.h"
 #include "base/cleanup.h"
 
-#define OPEN_MOST  512          /* files open at once */
-#define STREAM     (1U << 20)   /* bytes of the stream that are made; it repeats */
-#define BLOCK      4096U
-#define FLUSHES    16           /* file systems in one batch; more: the rest is tried again */
+#define OPEN_MOST 512        /* files open at once */
+#define STREAM    (1U << 20) /* bytes of the stream that are made; it repeats */
+#define BLOCK     4096U
+#define FLUSHES   16 /* file systems in one batch; more: the rest is tried again */
 
 struct open_file {
 	struct wipe_item *item;
@@ -39,8 +39,8 @@ const char *wipe_level_name(enum wipe_level level) {
 	return names[level];
 }
 
-/* AES-256-CTR under a key that is no secret: incompressible, and the same for ever, so that a block of
- * it is known again after a crash. */
+/* AES-256-CTR under a key that is no secret: incompressible, and the same for ever, so that a block
+ * of it is known again after a crash. */
 static int make_stream(uint8_t *out, struct cede_error *reterr) {
 	static const uint8_t key[32] = "cede wipes with this fixed key.";
 	static const uint8_t iv[16] = {0};
@@ -133,10 +133,10 @@ static bool has_writer(const struct wipe_item *item) {
 	return fcntl(fd, F_SETLEASE, F_RDLCK) < 0 && errno == EAGAIN;
 }
 
-/* A write lease shuts every other program out until the descriptor is closed: who opens the file waits,
- * and finds it gone. Programs that only read it already do not stop a wipe: then there is no lease, and
- * has_writer() was asked after our own descriptor was there would be no answer; so the order is: no
- * writer, open, compare, lease, compare again. */
+/* A write lease shuts every other program out until the descriptor is closed: who opens the file
+ * waits, and finds it gone. Programs that only read it already do not stop a wipe: then there is no
+ * lease, and has_writer() was asked after our own descriptor was there would be no answer; so the
+ * order is: no writer, open, compare, lease, compare again. */
 static enum wipe_outcome open_alone(struct batch *b, struct open_file *f) {
 	struct wipe_item *item = f->item;
 	struct cede_error err = {0};
@@ -158,7 +158,8 @@ static enum wipe_outcome open_parent(struct open_file *f) {
 	struct cede_error err = {0};
 
 	f->name = slash == NULL ? item->path : slash + 1;
-	CLEANUP(freep) char *parent =
+	CLEANUP(freep)
+	char *parent =
 		slash == NULL ? strdup(".") : strndup(item->path, (size_t)(slash - item->path));
 	if (parent == NULL) {
 		(void)CEDE_FAIL_MEMORY(&err);
@@ -219,6 +220,7 @@ static void flush(struct batch *b) {
 		uint64_t dev;
 		int sys;
 	} done[FLUSHES];
+
 	size_t n = 0;
 
 	for (size_t i = 0; i < b->count; i++) {
@@ -232,7 +234,8 @@ static void flush(struct batch *b) {
 		}
 		if (at < n && done[at].sys == 0)
 			continue;
-		cede_error_set_sys(&item->err, at < n ? done[at].sys : EAGAIN, "flush the overwriting");
+		cede_error_set_sys(
+			&item->err, at < n ? done[at].sys : EAGAIN, "flush the overwriting");
 		item->outcome = WIPE_FAILED;
 	}
 }
@@ -293,8 +296,8 @@ static void flush_directories(struct batch *b) {
 			continue;
 		last = f->parent;
 		if (fsync(f->parent) < 0) {
-			/* the content is gone for certain; the name may come back after a power failure,
-			 * then the next start finds the overwritten file and removes it */
+			/* the content is gone for certain; the name may come back after a power
+			 * failure, then the next start finds the overwritten file and removes it */
 			cede_error_set_sys(&f->item->err, errno, "flush the directory");
 			f->item->outcome = WIPE_FAILED;
 		}

@@ -34,9 +34,9 @@ struct wipe_item {
 	const char *path; /* relative to it; borrowed */
 	struct file_identity want;
 	uint8_t sha256[32]; /* of the content that was sealed; used with begun alone */
-	/* An earlier wipe of it was cut short: its times may differ. It is still ours if its content is
-	 * what was sealed, or if our own overwriting is seen in it; a camera that wrote the same inode
-	 * anew since then gets WIPE_REPLACED. */
+	/* An earlier wipe of it was cut short: its times may differ. It is still ours if its
+	 * content is what was sealed, or if our own overwriting is seen in it; a camera that wrote
+	 * the same inode anew since then gets WIPE_REPLACED. */
 	bool begun;
 	/* out */
 	enum wipe_outcome outcome;
