@@ -47,7 +47,7 @@ static const char *base_name(const char *path) {
 
 /* Prints the object as one line and gives it back. */
 static void print_json(json_t *object) {
-	if (object == NULL || json_dumpf(object, stdout, JSON_COMPACT | JSON_SORT_KEYS) < 0)
+	if (object == NULL || json_dumpf(object, stdout, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(12)) < 0)
 		(void)fputs("cede policy: out of memory for JSON\n", stderr);
 	else
 		(void)putchar('\n');
@@ -204,12 +204,12 @@ static void print_file(void *ctx, const struct dry_run_file *f) {
 		return;
 	}
 	if (!p->headed)
-		(void)printf("%-9s %-17s %7s  %-20s  %-12s %-18s %s\n", "ACTION", "REASON", "AGE",
+		(void)printf("%-9s %-17s %9s  %-20s  %-12s %-18s %s\n", "ACTION", "REASON", "AGE",
 			"DEADLINE", "SOURCE", "RULE", "PATH");
 	p->headed = true;
 	show_span(p->now_ns - f->decision.born_ns, age, sizeof age);
 	clock_text(f->decision.deadline_ns, deadline);
-	(void)printf("%-9s %-17s %7s  %-20s  %-12s %-18s %s\n", action_name(f->decision.action),
+	(void)printf("%-9s %-17s %9s  %-20s  %-12s %-18s %s\n", action_name(f->decision.action),
 		reason_name(f->decision.reason), age, deadline, f->source->name, rule, path);
 }
 
