@@ -47,7 +47,9 @@ static const char *base_name(const char *path) {
 
 /* Prints the object as one line and gives it back. */
 static void print_json(json_t *object) {
-	if (object == NULL || json_dumpf(object, stdout, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(12)) < 0)
+	if (object == NULL ||
+		json_dumpf(object, stdout, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(12)) <
+			0)
 		(void)fputs("cede policy: out of memory for JSON\n", stderr);
 	else
 		(void)putchar('\n');

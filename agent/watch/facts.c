@@ -53,10 +53,9 @@ static int open_parent(int source_fd, const char *path, int *ret_own_fd, int *re
 static void look_at_group(
 	int dirfd, const char *name, const struct policy_source *source, struct decide_facts *ret) {
 	struct slice stem = group_stem(slice_str(name));
-	int64_t own = ret->mtime_ns > ret->ctime_ns ? ret->mtime_ns : ret->ctime_ns;
 
 	ret->group_complete = true;
-	ret->group_since_ns = own;
+	ret->group_since_ns = ret->ctime_ns;
 	for (size_t i = 0; i < source->group_require_count; i++) {
 		char member[NAME_MAX + 1];
 		struct stat st;
@@ -67,9 +66,8 @@ static void look_at_group(
 			ret->group_complete = false;
 			continue;
 		}
-		int64_t m = clock_ns_of(&st.st_mtim);
-		int64_t c = clock_ns_of(&st.st_ctim);
-		int64_t since = m > c ? m : c;
+		/* ctime: a writer can set mtime to a future in which the group would wait for ever */
+		int64_t since = clock_ns_of(&st.st_ctim);
 		if (since < ret->group_since_ns)
 			ret->group_since_ns = since;
 	}
