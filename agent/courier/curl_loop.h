@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * One libcurl multi handle on the loop: poll handles for its sockets, one timer.
+ *
+ * Promise a poll handle is stopped before its socket is closed (libuv aborts otherwise, and libcurl may
+ *         close a socket before it says so); finished transfers are collected after every action.
+ * Thread  loop thread. on_done never runs inside a libcurl call-back. */
+#pragma once
+
+#include <curl/curl.h>
+#include <uv.h>
+
+#include "base/error.h"
+
+struct curl_loop;
+
+typedef void curl_loop_done_fn(void *ctx, CURL *easy, CURLcode result);
+
+CEDE_MUST_USE int curl_loop_new(
+	uv_loop_t *loop, curl_loop_done_fn *on_done, void *ctx, struct curl_loop **ret, struct cede_error *reterr);
+/* Prepares easy for this loop (its socket call-backs) and starts it. */
+CEDE_MUST_USE int curl_loop_add(struct curl_loop *c, CURL *easy, struct cede_error *reterr);
+/* Takes it out again, at any time but from within a libcurl call-back. */
+void curl_loop_remove(struct curl_loop *c, CURL *easy);
