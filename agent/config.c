@@ -10,8 +10,8 @@
 #include "base/file.h"
 #include "base/yaml.h"
 
-static const char *const top_keys[] = {"state", "identity", "policy_signers", "metrics",
-	"courier_user", "log", "!control", NULL};
+static const char *const top_keys[] = {
+	"state", "identity", "policy_signers", "metrics", "courier_user", "log", "!control", NULL};
 static const char *const identity_keys[] = {"certificate", "key", NULL};
 static const char *const log_keys[] = {"level", NULL};
 
@@ -51,8 +51,8 @@ static void load_signers(struct loader *l, const struct yaml_node *root) {
 
 	l->config->policy_signers = calloc(SIGNERS_MAX, sizeof *l->config->policy_signers);
 	l->no_memory = l->no_memory || l->config->policy_signers == NULL;
-	for (const struct yaml_node *i = list != NULL ? list->first : NULL; i != NULL && !l->no_memory;
-		i = i->next) {
+	for (const struct yaml_node *i = list != NULL ? list->first : NULL;
+		i != NULL && !l->no_memory; i = i->next) {
 		const char *text = yaml_text(l->y, i);
 		if (l->config->policy_signer_count == SIGNERS_MAX) {
 			yaml_mistake(l->y, i, "policy_signers: more than %d entries", SIGNERS_MAX);

@@ -9,7 +9,7 @@
 #include "agent/cmd_status.h"
 #include "base/check.h"
 #include "base/log.h"
-#include "config.h"
+#include "version.h"
 
 static const struct {
 	const char *name;

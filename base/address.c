@@ -44,7 +44,8 @@ int address_prefix_parse(struct slice text, struct address_prefix *ret, struct c
 	}
 	bits = 128 - skip;
 	if (has_bits && parse_u64(tail, 0, 128 - skip, &bits, NULL) < 0)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "prefix length: 0 to %u expected", 128 - skip);
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_INPUT, "prefix length: 0 to %u expected", 128 - skip);
 	p.bits = (uint8_t)(bits + skip);
 	if (!host_bits_are_zero(&p.prefix, p.bits))
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
@@ -69,8 +70,7 @@ static bool to_in6(const struct sockaddr *address, struct in6_addr *ret) {
 	return false;
 }
 
-bool address_allowed(
-	const struct address_prefix *list, size_t count, const struct sockaddr *address) {
+bool address_allowed(const struct address_prefix *list, size_t count, const struct sockaddr *address) {
 	struct in6_addr a;
 
 	if (!to_in6(address, &a))
@@ -78,7 +78,7 @@ bool address_allowed(
 	for (size_t i = 0; i < count; i++) {
 		struct in6_addr masked = a;
 		for (unsigned bit = list[i].bits; bit < 128; bit++)
-			masked.s6_addr[bit / 8] &= (uint8_t)~(0x80U >> (bit % 8));
+			masked.s6_addr[bit / 8] &= (uint8_t) ~(0x80U >> (bit % 8));
 		if (memcmp(&masked, &list[i].prefix, sizeof masked) == 0)
 			return true;
 	}

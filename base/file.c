@@ -29,8 +29,10 @@ bool file_identity_equal(const struct file_identity *a, const struct file_identi
 }
 
 int file_open_beneath(int dirfd, const char *path, int flags, int *ret_fd, struct cede_error *reterr) {
+	/* openat2 refuses flags that mean nothing with O_PATH */
+	int more = flags & O_PATH ? 0 : O_NONBLOCK | O_NOCTTY;
 	struct open_how how = {
-		.flags = (uint64_t)(unsigned)flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
+		.flags = (uint64_t)(unsigned)(flags | more | O_CLOEXEC | O_NOFOLLOW),
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
 			RESOLVE_NO_XDEV,
 	};

@@ -47,6 +47,7 @@ static void note(struct yaml *y, uint32_t line, uint32_t column, const char *fmt
 }
 
 CEDE_PRINTF(4, 5)
+
 static void note_at(struct yaml *y, uint32_t line, uint32_t column, const char *fmt, ...) {
 	va_list ap;
 
@@ -118,8 +119,9 @@ static void node_free(struct yaml_node *n) {
 static struct yaml_node *node_new(struct yaml *y, enum yaml_kind kind, const yaml_event_t *e) {
 	if (++y->nodes > YAML_NODES_MAX) {
 		if (y->nodes == YAML_NODES_MAX + 1)
-			note_at(y, (uint32_t)e->start_mark.line + 1, (uint32_t)e->start_mark.column + 1,
-				"more than %d values", YAML_NODES_MAX);
+			note_at(y, (uint32_t)e->start_mark.line + 1,
+				(uint32_t)e->start_mark.column + 1, "more than %d values",
+				YAML_NODES_MAX);
 		return NULL;
 	}
 	struct yaml_node *n = calloc(1, sizeof *n);
@@ -144,15 +146,16 @@ static bool next_event(struct reader *r, yaml_event_t *e) {
 	if (p->error == YAML_READER_ERROR)
 		note_at(r->y, 1, 1, "not UTF-8 text: %s (byte %zu)", p->problem, p->problem_offset);
 	else
-		note_at(r->y, (uint32_t)p->problem_mark.line + 1, (uint32_t)p->problem_mark.column + 1,
-			"no valid YAML: %s%s%s", p->problem == NULL ? "unreadable" : p->problem,
+		note_at(r->y, (uint32_t)p->problem_mark.line + 1,
+			(uint32_t)p->problem_mark.column + 1, "no valid YAML: %s%s%s",
+			p->problem == NULL ? "unreadable" : p->problem,
 			p->context == NULL ? "" : " ", p->context == NULL ? "" : p->context);
 	return false;
 }
 
 /* Anchors and tags have no use in cede's files, and have broken many readers. */
-static bool is_bare(struct yaml *y, const yaml_event_t *e, const yaml_char_t *anchor,
-	const yaml_char_t *tag) {
+static bool is_bare(
+	struct yaml *y, const yaml_event_t *e, const yaml_char_t *anchor, const yaml_char_t *tag) {
 	uint32_t line = (uint32_t)e->start_mark.line + 1;
 	uint32_t column = (uint32_t)e->start_mark.column + 1;
 
@@ -191,8 +194,8 @@ static bool has_key(struct reader *r, const struct yaml_node *map, const struct 
 	for (const struct yaml_node *m = map->first; m != NULL; m = m->next)
 		if (m->key != NULL && strcmp(m->key->text, key->text) == 0) {
 			note_at(r->y, key->line, key->column,
-				"key \"%.60s\" stands here a second time (first in line %u)", key->text,
-				m->key->line);
+				"key \"%.60s\" stands here a second time (first in line %u)",
+				key->text, m->key->line);
 			return true;
 		}
 	return false;
@@ -410,8 +413,8 @@ const char *yaml_get_text(
 	return n->text;
 }
 
-bool yaml_get_duration(
-	struct yaml *y, const struct yaml_node *map, const char *key, bool required, int64_t *ret_ns) {
+bool yaml_get_duration(struct yaml *y, const struct yaml_node *map, const char *key, bool required,
+	int64_t *ret_ns) {
 	const char *text = yaml_get_text(y, map, key, required);
 	struct cede_error err;
 
@@ -423,8 +426,8 @@ bool yaml_get_duration(
 	return false;
 }
 
-bool yaml_get_size(
-	struct yaml *y, const struct yaml_node *map, const char *key, bool required, uint64_t *ret) {
+bool yaml_get_size(struct yaml *y, const struct yaml_node *map, const char *key, bool required,
+	uint64_t *ret) {
 	const char *text = yaml_get_text(y, map, key, required);
 	struct cede_error err;
 
@@ -449,8 +452,8 @@ bool yaml_get_number(struct yaml *y, const struct yaml_node *map, const char *ke
 	return false;
 }
 
-bool yaml_get_time(
-	struct yaml *y, const struct yaml_node *map, const char *key, bool required, int64_t *ret_ns) {
+bool yaml_get_time(struct yaml *y, const struct yaml_node *map, const char *key, bool required,
+	int64_t *ret_ns) {
 	const char *text = yaml_get_text(y, map, key, required);
 	struct cede_error err;
 
@@ -473,7 +476,8 @@ bool yaml_get_word(struct yaml *y, const struct yaml_node *map, const char *key,
 		const char *word = words[i][0] == '!' ? words[i] + 1 : words[i];
 		size_t used = strlen(list);
 		if (strcmp(text, word) == 0 && word != words[i]) {
-			yaml_mistake(y, yaml_get(y, map, key, false), "%s: %s: not supported yet", key, word);
+			yaml_mistake(y, yaml_get(y, map, key, false), "%s: %s: not supported yet",
+				key, word);
 			return false;
 		}
 		if (strcmp(text, word) == 0) {
@@ -482,8 +486,8 @@ bool yaml_get_word(struct yaml *y, const struct yaml_node *map, const char *key,
 		}
 		(void)snprintf(list + used, sizeof list - used, "%s%s", used > 0 ? ", " : "", word);
 	}
-	yaml_mistake(y, yaml_get(y, map, key, false), "%s: one of %s expected, found \"%.60s\"", key,
-		list, text);
+	yaml_mistake(y, yaml_get(y, map, key, false), "%s: one of %s expected, found \"%.60s\"",
+		key, list, text);
 	return false;
 }
 
@@ -527,7 +531,8 @@ static void unknown(struct yaml *y, const struct yaml_node *key, const char *con
 		}
 	}
 	if (nearest != NULL)
-		yaml_mistake(y, key, "unknown key \"%.60s\"; did you mean \"%s\"?", key->text, nearest);
+		yaml_mistake(
+			y, key, "unknown key \"%.60s\"; did you mean \"%s\"?", key->text, nearest);
 	else
 		yaml_mistake(y, key, "unknown key \"%.60s\"", key->text);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * YAML as cede's files use it: mappings, lists and scalars, read by libyaml into a bounded tree in
- * which each node knows its line and column. Anchors, aliases, tags, several documents and duplicate
- * keys are mistakes. All mistakes of a file are collected: "policy.yaml:12:3: ...".
+ * which each node knows its line and column. Anchors, aliases, tags, several documents and
+ * duplicate keys are mistakes. All mistakes of a file are collected: "policy.yaml:12:3: ...".
  *
  * Owns    the tree and everything lent from it, until yaml_free().
  * Thread  any; a struct yaml belongs to one thread. */
@@ -13,18 +13,18 @@
 #include "base/bytes.h"
 #include "base/error.h"
 
-#define YAML_FILE_MAX  262144
-#define YAML_DEPTH_MAX 16
-#define YAML_NODES_MAX 20000
+#define YAML_FILE_MAX     262144
+#define YAML_DEPTH_MAX    16
+#define YAML_NODES_MAX    20000
 #define YAML_MISTAKES_MAX 200
 
 enum yaml_kind { YAML_SCALAR, YAML_LIST, YAML_MAP };
 
 struct yaml_node {
 	enum yaml_kind kind;
-	bool plain; /* scalar without quotes */
-	uint32_t line, column; /* from 1 */
-	char *text; /* scalar: without NUL inside */
+	bool plain;              /* scalar without quotes */
+	uint32_t line, column;   /* from 1 */
+	char *text;              /* scalar: without NUL inside */
 	struct yaml_node *key;   /* of a map's member */
 	struct yaml_node *first; /* list and map: members in order */
 	struct yaml_node *next;
@@ -42,7 +42,8 @@ void yaml_freep(struct yaml **y);
 const struct yaml_node *yaml_root(const struct yaml *y);
 
 /* Notes a mistake at node (NULL: at the file's beginning). */
-void yaml_mistake(struct yaml *y, const struct yaml_node *node, const char *fmt, ...) CEDE_PRINTF(3, 4);
+void yaml_mistake(struct yaml *y, const struct yaml_node *node, const char *fmt, ...)
+	CEDE_PRINTF(3, 4);
 /* In order of place. NULL-terminated array, the caller's to free (each line, then the array). NULL:
  * none, or memory is short (then *ret_count > 0). */
 char **yaml_mistakes(struct yaml *y, size_t *ret_count);
@@ -59,20 +60,20 @@ const struct yaml_node *yaml_get_list(
 /* A string that is not empty. */
 const char *yaml_get_text(
 	struct yaml *y, const struct yaml_node *map, const char *key, bool required);
-bool yaml_get_duration(
-	struct yaml *y, const struct yaml_node *map, const char *key, bool required, int64_t *ret_ns);
+bool yaml_get_duration(struct yaml *y, const struct yaml_node *map, const char *key, bool required,
+	int64_t *ret_ns);
 bool yaml_get_size(
 	struct yaml *y, const struct yaml_node *map, const char *key, bool required, uint64_t *ret);
 bool yaml_get_number(struct yaml *y, const struct yaml_node *map, const char *key, bool required,
 	uint64_t min, uint64_t max, uint64_t *ret);
-bool yaml_get_time(
-	struct yaml *y, const struct yaml_node *map, const char *key, bool required, int64_t *ret_ns);
-/* One of the words (NULL-terminated); its index. A word with '!' before it is known but "not supported
- * yet". */
+bool yaml_get_time(struct yaml *y, const struct yaml_node *map, const char *key, bool required,
+	int64_t *ret_ns);
+/* One of the words (NULL-terminated); its index. A word with '!' before it is known but "not
+ * supported yet". */
 bool yaml_get_word(struct yaml *y, const struct yaml_node *map, const char *key, bool required,
 	const char *const *words, size_t *ret);
 /* A scalar node's text, or a mistake and NULL. */
 const char *yaml_text(struct yaml *y, const struct yaml_node *node);
-/* Every member that nobody asked for is an unknown key, with the nearest known key as a hint. known is
- * NULL-terminated; a key with '!' before it is known but "not supported yet". */
+/* Every member that nobody asked for is an unknown key, with the nearest known key as a hint. known
+ * is NULL-terminated; a key with '!' before it is known but "not supported yet". */
 void yaml_only(struct yaml *y, const struct yaml_node *map, const char *const *known);

@@ -2,8 +2,8 @@
 #include "formats/digest.h"
 
 #include <openssl/evp.h>
-#include <stdio.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "base/cleanup.h"
 #include "certs/base64.h"
@@ -48,7 +48,8 @@ int digest_field_parse(struct slice field, uint8_t ret_sha256[32], struct cede_e
 		field = rest;
 		member = trimmed(member);
 		if (!slice_cut(member, '=', &key, &value))
-			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "Repr-Digest: algorithm=:value: expected");
+			return CEDE_FAIL(
+				reterr, CEDE_ERR_INPUT, "Repr-Digest: algorithm=:value: expected");
 		if (!slice_is(key, "sha-256"))
 			continue;
 		if (found)

@@ -69,7 +69,8 @@ static int split_authority(struct slice a, struct url *ret, struct cede_error *r
 		struct slice tail;
 		if (!slice_cut(slice_of(a.data + 1, a.len - 1), ']', &ret->host, &tail) ||
 			(tail.len > 0 && tail.data[0] != ':'))
-			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "an IPv6 address in brackets expected");
+			return CEDE_FAIL(
+				reterr, CEDE_ERR_INPUT, "an IPv6 address in brackets expected");
 		port = tail.len > 0 ? slice_of(tail.data + 1, tail.len - 1) : SLICE_NONE;
 		if (tail.len == 1)
 			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a port number expected behind ':'");
@@ -90,7 +91,8 @@ int url_parse(struct slice text, struct url *ret, struct cede_error *reterr) {
 	struct slice authority, path = SLICE_NONE;
 
 	if (!slice_starts(text, "https://"))
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "https:// expected: nothing else is allowed");
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_INPUT, "https:// expected: nothing else is allowed");
 	struct slice rest = slice_of(text.data + 8, text.len - 8);
 	authority = rest;
 	(void)slice_cut(rest, '/', &authority, &path);
@@ -118,12 +120,13 @@ static bool is_below(const char *path, const char *of) {
 	return strncmp(path, of, n) == 0 && (path[n] == 0 || path[n] == '/');
 }
 
-static void check_pair(struct loader *l, const struct policy_source *a, const struct policy_source *b) {
+static void check_pair(
+	struct loader *l, const struct policy_source *a, const struct policy_source *b) {
 	struct yaml_node node = at(&b->where);
 
 	if (a->name != NULL && b->name != NULL && strcmp(a->name, b->name) == 0)
-		yaml_mistake(l->y, &node, "a second source has the name %s (first in line %u)", b->name,
-			a->where.line);
+		yaml_mistake(l->y, &node, "a second source has the name %s (first in line %u)",
+			b->name, a->where.line);
 	if (a->path != NULL && b->path != NULL &&
 		(is_below(a->path, b->path) || is_below(b->path, a->path)))
 		yaml_mistake(l->y, &node,
@@ -139,11 +142,13 @@ void policy_check(struct loader *l) {
 		size_t d = 0;
 		if (node == NULL || node->kind != YAML_SCALAR)
 			continue;
-		while (d < p->destination_count && (p->destinations[d].name == NULL ||
-			       strcmp(p->destinations[d].name, node->text) != 0))
+		while (d < p->destination_count &&
+			(p->destinations[d].name == NULL ||
+				strcmp(p->destinations[d].name, node->text) != 0))
 			d++;
 		if (d == p->destination_count)
-			yaml_mistake(l->y, node, "destination: there is no destination \"%.60s\"", node->text);
+			yaml_mistake(l->y, node, "destination: there is no destination \"%.60s\"",
+				node->text);
 		else
 			p->sources[i].destination = d;
 	}

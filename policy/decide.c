@@ -10,6 +10,7 @@ static const struct {
 	bool finding;
 	const char *name, *text;
 } reasons[REASON_COUNT] = {
+
 #define X(id, action, finding, name, text) [REASON_##id] = {action, finding, name, text},
 	DECIDE_REASONS(X)
 #undef X
@@ -43,8 +44,8 @@ static int64_t later_by(int64_t t, int64_t by) {
 	return __builtin_add_overflow(t, by, &sum) ? INT64_MAX : sum;
 }
 
-/* When the file was last changed, as far as that can be believed: a time in the future (a clock that
- * was set back, a writer that sets times) says nothing, the other one then has to do. */
+/* When the file was last changed, as far as that can be believed: a time in the future (a clock
+ * that was set back, a writer that sets times) says nothing, the other one then has to do. */
 static int64_t last_change(const struct decide_facts *f, int64_t now) {
 	int64_t m = f->mtime_ns <= now ? f->mtime_ns : INT64_MIN;
 	int64_t c = f->ctime_ns <= now ? f->ctime_ns : INT64_MIN;
@@ -86,8 +87,8 @@ static void decide_wanted(const struct policy *policy, const struct policy_sourc
 	} else if (settled > now) {
 		wait_until(d, REASON_SETTLING, settled);
 	} else if (source->grouped && !f->group_complete) {
-		int64_t since = f->group_since_ns > 0 && f->group_since_ns <= now ? f->group_since_ns
-										  : now;
+		int64_t since =
+			f->group_since_ns > 0 && f->group_since_ns <= now ? f->group_since_ns : now;
 		int64_t until = later_by(since, source->group_wait_ns);
 		if (until > now)
 			wait_until(d, REASON_GROUP_WAITS, until);
@@ -100,8 +101,7 @@ static void decide_wanted(const struct policy *policy, const struct policy_sourc
 
 struct decision decide(const struct policy *policy, const struct policy_source *source,
 	const struct decide_facts *f, const struct decide_known *known, int64_t now) {
-	const struct policy_pattern *ignore =
-		matching(source->ignore, source->ignore_count, f->path);
+	const struct policy_pattern *ignore = matching(source->ignore, source->ignore_count, f->path);
 	const struct policy_pattern *match = matching(source->match, source->match_count, f->path);
 	struct decision d = {.rule = source->where};
 

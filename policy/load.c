@@ -15,12 +15,14 @@
 
 #define LIST_MAX 64 /* patterns, pins, keys, addresses in one list */
 
-static const char *const top_keys[] = {"version", "id", "serial", "expires", "destinations", "sources",
-	"unmatched", "holds", "!bandwidth", "!guard", "!layers", "!below_requirement", NULL};
-static const char *const destination_keys[] = {"url", "ca", "pins", "addresses", "seal_to", "receipts",
-	"bundle_size", "!bandwidth", "!suites", "!dialect", NULL};
+static const char *const top_keys[] = {"version", "id", "serial", "expires", "destinations",
+	"sources", "unmatched", "holds", "!bandwidth", "!guard", "!layers", "!below_requirement",
+	NULL};
+static const char *const destination_keys[] = {"url", "ca", "pins", "addresses", "seal_to",
+	"receipts", "bundle_size", "!bandwidth", "!suites", "!dialect", NULL};
 static const char *const source_keys[] = {"name", "path", "match", "ignore", "destination", "quiet",
-	"group", "max_age", "at_max_age", "wipe", "classification", "!vault", "!guard", "!max_size", NULL};
+	"group", "max_age", "at_max_age", "wipe", "classification", "!vault", "!guard", "!max_size",
+	NULL};
 static const char *const group_keys[] = {"by", "require", "wait", NULL};
 static const char *const wipe_keys[] = {
 	"after", "method", "require", "!below_requirement", "!verify", NULL};
@@ -56,15 +58,16 @@ static void *array(struct loader *l, size_t n, size_t size) {
 }
 
 /* A list of texts; entries that are none are mistakes and left out. */
-static void load_texts(struct loader *l, const struct yaml_node *map, const char *key, bool required,
-	char ***ret, size_t *ret_count) {
+static void load_texts(struct loader *l, const struct yaml_node *map, const char *key,
+	bool required, char ***ret, size_t *ret_count) {
 	const struct yaml_node *list = yaml_get_list(l->y, map, key, required);
 	size_t n = list_length(l->y, list, LIST_MAX);
 
 	if (list != NULL && required && list->first == NULL)
 		yaml_mistake(l->y, list, "%s: at least one entry expected", key);
 	*ret = array(l, n, sizeof **ret);
-	for (const struct yaml_node *i = n > 0 && *ret != NULL ? list->first : NULL; i != NULL; i = i->next) {
+	for (const struct yaml_node *i = n > 0 && *ret != NULL ? list->first : NULL; i != NULL;
+		i = i->next) {
 		const char *text = yaml_text(l->y, i);
 		if (text != NULL && ((*ret)[*ret_count] = copy(l, text)) != NULL)
 			(*ret_count)++;
@@ -102,7 +105,8 @@ static void load_addresses(
 	size_t n = list_length(l->y, list, LIST_MAX);
 
 	d->addresses = array(l, n, sizeof *d->addresses);
-	for (const struct yaml_node *i = n > 0 && d->addresses != NULL ? list->first : NULL; i != NULL; i = i->next) {
+	for (const struct yaml_node *i = n > 0 && d->addresses != NULL ? list->first : NULL;
+		i != NULL; i = i->next) {
 		const char *text = yaml_text(l->y, i);
 		struct cede_error err;
 		if (text == NULL)
@@ -124,7 +128,8 @@ static void load_destination(
 		yaml_mistake(l->y, node->key,
 			"destination name: 1 to 64 of A-Z a-z 0-9 . _ - expected, the first a letter or digit");
 	if (node->kind != YAML_MAP) {
-		yaml_mistake(l->y, node, "destination %.60s: keys with values expected", node->key->text);
+		yaml_mistake(l->y, node, "destination %.60s: keys with values expected",
+			node->key->text);
 		return;
 	}
 	load_url(l, node, d);
@@ -178,7 +183,8 @@ static void load_patterns(struct loader *l, const struct yaml_node *map, const c
 		if (text == NULL)
 			continue;
 		if (text[0] == '/' || strstr(text, "..") != NULL)
-			yaml_mistake(l->y, i, "%s: patterns are relative to the source and know no \"..\"", key);
+			yaml_mistake(l->y, i,
+				"%s: patterns are relative to the source and know no \"..\"", key);
 		(*ret)[*ret_count].text = copy(l, text);
 		(*ret)[*ret_count].where = (struct policy_where){i->line, i->column};
 		*ret_count += (*ret)[*ret_count].text != NULL;
@@ -203,7 +209,8 @@ static void load_group(struct loader *l, const struct yaml_node *map, struct pol
 	load_texts(l, group, "require", true, &s->group_require, &s->group_require_count);
 	const struct yaml_node *list = yaml_get(l->y, group, "require", false);
 	for (const struct yaml_node *i = list != NULL ? list->first : NULL; i != NULL; i = i->next)
-		if (i->kind == YAML_SCALAR && (i->text[0] != '.' || i->text[1] == 0 || strchr(i->text, '/') != NULL))
+		if (i->kind == YAML_SCALAR &&
+			(i->text[0] != '.' || i->text[1] == 0 || strchr(i->text, '/') != NULL))
 			yaml_mistake(l->y, i, "require: an ending with its dot expected (.jpg)");
 	(void)yaml_get_duration(l->y, group, "wait", false, &s->group_wait_ns);
 	yaml_only(l->y, group, group_keys);
@@ -212,7 +219,8 @@ static void load_group(struct loader *l, const struct yaml_node *map, struct pol
 static void load_wipe(struct loader *l, const struct yaml_node *map, struct policy_source *s) {
 	static const char *const after[] = {"receipt", "seal", NULL};
 	static const char *const method[] = {"overwrite", "!unlink", "!vault", NULL};
-	static const char *const require[] = {"none", "overwritten", "!watched", "!crypto-erased", NULL};
+	static const char *const require[] = {
+		"none", "overwritten", "!watched", "!crypto-erased", NULL};
 	const struct yaml_node *wipe = yaml_get_map(l->y, map, "wipe", false);
 	size_t which;
 

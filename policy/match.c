@@ -40,13 +40,14 @@ static bool takes(struct slice p, size_t *at, uint8_t c) {
 	return e == c;
 }
 
-/* At most two places to come back to: the last '*' and the last "**". Going back to an earlier one can
- * never help where the later one failed, so the time is bounded by pattern * path. */
+/* At most two places to come back to: the last '*' and the last "**". Going back to an earlier one
+ * can never help where the later one failed, so the time is bounded by pattern * path. */
 bool glob_match(struct slice pattern, struct slice path) {
 	size_t p = 0, s = 0;
-	size_t star_p = SIZE_MAX, star_s = 0;   /* '*': goes on within a part */
-	size_t deep_p = SIZE_MAX, deep_s = 0;   /* "**" followed by a slash: goes on at the next part */
-	bool deep_any = false;                  /* "**" at the end: takes everything */
+	size_t star_p = SIZE_MAX, star_s = 0; /* '*': goes on within a part */
+	size_t deep_p = SIZE_MAX,
+	       deep_s = 0;     /* "**" followed by a slash: goes on at the next part */
+	bool deep_any = false; /* "**" at the end: takes everything */
 
 	for (;;) {
 		bool part_start = s == 0 || path.data[s - 1] == '/';

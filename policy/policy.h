@@ -17,7 +17,8 @@
 #define POLICY_DESTINATIONS_MAX 16
 #define POLICY_BUNDLE_DEFAULT   (16U << 20)
 #define POLICY_BUNDLE_MIN       (64U << 10)
-#define POLICY_BUNDLE_MAX       (48U << 20) /* sealed plaintext is at most 64 MiB, frame and manifest included */
+#define POLICY_BUNDLE_MAX \
+	(48U << 20) /* sealed plaintext is at most 64 MiB, frame and manifest included */
 
 enum at_max_age { AT_MAX_AGE_HOLD, AT_MAX_AGE_SEAL };
 

@@ -740,7 +740,7 @@ static void proof_release(void *ctx) {
 
 struct refusal {
 	struct id bundle;
-	char detail[300];
+	char detail[600];
 };
 
 static int refusal_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
@@ -940,7 +940,7 @@ static void spool_done(void *ctx) {
 	if (s->result < 0)
 		log_event(LOG_LEVEL_ERROR, "spool.failed", "error=\"%s\"", s->err.text);
 	else /* the receipt came meanwhile */
-		(void)spool_remove(flow->setup.spool_fd, &s->bundle, NULL);
+		(void)!spool_remove(flow->setup.spool_fd, &s->bundle, NULL); /* else swept at start */
 	if (p != NULL)
 		p->spooling = false;
 	spooled_release(s);

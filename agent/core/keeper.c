@@ -23,7 +23,7 @@
 #include "base/log.h"
 #include "base/notify.h"
 #include "certs/key.h"
-#include "config.h"
+#include "version.h"
 
 #define DRAIN_MS     2500
 #define LINK_STOP_MS 1000

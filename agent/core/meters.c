@@ -3,7 +3,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "config.h"
+#include "version.h"
 
 static int one(struct buf *out, const char *name, const char *type, const char *help,
 	uint64_t value, struct cede_error *reterr) {

@@ -152,7 +152,8 @@ static int get_pins(struct ipc_reader *r, struct push_destination *d, struct ced
 	return CEDE_OK;
 }
 
-static int get_destination(struct courier *c, struct ipc_reader *r, int *fds, struct cede_error *reterr) {
+static int get_destination(
+	struct courier *c, struct ipc_reader *r, int *fds, struct cede_error *reterr) {
 	struct push_destination *d = &c->destinations[c->count];
 
 	if (c->count == DESTINATIONS_MAX || ipc_get_u16(r) != c->count)
@@ -187,8 +188,8 @@ static void start_push(struct courier *c, size_t destination, const struct id *i
 	struct cede_error err = {0};
 
 	if (r == NULL || c->running_count == PUSHES_MAX ||
-		push_start(&c->destinations[destination], id, fd, size, sha256, reclaim, on_ended, c,
-			&r->push, &err) < 0) {
+		push_start(&c->destinations[destination], id, fd, size, sha256, reclaim, on_ended,
+			c, &r->push, &err) < 0) {
 		free(r);
 		say_failed(c, id, "courier", err.text[0] != 0 ? err.text : "too much at once", NULL);
 		return;
@@ -264,8 +265,8 @@ static int get_metrics(struct courier *c, struct ipc_reader *r, int fd, struct c
 static int handle(struct courier *c, struct ipc_packet *packet, struct cede_error *reterr) {
 	struct ipc_reader r;
 
-	CEDE_TRY(ipc_open(slice_of(packet->bytes, packet->len), packet->fd_count, false, IPC_WORK_PHASE,
-		&r, reterr));
+	CEDE_TRY(ipc_open(slice_of(packet->bytes, packet->len), packet->fd_count, false,
+		IPC_WORK_PHASE, &r, reterr));
 	switch (r.type) {
 	case IPC_DESTINATION:
 		return get_destination(c, &r, packet->fds, reterr);
@@ -305,7 +306,8 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
 		}
 		if (r < 0) {
 			c->stop = true;
-			c->result = r == CEDE_ERR_REFUSED ? CEDE_OK : r; /* the keeper is gone: so are we */
+			c->result = r == CEDE_ERR_REFUSED ? CEDE_OK
+							  : r; /* the keeper is gone: so are we */
 			uv_stop(&c->loop);
 		}
 	}
@@ -329,7 +331,8 @@ int courier_run(int socket, const char *metrics, struct cede_error *reterr) {
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return CEDE_FAIL(reterr, CEDE_ERR_IO, "libcurl does not start");
 	if (metrics != NULL && scrape_start(metrics, &c->scrape, &err) < 0)
-		log_event(LOG_LEVEL_ERROR, "metrics.unserved", "error=\"%s\"", err.text); /* handing over matters more */
+		log_event(LOG_LEVEL_ERROR, "metrics.unserved", "error=\"%s\"",
+			err.text); /* handing over matters more */
 	if (uv_poll_init(&c->loop, &c->poll, socket) != 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the descriptor given is no socket");
 	c->poll.data = c;

@@ -146,9 +146,11 @@ int curl_loop_new(uv_loop_t *loop, curl_loop_done_fn *on_done, void *ctx, struct
 		curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, set_timer) != CURLM_OK ||
 		curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c) != CURLM_OK ||
 		curl_multi_setopt(c->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING) != CURLM_OK ||
-		curl_multi_setopt(c->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)CONNECTIONS) != CURLM_OK ||
+		curl_multi_setopt(c->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)CONNECTIONS) !=
+			CURLM_OK ||
 		curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS) != CURLM_OK)
-		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "libcurl refuses an option"); /* the process ends */
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_BUG, "libcurl refuses an option"); /* the process ends */
 	*ret = c;
 	return CEDE_OK;
 }

@@ -15,8 +15,8 @@ struct curl_loop;
 
 typedef void curl_loop_done_fn(void *ctx, CURL *easy, CURLcode result);
 
-CEDE_MUST_USE int curl_loop_new(
-	uv_loop_t *loop, curl_loop_done_fn *on_done, void *ctx, struct curl_loop **ret, struct cede_error *reterr);
+CEDE_MUST_USE int curl_loop_new(uv_loop_t *loop, curl_loop_done_fn *on_done, void *ctx,
+	struct curl_loop **ret, struct cede_error *reterr);
 /* Prepares easy for this loop (its socket call-backs) and starts it. */
 CEDE_MUST_USE int curl_loop_add(struct curl_loop *c, CURL *easy, struct cede_error *reterr);
 /* Takes it out again, at any time but from within a libcurl call-back. */

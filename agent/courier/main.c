@@ -12,8 +12,8 @@
 #include "base/log.h"
 #include "base/parse.h"
 
-/* Nothing of the environment may say where this goes or whom it trusts, no core file may hold keys, and
- * it ends when its keeper does. */
+/* Nothing of the environment may say where this goes or whom it trusts, no core file may hold keys,
+ * and it ends when its keeper does. */
 static void harden(void) {
 	struct rlimit none = {0, 0};
 
@@ -29,8 +29,8 @@ static void harden(void) {
 }
 
 int main(int argc, char **argv) {
-	static const struct option options[] = {
-		{"fd", required_argument, NULL, 'f'}, {"metrics", required_argument, NULL, 'm'}, {0}};
+	static const struct option options[] = {{"fd", required_argument, NULL, 'f'},
+		{"metrics", required_argument, NULL, 'm'}, {0}};
 	const char *metrics = NULL;
 	struct cede_error err = {0};
 	uint64_t fd = UINT64_MAX;

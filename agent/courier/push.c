@@ -15,13 +15,13 @@
 #include "base/parse.h"
 #include "formats/digest.h"
 
-#define CONNECT_MS     10000L
-#define STALLED_BYTES  1024L /* slower than this ... */
-#define STALLED_S      30L   /* ... for so long is a failure; the wait for the answer included */
-#define SLOWEST        (UINT64_C(16) << 10) /* bytes a second, over all */
-#define EXPECT_LEAST   (UINT64_C(1) << 20)  /* smaller bodies are not worth the round trip */
-#define UPLOAD_BUFFER  (512L << 10)
-#define RETRY_MOST_S   86400
+#define CONNECT_MS    10000L
+#define STALLED_BYTES 1024L /* slower than this ... */
+#define STALLED_S     30L   /* ... for so long is a failure; the wait for the answer included */
+#define SLOWEST       (UINT64_C(16) << 10) /* bytes a second, over all */
+#define EXPECT_LEAST  (UINT64_C(1) << 20)  /* smaller bodies are not worth the round trip */
+#define UPLOAD_BUFFER (512L << 10)
+#define RETRY_MOST_S  86400
 
 enum stage { STAGE_PUT, STAGE_GET, STAGE_DELETE };
 
@@ -169,8 +169,7 @@ static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_so
 }
 
 /* ... and the address that is really connected is looked at again before a request goes out. */
-static int before_request(
-	void *ctx, char *address, char *local_address, int port, int local_port) {
+static int before_request(void *ctx, char *address, char *local_address, int port, int local_port) {
 	struct push *p = ctx;
 	struct sockaddr_in v4 = {.sin_family = AF_INET};
 	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
@@ -307,7 +306,8 @@ static void go_on(struct push *p, enum stage stage) {
 	struct cede_error err = {0};
 
 	if (stage == STAGE_GET && ++p->gets > 2) {
-		fail(p, "receipt", "the server says in turn that it has the bundle and that it has not", 0);
+		fail(p, "receipt",
+			"the server says in turn that it has the bundle and that it has not", 0);
 		return;
 	}
 	if (begin(p, stage, &err) < 0)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * One try to hand a bundle over: PUT, and GET of its receipt where that is the answer; or asking for
- * the receipt alone, with a DELETE behind it where the keeper wants the id never to be stored.
+ * One try to hand a bundle over: PUT, and GET of its receipt where that is the answer; or asking
+ * for the receipt alone, with a DELETE behind it where the keeper wants the id never to be stored.
  *
  *   PUT 201 -> receipt    PUT 412 -> GET receipt    GET 200 -> receipt
  *   GET 404 -> absent, or DELETE 204 -> absent for ever, DELETE 409 -> GET receipt
@@ -13,8 +13,8 @@
 #include "base/address.h"
 #include "formats/id.h"
 
-#define PUSH_ANSWER_MAX 8192 /* bytes of a receipt */
-#define PUSH_PINS_MAX   64
+#define PUSH_ANSWER_MAX   8192 /* bytes of a receipt */
+#define PUSH_PINS_MAX     64
 #define PUSH_PREFIXES_MAX 64
 
 struct push_destination {
@@ -31,8 +31,8 @@ enum push_result { PUSH_RECEIPT, PUSH_ABSENT, PUSH_ABSENT_FOR_EVER, PUSH_FAILED 
 
 struct push_outcome {
 	enum push_result result;
-	struct slice note;  /* PUSH_RECEIPT */
-	const char *kind;   /* PUSH_FAILED: "tls", "pin", "http-503" ... */
+	struct slice note; /* PUSH_RECEIPT */
+	const char *kind;  /* PUSH_FAILED: "tls", "pin", "http-503" ... */
 	const char *text;
 	uint16_t status;
 	uint32_t retry_after_s;

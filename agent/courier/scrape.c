@@ -28,8 +28,8 @@ struct scrape {
 
 static enum MHD_Result answer(
 	struct MHD_Connection *c, unsigned status, const void *text, size_t len, const char *type) {
-	struct MHD_Response *r = MHD_create_response_from_buffer(
-		len, (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
+	struct MHD_Response *r =
+		MHD_create_response_from_buffer(len, (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
 
 	if (r == NULL)
 		return MHD_NO;
@@ -82,8 +82,8 @@ static int bind_unix(const char *path, int *ret_fd, struct cede_error *reterr) {
 	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && unlink(path) < 0)
 		return CEDE_FAIL_SYS(reterr, "metrics: remove the old socket %s", path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || bind(fd, (const struct sockaddr *)&at, sizeof at) < 0 || chmod(path, 0660) < 0 ||
-		listen(fd, (int)CONNECTIONS) < 0)
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&at, sizeof at) < 0 ||
+		chmod(path, 0660) < 0 || listen(fd, (int)CONNECTIONS) < 0)
 		return CEDE_FAIL_SYS(reterr, "metrics: listen on %s", path);
 	*ret_fd = CEDE_TAKE_FD(fd);
 	return CEDE_OK;
@@ -126,10 +126,10 @@ int scrape_start(const char *address, struct scrape **ret, struct cede_error *re
 		return CEDE_FAIL_MEMORY(reterr);
 	}
 	require(pthread_mutex_init(&s->lock, NULL) == 0);
-	s->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, handle, s,
-		MHD_OPTION_LISTEN_SOCKET, (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS,
-		MHD_OPTION_CONNECTION_TIMEOUT, TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY,
-		MHD_OPTION_END);
+	s->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL,
+		handle, s, MHD_OPTION_LISTEN_SOCKET, (MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT,
+		CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, TIMEOUT_S,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY, MHD_OPTION_END);
 	if (s->daemon == NULL) {
 		fd_closep(&fd);
 		free(s);

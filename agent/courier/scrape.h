@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The metrics endpoint: GET /metrics gives the text that the keeper sent last, GET /healthz says that
- * the courier lives. libmicrohttpd with a thread of its own, on the loopback or a UNIX socket.
+ * The metrics endpoint: GET /metrics gives the text that the keeper sent last, GET /healthz says
+ * that the courier lives. libmicrohttpd with a thread of its own, on the loopback or a UNIX socket.
  *
  * Hostile peer  any local user: bounded connections and time, nothing but these two paths. */
 #pragma once

@@ -84,7 +84,8 @@ int channel_receive(int socket, struct ipc_packet *ret, struct cede_error *reter
 	take_fds(&m, ret, &too_many);
 	if (too_many || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
 		channel_discard(ret);
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: cut short, or too many descriptors");
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_INPUT, "message: cut short, or too many descriptors");
 	}
 	return CEDE_OK;
 }

@@ -11,6 +11,7 @@ static const struct rule {
 	uint32_t max;
 	uint32_t fds;
 } rules[] = {
+
 #define X(id, number, phase, max, fds) {number, phase, max, fds},
 	IPC_MESSAGES(X)
 #undef X
@@ -92,7 +93,8 @@ int ipc_open(struct slice packet, size_t fds, bool from_courier, enum ipc_phase 
 	if (packet.len - IPC_HEADER > rule->max)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: type %u is too long", type);
 	if (fds != rule->fds)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: type %u with %zu descriptors", type, fds);
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_INPUT, "message: type %u with %zu descriptors", type, fds);
 	*ret = (struct ipc_reader){.type = (enum ipc_type)type,
 		.rest = slice_of(packet.data + IPC_HEADER, packet.len - IPC_HEADER)};
 	return CEDE_OK;
@@ -153,8 +155,10 @@ struct slice ipc_get_text(struct ipc_reader *r) {
 
 int ipc_end(const struct ipc_reader *r, struct cede_error *reterr) {
 	if (r->bad)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: type %d is too short", (int)r->type);
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_INPUT, "message: type %d is too short", (int)r->type);
 	if (r->rest.len > 0)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: type %d has bytes behind its end", (int)r->type);
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+			"message: type %d has bytes behind its end", (int)r->type);
 	return CEDE_OK;
 }

@@ -25,22 +25,23 @@
 enum ipc_phase { IPC_HELLO_PHASE = 1, IPC_WORK_PHASE = 2 };
 
 /* id, number (odd: from the courier), phase, largest body, descriptors */
-#define IPC_MESSAGES(X)                                                                        \
-	X(HELLO, 1, IPC_HELLO_PHASE, 2, 0)                                                     \
-	X(RECEIPT, 3, IPC_WORK_PHASE, 16 + 2 + IPC_NOTE_MAX, 0)                                \
-	X(ABSENT, 5, IPC_WORK_PHASE, 17, 0)                                                    \
-	X(FAILED, 7, IPC_WORK_PHASE, 16 + 2 + 32 + 2 + 4 + 1 + 2 + 512, 0)                     \
-	/* index, url, pins, prefixes; CA, certificate and key as memory files */              \
-	X(DESTINATION, 2, IPC_WORK_PHASE, IPC_BODY_MAX, 3)                                     \
-	/* destination, id, size, sha256; the sealed bundle */                                 \
-	X(PUT, 4, IPC_WORK_PHASE, 2 + 16 + 8 + 32, 1)                                          \
-	/* destination, id, 1: if it is absent, make sure it stays so (DELETE) */              \
-	X(ASK, 6, IPC_WORK_PHASE, 2 + 16 + 1, 0)                                               \
-	X(CANCEL, 8, IPC_WORK_PHASE, 16, 0)                                                    \
-	X(METRICS, 10, IPC_WORK_PHASE, 4, 1)                                                   \
+#define IPC_MESSAGES(X)                                                           \
+	X(HELLO, 1, IPC_HELLO_PHASE, 2, 0)                                        \
+	X(RECEIPT, 3, IPC_WORK_PHASE, 16 + 2 + IPC_NOTE_MAX, 0)                   \
+	X(ABSENT, 5, IPC_WORK_PHASE, 17, 0)                                       \
+	X(FAILED, 7, IPC_WORK_PHASE, 16 + 2 + 32 + 2 + 4 + 1 + 2 + 512, 0)        \
+	/* index, url, pins, prefixes; CA, certificate and key as memory files */ \
+	X(DESTINATION, 2, IPC_WORK_PHASE, IPC_BODY_MAX, 3)                        \
+	/* destination, id, size, sha256; the sealed bundle */                    \
+	X(PUT, 4, IPC_WORK_PHASE, 2 + 16 + 8 + 32, 1)                             \
+	/* destination, id, 1: if it is absent, make sure it stays so (DELETE) */ \
+	X(ASK, 6, IPC_WORK_PHASE, 2 + 16 + 1, 0)                                  \
+	X(CANCEL, 8, IPC_WORK_PHASE, 16, 0)                                       \
+	X(METRICS, 10, IPC_WORK_PHASE, 4, 1)                                      \
 	X(STOP, 12, IPC_WORK_PHASE, 0, 0)
 
 enum ipc_type {
+
 #define X(id, number, phase, max, fds) IPC_##id = (number),
 	IPC_MESSAGES(X)
 #undef X
@@ -66,8 +67,8 @@ struct ipc_reader {
 	bool bad;
 };
 
-/* Checks magic, version, type, direction, phase, body size and the number of descriptors: all before
- * any handler sees it. INPUT says which. */
+/* Checks magic, version, type, direction, phase, body size and the number of descriptors: all
+ * before any handler sees it. INPUT says which. */
 CEDE_MUST_USE int ipc_open(struct slice packet, size_t fds, bool from_courier, enum ipc_phase phase,
 	struct ipc_reader *ret, struct cede_error *reterr);
 uint8_t ipc_get_u8(struct ipc_reader *r);

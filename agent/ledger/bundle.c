@@ -13,7 +13,8 @@ static void read_bundle(sqlite3_stmt *st, struct ledger_bundle *ret) {
 	*ret = (struct ledger_bundle){
 		.row = sqlite3_column_int64(st, 0),
 		.state = (enum bundle_state)sqlite3_column_int(st, 2),
-		.destination = slice_of(sqlite3_column_text(st, 3), (size_t)sqlite3_column_bytes(st, 3)),
+		.destination =
+			slice_of(sqlite3_column_text(st, 3), (size_t)sqlite3_column_bytes(st, 3)),
 		.size = (uint64_t)sqlite3_column_int64(st, 4),
 		.spooled = sqlite3_column_int(st, 6) != 0,
 		.captures = (uint64_t)sqlite3_column_int64(st, 7),
@@ -43,8 +44,7 @@ static int get_bundle(
 }
 
 /* Runs a statement whose only parameter is the bundle. */
-static int on_bundle(
-	struct ledger *l, enum statement which, int64_t row, struct cede_error *reterr) {
+static int on_bundle(struct ledger *l, enum statement which, int64_t row, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 
 	CEDE_TRY(ledger_use(l, which, &st, reterr));
@@ -93,7 +93,8 @@ static int seal_captures(struct ledger *l, int64_t bundle, const struct ledger_s
 			l, sqlite3_bind_blob(st, 3, captures[i].sha256, 32, SQLITE_STATIC), reterr);
 		CEDE_TRY(ledger_run(l, st, reterr));
 		if (sqlite3_changes(l->db) != 1)
-			return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: a sealed capture was not bundled");
+			return CEDE_FAIL(
+				reterr, CEDE_ERR_BUG, "ledger: a sealed capture was not bundled");
 	}
 	return CEDE_OK;
 }
@@ -121,9 +122,10 @@ int ledger_bundle_sealed(struct ledger *l, const struct ledger_bundle *b,
 	CEDE_TRY(seal_captures(l, *ret_row, captures, n, reterr));
 	hex_print(b->sha256, 32, sealed);
 	CEDE_TRY(content_digest(l, captures, n, content, reterr));
-	(void)snprintf(detail, sizeof detail, "destination=%.*s size=%llu sha256=%s captures=%llu content=%s",
-		(int)b->destination.len, (const char *)b->destination.data, (unsigned long long)b->size,
-		sealed, (unsigned long long)b->captures, content);
+	(void)snprintf(detail, sizeof detail,
+		"destination=%.*s size=%llu sha256=%s captures=%llu content=%s",
+		(int)b->destination.len, (const char *)b->destination.data,
+		(unsigned long long)b->size, sealed, (unsigned long long)b->captures, content);
 	CEDE_TRY(ledger_event(l, LEDGER_BUNDLE_SEALED, &b->id, now_ns, detail, reterr));
 	if (!b->spooled)
 		return CEDE_OK;
@@ -250,7 +252,7 @@ static int wiped_levels(
 	return CEDE_OK;
 }
 
-int ledger_bundle_done(struct ledger *l, int64_t bundle_row, int64_t now_ns, bool *ret_done,
+static int finish_bundle(struct ledger *l, int64_t bundle_row, int64_t now_ns, bool *ret_done,
 	struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf detail = BUF_INIT(1024);
 	struct ledger_bundle b;
@@ -275,6 +277,38 @@ int ledger_bundle_done(struct ledger *l, int64_t bundle_row, int64_t now_ns, boo
 	CEDE_TRY(ledger_event(l, LEDGER_BUNDLE_DONE, &b.id, now_ns, text, reterr));
 	*ret_done = true;
 	return CEDE_OK;
+}
+
+/* Another receipted bundle that holds a segment of a capture of this one; 0: none. */
+static int sibling(
+	struct ledger *l, int64_t bundle_row, int64_t after, int64_t *ret, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_SIBLING, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, after), reterr);
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	*ret = there ? sqlite3_column_int64(st, 0) : 0;
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+int ledger_bundle_done(struct ledger *l, int64_t bundle_row, int64_t now_ns, bool *ret_done,
+	struct cede_error *reterr) {
+	int64_t other = 0;
+	bool done;
+
+	CEDE_TRY(finish_bundle(l, bundle_row, now_ns, ret_done, reterr));
+	if (!*ret_done)
+		return CEDE_OK;
+	/* the end of a large capture is the end of all its bundles */
+	for (;;) {
+		CEDE_TRY(sibling(l, bundle_row, other, &other, reterr));
+		if (other == 0)
+			return CEDE_OK;
+		CEDE_TRY(finish_bundle(l, other, now_ns, &done, reterr));
+	}
 }
 
 /* ---- reads */

@@ -14,7 +14,8 @@ int ledger_source(
 
 	CEDE_TRY(ledger_use(l, ST_SOURCE_FIND, &st, reterr));
 	LEDGER_TRY_BIND(l,
-		sqlite3_bind_text(st, 1, (const char *)name.data, (int)name.len, SQLITE_STATIC), reterr);
+		sqlite3_bind_text(st, 1, (const char *)name.data, (int)name.len, SQLITE_STATIC),
+		reterr);
 	CEDE_TRY(ledger_row(l, st, &there, reterr));
 	*ret_id = there ? sqlite3_column_int64(st, 0) : 0;
 	(void)sqlite3_reset(st);
@@ -22,15 +23,15 @@ int ledger_source(
 		return CEDE_OK;
 	CEDE_TRY(ledger_use(l, ST_SOURCE_ADD, &st, reterr));
 	LEDGER_TRY_BIND(l,
-		sqlite3_bind_text(st, 1, (const char *)name.data, (int)name.len, SQLITE_STATIC), reterr);
+		sqlite3_bind_text(st, 1, (const char *)name.data, (int)name.len, SQLITE_STATIC),
+		reterr);
 	CEDE_TRY(ledger_run(l, st, reterr));
 	*ret_id = sqlite3_last_insert_rowid(l->db);
 	return CEDE_OK;
 }
 
 static struct slice blob(sqlite3_stmt *st, int column) {
-	return slice_of(
-		sqlite3_column_blob(st, column), (size_t)sqlite3_column_bytes(st, column));
+	return slice_of(sqlite3_column_blob(st, column), (size_t)sqlite3_column_bytes(st, column));
 }
 
 void ledger_read_capture(sqlite3_stmt *st, struct ledger_capture *ret) {
@@ -116,8 +117,7 @@ static int find_live(struct ledger *l, int64_t source, struct slice path, struct
 
 	CEDE_TRY(ledger_use(l, ST_CAPTURE_LIVE, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, source), reterr);
-	LEDGER_TRY_BIND(
-		l, sqlite3_bind_blob(st, 2, path.data, (int)path.len, SQLITE_STATIC), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 2, path.data, (int)path.len, SQLITE_STATIC), reterr);
 	CEDE_TRY(ledger_row(l, st, &ret->there, reterr));
 	if (ret->there) {
 		ret->row = sqlite3_column_int64(st, 0);
@@ -155,7 +155,8 @@ static int add_capture(struct ledger *l, int64_t source, const struct ledger_cap
 		l, sqlite3_bind_blob(st, 3, c->path.data, (int)c->path.len, SQLITE_STATIC), reterr);
 	if (c->group.len > 0)
 		LEDGER_TRY_BIND(l,
-			sqlite3_bind_blob(st, 4, c->group.data, (int)c->group.len, SQLITE_STATIC), reterr);
+			sqlite3_bind_blob(st, 4, c->group.data, (int)c->group.len, SQLITE_STATIC),
+			reterr);
 	CEDE_TRY(bind_identity(l, st, 5, &c->identity, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 10, c->born_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 11, c->first_seen_ns), reterr);
@@ -169,8 +170,8 @@ static int add_capture(struct ledger *l, int64_t source, const struct ledger_cap
 	return ledger_event(l, LEDGER_CAPTURE_SEEN, &c->id, now_ns, detail, reterr);
 }
 
-static int update_capture(struct ledger *l, int64_t row, const struct ledger_capture *c,
-	struct cede_error *reterr) {
+static int update_capture(
+	struct ledger *l, int64_t row, const struct ledger_capture *c, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 
 	CEDE_TRY(ledger_use(l, ST_CAPTURE_AGAIN, &st, reterr));
@@ -293,8 +294,7 @@ static int take_group(struct ledger *l, int64_t source, struct slice group, uint
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, source), reterr);
 	LEDGER_TRY_BIND(
 		l, sqlite3_bind_blob(st, 2, group.data, (int)group.len, SQLITE_STATIC), reterr);
-	LEDGER_TRY_BIND(
-		l, sqlite3_bind_blob(st, 3, end.data, (int)end.len, SQLITE_STATIC), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 3, end.data, (int)end.len, SQLITE_STATIC), reterr);
 	int r = ledger_each(l, st, keep_other, &o, reterr);
 	(void)sqlite3_clear_bindings(st);
 	for (size_t i = 0; r == CEDE_OK && i < o.more.count; i++)

@@ -17,8 +17,8 @@ const char *ledger_event_name(int kind) {
 	return kind >= 0 && kind < LEDGER_EVENT_COUNT ? event_names[kind] : "?";
 }
 
-/* "cede-event/1" || previous (32) || sequence || at || then kind's name, subject and detail, each behind its length;
- * numbers are 8 bytes, little-endian */
+/* "cede-event/1" || previous (32) || sequence || at || then kind's name, subject and detail, each
+ * behind its length; numbers are 8 bytes, little-endian */
 int ledger_event_hash(EVP_MD_CTX *md, const uint8_t previous[32], uint64_t sequence, int64_t at_ns,
 	int kind, struct slice subject, struct slice detail, uint8_t ret[32],
 	struct cede_error *reterr) {
@@ -31,7 +31,8 @@ int ledger_event_hash(EVP_MD_CTX *md, const uint8_t previous[32], uint64_t seque
 	put_le64(head + 8, (uint64_t)at_ns);
 	bool ok = EVP_DigestInit_ex2(md, EVP_sha256(), NULL) == 1 &&
 		EVP_DigestUpdate(md, domain, sizeof domain - 1) == 1 &&
-		EVP_DigestUpdate(md, previous, 32) == 1 && EVP_DigestUpdate(md, head, sizeof head) == 1;
+		EVP_DigestUpdate(md, previous, 32) == 1 &&
+		EVP_DigestUpdate(md, head, sizeof head) == 1;
 	for (size_t i = 0; ok && i < ARRAY_LENGTH(parts); i++) {
 		uint8_t len[8];
 		put_le64(len, parts[i].len);
@@ -59,10 +60,11 @@ int ledger_event(struct ledger *l, enum ledger_event kind, const struct id *subj
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 3, (int)kind), reterr);
 	if (subject != NULL)
-		LEDGER_TRY_BIND(
-			l, sqlite3_bind_blob(st, 4, subject->bytes, ID_SIZE, SQLITE_STATIC), reterr);
+		LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 4, subject->bytes, ID_SIZE, SQLITE_STATIC),
+			reterr);
 	LEDGER_TRY_BIND(l,
-		sqlite3_bind_text(st, 5, (const char *)what.data, (int)what.len, SQLITE_STATIC), reterr);
+		sqlite3_bind_text(st, 5, (const char *)what.data, (int)what.len, SQLITE_STATIC),
+		reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 6, hash, 32, SQLITE_STATIC), reterr);
 	CEDE_TRY(ledger_run(l, st, reterr));
 	l->sequence++;
@@ -76,8 +78,8 @@ void ledger_head(const struct ledger *l, uint64_t *ret_sequence, uint8_t ret_has
 }
 
 /* Whether this row is what stands behind the one before it. */
-static int verify_row(struct ledger *l, sqlite3_stmt *st, uint64_t expected, const uint8_t before[32],
-	bool *ret_good, struct cede_error *reterr) {
+static int verify_row(struct ledger *l, sqlite3_stmt *st, uint64_t expected,
+	const uint8_t before[32], bool *ret_good, struct cede_error *reterr) {
 	uint8_t hash[32];
 	struct slice subject =
 		slice_of(sqlite3_column_blob(st, 3), (size_t)sqlite3_column_bytes(st, 3));

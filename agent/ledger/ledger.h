@@ -65,6 +65,8 @@ enum ledger_event {
 		LEDGER_EVENT_COUNT
 };
 
+const char *ledger_event_name(int kind); /* "?" for a number of another version */
+
 /* subject: a capture or bundle id, or NULL. detail: "key=value key=value". Inside a transaction. */
 CEDE_MUST_USE int ledger_event(struct ledger *ledger, enum ledger_event kind,
 	const struct id *subject, int64_t now_ns, const char *detail, struct cede_error *reterr);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What the files of the ledger share: store.c opens it, event.c chains, capture.c and bundle.c move,
- * query.c reads. One thread at a time. */
+ * What the files of the ledger share: store.c opens it, event.c chains, capture.c and bundle.c
+ * move, query.c reads. One thread at a time. */
 #pragma once
 
 #include <openssl/types.h>
@@ -10,13 +10,49 @@
 
 /* Every statement of the ledger: prepared on first use, kept until it is closed. */
 enum statement {
-	ST_BEGIN, ST_COMMIT, ST_EVENT_ADD, ST_EVENT_LAST, ST_SOURCE_ADD, ST_SOURCE_FIND,
-	ST_CAPTURE_LIVE, ST_CAPTURE_ADD, ST_CAPTURE_AGAIN, ST_CAPTURE_STATE, ST_CAPTURE_ROW,
-	ST_CAPTURE_SEALED, ST_CAPTURE_WIPED, ST_TAKE, ST_TAKE_GROUP, ST_NEXT_DEADLINE, ST_NEXT_TIME,
-	ST_BUNDLE_ADD, ST_BUNDLE_ROW, ST_BUNDLE_STATE, ST_BUNDLE_RECEIPT, ST_BUNDLE_SPOOLED,
-	ST_BUNDLES, ST_BUNDLE_CAPTURES, ST_CAPTURES, ST_WIPING, ST_WIPING_SEGMENTS, ST_SEGMENT_ADD, ST_SEGMENTS_SET,
-	ST_SEGMENTS_OF, ST_ABANDON_SEGMENTS, ST_ABANDON, ST_ABANDON_PARTS, ST_UNDONE, ST_LEVELS,
-	ST_RECOVER_PARTS, ST_RECOVER, ST_RECEIPT, ST_COUNT_CAPTURES, ST_COUNT_BUNDLES, ST_OLDEST, ST_EVENTS,
+	ST_BEGIN,
+	ST_COMMIT,
+	ST_EVENT_ADD,
+	ST_EVENT_LAST,
+	ST_SOURCE_ADD,
+	ST_SOURCE_FIND,
+	ST_CAPTURE_LIVE,
+	ST_CAPTURE_ADD,
+	ST_CAPTURE_AGAIN,
+	ST_CAPTURE_STATE,
+	ST_CAPTURE_ROW,
+	ST_CAPTURE_SEALED,
+	ST_CAPTURE_WIPED,
+	ST_TAKE,
+	ST_TAKE_GROUP,
+	ST_NEXT_DEADLINE,
+	ST_NEXT_TIME,
+	ST_BUNDLE_ADD,
+	ST_BUNDLE_ROW,
+	ST_BUNDLE_STATE,
+	ST_BUNDLE_RECEIPT,
+	ST_BUNDLE_SPOOLED,
+	ST_BUNDLES,
+	ST_BUNDLE_CAPTURES,
+	ST_CAPTURES,
+	ST_WIPING,
+	ST_WIPING_SEGMENTS,
+	ST_SEGMENT_ADD,
+	ST_SEGMENTS_SET,
+	ST_SEGMENTS_OF,
+	ST_ABANDON_SEGMENTS,
+	ST_ABANDON,
+	ST_ABANDON_PARTS,
+	ST_UNDONE,
+	ST_SIBLING,
+	ST_LEVELS,
+	ST_RECOVER_PARTS,
+	ST_RECOVER,
+	ST_RECEIPT,
+	ST_COUNT_CAPTURES,
+	ST_COUNT_BUNDLES,
+	ST_OLDEST,
+	ST_EVENTS,
 	ST_COUNT,
 };
 
@@ -57,8 +93,8 @@ CEDE_MUST_USE int ledger_move(struct ledger *l, int64_t row, enum capture_state 
 CEDE_MUST_USE int ledger_each(struct ledger *l, sqlite3_stmt *st, ledger_capture_fn *fn, void *ctx,
 	struct cede_error *reterr);
 
-#define LEDGER_TRY_BIND(l, call, reterr)                                  \
-	do {                                                              \
-		if ((call) != SQLITE_OK)                                  \
+#define LEDGER_TRY_BIND(l, call, reterr)                                   \
+	do {                                                               \
+		if ((call) != SQLITE_OK)                                   \
 			return ledger_fail((l), "bind a value", (reterr)); \
 	} while (0)

@@ -4,13 +4,12 @@
 
 #include "agent/ledger/ledger_internal.h"
 
-#define CAPTURE_COLUMNS                                                                          \
-	"c.id, c.uuid, c.state, s.name, c.path, c.grp, c.dev, c.ino, c.size, c.mtime_ns, "       \
-	"c.ctime_ns, c.born_ns, c.first_seen_ns, c.deadline_ns, c.not_before_ns, c.sha256, "     \
+#define CAPTURE_COLUMNS                                                                      \
+	"c.id, c.uuid, c.state, s.name, c.path, c.grp, c.dev, c.ino, c.size, c.mtime_ns, "   \
+	"c.ctime_ns, c.born_ns, c.first_seen_ns, c.deadline_ns, c.not_before_ns, c.sha256, " \
 	"c.segments, c.bundle"
-#define CAPTURE_FROM " FROM capture c JOIN source s ON s.id = c.source "
-#define BUNDLE_COLUMNS \
-	"id, uuid, state, destination, size, sha256, spooled, captures, sealed_ns"
+#define CAPTURE_FROM   " FROM capture c JOIN source s ON s.id = c.source "
+#define BUNDLE_COLUMNS "id, uuid, state, destination, size, sha256, spooled, captures, sealed_ns"
 
 /* states as numbers: core/capture.h; 0 ready, 1 bundled, 2 sealed, 3 wiping, 4 wiped, 5 settling */
 static const char *const ledger_sql[ST_COUNT] = {
@@ -38,15 +37,17 @@ static const char *const ledger_sql[ST_COUNT] = {
 	[ST_CAPTURE_WIPED] =
 		"UPDATE capture SET state = 4, wiped_ns = ?2, level = ?3, reason = ?4 WHERE id = ?1",
 	[ST_TAKE] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
-		"WHERE c.source = ?1 AND c.state = 0 AND c.not_before_ns <= ?2 "
-		"ORDER BY c.deadline_ns LIMIT ?3",
-	[ST_TAKE_GROUP] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
+		    "WHERE c.source = ?1 AND c.state = 0 AND c.not_before_ns <= ?2 "
+		    "ORDER BY c.deadline_ns LIMIT ?3",
+	[ST_TAKE_GROUP] =
+		"SELECT " CAPTURE_COLUMNS CAPTURE_FROM
 		"WHERE c.source = ?1 AND c.state = 0 AND c.path >= ?2 AND c.path < ?3 AND c.grp = ?2",
 	[ST_NEXT_DEADLINE] = "SELECT deadline_ns FROM capture WHERE source = ?1 AND state = 0 "
-		"AND not_before_ns <= ?2 ORDER BY deadline_ns LIMIT 1",
+			     "AND not_before_ns <= ?2 ORDER BY deadline_ns LIMIT 1",
 	[ST_NEXT_TIME] = "SELECT min(not_before_ns) FROM capture WHERE source = ?1 AND state = 0 "
-		"AND not_before_ns > ?2",
-	[ST_BUNDLE_ADD] = "INSERT INTO bundle(uuid, state, destination, size, sha256, spooled, captures, "
+			 "AND not_before_ns > ?2",
+	[ST_BUNDLE_ADD] =
+		"INSERT INTO bundle(uuid, state, destination, size, sha256, spooled, captures, "
 		"sealed_ns) VALUES(?1, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
 	[ST_BUNDLE_ROW] = "SELECT " BUNDLE_COLUMNS " FROM bundle WHERE id = ?1",
 	[ST_BUNDLE_STATE] = "UPDATE bundle SET state = ?2, done_ns = ?3 WHERE id = ?1",
@@ -55,11 +56,12 @@ static const char *const ledger_sql[ST_COUNT] = {
 	[ST_BUNDLE_SPOOLED] = "UPDATE bundle SET spooled = 1 WHERE id = ?1",
 	[ST_BUNDLES] = "SELECT " BUNDLE_COLUMNS " FROM bundle WHERE state = ?1 ORDER BY id",
 	/* a capture in segments belongs to each bundle that holds one */
-	[ST_BUNDLE_CAPTURES] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
+	[ST_BUNDLE_CAPTURES] =
+		"SELECT " CAPTURE_COLUMNS CAPTURE_FROM
 		"WHERE (c.bundle = ?1 OR c.id IN (SELECT capture FROM segment WHERE bundle = ?1)) "
 		"AND (?2 < 0 OR c.state = ?2) ORDER BY c.id",
-	[ST_CAPTURES] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
-		"WHERE c.state = ?1 ORDER BY c.deadline_ns",
+	[ST_CAPTURES] =
+		"SELECT " CAPTURE_COLUMNS CAPTURE_FROM "WHERE c.state = ?1 ORDER BY c.deadline_ns",
 	[ST_WIPING] = "UPDATE capture SET state = 3 WHERE bundle = ?1 AND state = 2 AND segments = 1",
 	[ST_WIPING_SEGMENTS] =
 		"UPDATE capture SET state = 3 WHERE state = 2 AND segments > 1 "
@@ -73,12 +75,16 @@ static const char *const ledger_sql[ST_COUNT] = {
 		"UPDATE capture SET state = 0, not_before_ns = 0, bundle = NULL, segments = 1 "
 		"WHERE state IN (1, 2) AND id IN (SELECT capture FROM segment WHERE bundle = ?1)",
 	[ST_ABANDON] = "UPDATE capture SET state = 0, not_before_ns = 0, bundle = NULL "
-		"WHERE bundle = ?1 AND state IN (1, 2)",
+		       "WHERE bundle = ?1 AND state IN (1, 2)",
 	[ST_ABANDON_PARTS] = "DELETE FROM segment WHERE capture IN "
-		"(SELECT capture FROM segment WHERE bundle = ?1)",
+			     "(SELECT capture FROM segment WHERE bundle = ?1)",
 	[ST_UNDONE] = "SELECT count(*) FROM capture WHERE state IN (1, 2, 3) AND "
-		"(bundle = ?1 OR id IN (SELECT capture FROM segment WHERE bundle = ?1))",
-	[ST_LEVELS] = "SELECT coalesce(level, '-'), count(*) FROM capture WHERE bundle = ?1 GROUP BY level",
+		      "(bundle = ?1 OR id IN (SELECT capture FROM segment WHERE bundle = ?1))",
+	[ST_SIBLING] = "SELECT min(o.bundle) FROM segment g JOIN segment o ON o.capture = g.capture "
+		       "JOIN bundle b ON b.id = o.bundle "
+		       "WHERE g.bundle = ?1 AND b.state = 1 AND o.bundle > ?2 AND o.bundle <> ?1",
+	[ST_LEVELS] =
+		"SELECT coalesce(level, '-'), count(*) FROM capture WHERE bundle = ?1 GROUP BY level",
 	/* a large capture that was not sealed to its end begins again */
 	[ST_RECOVER_PARTS] =
 		"DELETE FROM segment WHERE capture IN (SELECT id FROM capture WHERE state = 1)",

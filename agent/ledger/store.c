@@ -11,7 +11,7 @@
 #include "agent/ledger/statements.h"
 #include "base/cleanup.h"
 
-#define MEND                                                                                  \
+#define MEND                                                                                     \
 	"nothing is wiped; keep a copy of the state directory, restore ledger.db from the last " \
 	"backup or ask the agency before starting with an empty one"
 
@@ -25,7 +25,8 @@ int ledger_fail(struct ledger *l, const char *what, struct cede_error *reterr) {
 			sqlite3_errmsg(l->db), MEND);
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
-		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "ledger: %s: %s", what, sqlite3_errmsg(l->db));
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_BUSY, "ledger: %s: %s", what, sqlite3_errmsg(l->db));
 	case SQLITE_CONSTRAINT:
 	case SQLITE_MISUSE:
 	case SQLITE_RANGE:
@@ -35,13 +36,12 @@ int ledger_fail(struct ledger *l, const char *what, struct cede_error *reterr) {
 	}
 }
 
-int ledger_use(
-	struct ledger *l, enum statement which, sqlite3_stmt **ret, struct cede_error *reterr) {
+int ledger_use(struct ledger *l, enum statement which, sqlite3_stmt **ret, struct cede_error *reterr) {
 	sqlite3_stmt *st = l->statements[which];
 
 	if (st == NULL) {
-		if (sqlite3_prepare_v3(l->db, ledger_sql[which], -1, SQLITE_PREPARE_PERSISTENT, &st, NULL) !=
-			SQLITE_OK)
+		if (sqlite3_prepare_v3(l->db, ledger_sql[which], -1, SQLITE_PREPARE_PERSISTENT, &st,
+			    NULL) != SQLITE_OK)
 			return ledger_fail(l, "prepare a statement", reterr);
 		l->statements[which] = st;
 	}
@@ -77,7 +77,8 @@ static int command(struct ledger *l, const char *sql, struct cede_error *reterr)
 static int number(struct ledger *l, const char *sql, int64_t *ret, struct cede_error *reterr) {
 	sqlite3_stmt *st = NULL;
 
-	if (sqlite3_prepare_v2(l->db, sql, -1, &st, NULL) != SQLITE_OK || sqlite3_step(st) != SQLITE_ROW) {
+	if (sqlite3_prepare_v2(l->db, sql, -1, &st, NULL) != SQLITE_OK ||
+		sqlite3_step(st) != SQLITE_ROW) {
 		int r = ledger_fail(l, "read", reterr);
 		(void)sqlite3_finalize(st);
 		return r;
@@ -142,8 +143,8 @@ static int migrate(struct ledger *l, struct cede_error *reterr) {
 }
 
 static int open_db(struct ledger *l, const char *path, int flags, struct cede_error *reterr) {
-	if (sqlite3_open_v2(path, &l->db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL) !=
-		SQLITE_OK) {
+	if (sqlite3_open_v2(path, &l->db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
+		    NULL) != SQLITE_OK) {
 		if (l->db == NULL)
 			return CEDE_FAIL_MEMORY(reterr);
 		return ledger_fail(l, "open", reterr);
@@ -151,7 +152,8 @@ static int open_db(struct ledger *l, const char *path, int flags, struct cede_er
 	(void)sqlite3_busy_timeout(l->db, 5000);
 	(void)sqlite3_db_config(l->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
 	(void)sqlite3_db_config(l->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-	return command(l, "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA foreign_keys = ON",
+	return command(l,
+		"PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA foreign_keys = ON",
 		reterr);
 }
 
@@ -163,8 +165,8 @@ static int lock(struct ledger *l, const char *state_dir, struct cede_error *rete
 	if (l->lock_fd < 0)
 		return CEDE_FAIL_SYS(reterr, "%s/lock", state_dir);
 	if (flock(l->lock_fd, LOCK_EX | LOCK_NB) < 0)
-		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "another cede run uses the state directory %s",
-			state_dir);
+		return CEDE_FAIL(reterr, CEDE_ERR_BUSY,
+			"another cede run uses the state directory %s", state_dir);
 	return CEDE_OK;
 }
 
@@ -175,8 +177,8 @@ static int open_writer(struct ledger *l, const char *state_dir, struct cede_erro
 	if (snprintf(path, sizeof path, "%s/%s", state_dir, LEDGER_NAME) >= (int)sizeof path)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "state directory: name too long");
 	CEDE_TRY(open_db(l, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, reterr));
-	/* FULL: a commit is on the disk when it returns (I8). One connection writes and checkpoints:
-	 * SQLite before 3.51.3 can lose commits when two do. */
+	/* FULL: a commit is on the disk when it returns (I8). One connection writes and
+	 * checkpoints: SQLite before 3.51.3 can lose commits when two do. */
 	CEDE_TRY(command(l,
 		"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; "
 		"PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16384; "
@@ -225,8 +227,8 @@ int ledger_open_reader(const char *state_dir, struct ledger **ret, struct cede_e
 	(void)sqlite3_db_config(l->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	CEDE_TRY(number(l, "PRAGMA user_version", &version, reterr));
 	if (version != LEDGER_SCHEMA_VERSION)
-		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED, "%s: schema %lld is not of this version of cede",
-			path, (long long)version);
+		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
+			"%s: schema %lld is not of this version of cede", path, (long long)version);
 	CEDE_TRY(load_head(l, reterr));
 	*ret = CEDE_TAKE(l);
 	return CEDE_OK;

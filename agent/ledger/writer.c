@@ -148,8 +148,8 @@ static void on_wake(uv_async_t *handle) {
 	uv_close((uv_handle_t *)handle, closed);
 }
 
-int ledger_writer_start(
-	uv_loop_t *loop, struct ledger *ledger, struct ledger_writer **ret, struct cede_error *reterr) {
+int ledger_writer_start(uv_loop_t *loop, struct ledger *ledger, struct ledger_writer **ret,
+	struct cede_error *reterr) {
 	struct ledger_writer *w = calloc(1, sizeof *w);
 
 	if (w == NULL || uv_async_init(loop, &w->wake, on_wake) != 0) {
@@ -165,7 +165,8 @@ int ledger_writer_start(
 		pthread_cond_init(&w->work_there, NULL) == 0);
 	if (uv_thread_create(&w->thread, writer_thread, w) != 0) {
 		ledger_close(ledger);
-		return CEDE_FAIL(reterr, CEDE_ERR_IO, "no thread for the ledger"); /* at start: fatal */
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_IO, "no thread for the ledger"); /* at start: fatal */
 	}
 	*ret = w;
 	return CEDE_OK;

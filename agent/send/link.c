@@ -18,13 +18,13 @@
 #include "base/file.h"
 #include "base/log.h"
 
-#define UNDERWAY_MOST 8   /* pushes of one destination at once */
-#define PACKETS_MOST  64  /* read in one turn of the loop */
-#define BLOCKED_MS    50  /* the courier's socket is full: try again after */
+#define UNDERWAY_MOST 8  /* pushes of one destination at once */
+#define PACKETS_MOST  64 /* read in one turn of the loop */
+#define BLOCKED_MS    50 /* the courier's socket is full: try again after */
 
 enum push_stage {
 	PUSH_QUEUED,
-	PUSH_ASKING,  /* is it there already? then it is not sent again */
+	PUSH_ASKING, /* is it there already? then it is not sent again */
 	PUSH_SENDING,
 };
 
@@ -186,7 +186,8 @@ static void courier_gone(struct link *l) {
 
 /* Nonsense from the courier costs the courier. */
 static void courier_bad(struct link *l, const char *text) {
-	log_event(LOG_LEVEL_ERROR, "courier.bad", "error=\"%s\" effect=\"killed and started again\"", text);
+	log_event(LOG_LEVEL_ERROR, "courier.bad",
+		"error=\"%s\" effect=\"killed and started again\"", text);
 	courier_gone(l);
 }
 
@@ -215,7 +216,8 @@ static void push_failed(struct link *l, struct push *p, const char *kind, const 
 	append(l, p);
 	d->failures++;
 	(void)!getrandom(&random, sizeof random, 0);
-	d->retry_boot_ns = clock_boot_ns() + backoff_ms(d->failures, random, retry_after_s) * NS_PER_MS;
+	d->retry_boot_ns =
+		clock_boot_ns() + backoff_ms(d->failures, random, retry_after_s) * NS_PER_MS;
 	bool news = !d->down;
 	d->down = true;
 	l->events.failed(l->events.ctx, &id, i, kind, text);
@@ -572,8 +574,7 @@ int link_push(struct link *l, size_t destination, const struct id *bundle, int f
 	return add_push(l, &model, reterr);
 }
 
-int link_ask(
-	struct link *l, size_t destination, const struct id *bundle, struct cede_error *reterr) {
+int link_ask(struct link *l, size_t destination, const struct id *bundle, struct cede_error *reterr) {
 	struct push model = {.id = *bundle, .destination = destination, .ask_only = true, .fd = -1};
 
 	return add_push(l, &model, reterr);
@@ -588,7 +589,8 @@ void link_forget(struct link *l, const struct id *bundle) {
 	if (p->stage != PUSH_QUEUED && l->state == LINK_WORKING) {
 		ipc_start(&w, IPC_CANCEL);
 		ipc_put_bytes(&w, bundle->bytes, ID_SIZE);
-		(void)!channel_send(l->process.socket, &w, NULL, 0, NULL); /* its outcome is ignored in any case */
+		(void)!channel_send(l->process.socket, &w, NULL, 0,
+			NULL); /* its outcome is ignored in any case */
 	}
 	no_longer_underway(l, p);
 	unlink_push(l, p);
@@ -619,8 +621,8 @@ static int memory_of(struct slice content, int *ret_fd, struct cede_error *reter
 	return file_memory_seal(*ret_fd, reterr);
 }
 
-static int add_destination(struct link *l, size_t i, const struct link_destination *from,
-	struct cede_error *reterr) {
+static int add_destination(
+	struct link *l, size_t i, const struct link_destination *from, struct cede_error *reterr) {
 	struct destination *d = &l->destinations[i];
 	const struct slice files[3] = {from->ca_pem, from->certificate_pem, from->key_pem};
 	struct ipc_writer w;
@@ -639,7 +641,8 @@ static int add_destination(struct link *l, size_t i, const struct link_destinati
 		ipc_put_u8(&w, from->addresses[k].bits);
 	}
 	if (w.too_long)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "destination %s: too many pins or addresses", from->name);
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+			"destination %s: too many pins or addresses", from->name);
 	d->name = strdup(from->name);
 	d->config_len = w.len - IPC_HEADER;
 	d->config = malloc(d->config_len);
@@ -699,6 +702,7 @@ void link_close(struct link *l, unsigned grace_ms, void (*on_closed)(void *ctx),
 		return;
 	}
 	ipc_start(&w, IPC_STOP);
-	(void)!channel_send(l->process.socket, &w, NULL, 0, NULL); /* else it is killed after the grace */
+	(void)!channel_send(
+		l->process.socket, &w, NULL, 0, NULL); /* else it is killed after the grace */
 	(void)uv_timer_start(&l->timer, on_timer, grace_ms, 0);
 }

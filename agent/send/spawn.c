@@ -19,7 +19,8 @@
 __attribute__((noreturn)) static void run_child(
 	const char *path, int fd, const struct passwd *user, const char *metrics) {
 	static char *const no_environment[] = {NULL};
-	const char *words[] = {"cede-courier", "--fd", "3", metrics == NULL ? NULL : "--metrics", metrics, NULL};
+	const char *words[] = {
+		"cede-courier", "--fd", "3", metrics == NULL ? NULL : "--metrics", metrics, NULL};
 	char *argv[6];
 	sigset_t none;
 
@@ -49,7 +50,8 @@ int spawn_courier(const char *path, const char *user, const char *metrics, struc
 	char names[4096];
 	int pair[2];
 
-	if (user != NULL && (getpwnam_r(user, &entry, names, sizeof names, &found) != 0 || found == NULL))
+	if (user != NULL &&
+		(getpwnam_r(user, &entry, names, sizeof names, &found) != 0 || found == NULL))
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "courier_user: there is no user %s", user);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return CEDE_FAIL_SYS(reterr, "socket for the courier");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Starts the courier: with one socket, no environment, no other descriptor, as its own user. How it is
- * started is this file's matter alone. */
+ * Starts the courier: with one socket, no environment, no other descriptor, as its own user. How it
+ * is started is this file's matter alone. */
 #pragma once
 
 #include <sys/types.h>

@@ -45,8 +45,8 @@ static int open_parent(int source_fd, const char *path, int *ret_own_fd, int *re
 }
 
 /* The group's required members, by the same directory. */
-static void look_at_group(int dirfd, const char *name, const struct policy_source *source,
-	struct decide_facts *ret) {
+static void look_at_group(
+	int dirfd, const char *name, const struct policy_source *source, struct decide_facts *ret) {
 	struct slice stem = group_stem(slice_str(name));
 	int64_t own = ret->mtime_ns > ret->ctime_ns ? ret->mtime_ns : ret->ctime_ns;
 
@@ -78,8 +78,8 @@ int facts_of(int source_fd, const char *path, const struct policy_source *source
 	int dirfd;
 
 	CEDE_TRY(open_parent(source_fd, path, &own_fd, &dirfd, &name, reterr));
-	if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_BTIME,
-		    &st) < 0)
+	if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
+		    STATX_BASIC_STATS | STATX_BTIME, &st) < 0)
 		return CEDE_FAIL_SYS(reterr, "stat");
 	*ret = (struct decide_facts){
 		.path = slice_str(path),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What can be seen of a name without opening it: the facts that decide() wants. The agent and the dry
- * run gather them here.
+ * What can be seen of a name without opening it: the facts that decide() wants. The agent and the
+ * dry run gather them here.
  *
  * Promise stays beneath the source: no symlink is followed, no mount point crossed (I6).
  * Thread  any; blocking. */

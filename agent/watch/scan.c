@@ -15,7 +15,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 
-#define FUSE_MAGIC       0x65735546U
+#define FUSE_MAGIC 0x65735546U
 
 struct scan {
 	uv_async_t wake; /* walk -> loop: a batch is there, or the end */

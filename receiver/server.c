@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "receiver/server.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "certs/key.h"
+#include "receiver/limits.h"
+
+#define BACKLOG 128
+
+struct server {
+	struct MHD_Daemon *daemon;
+	const struct request_setup *setup;
+	struct buf certificate, key, ca;
+	pthread_mutex_t lock;
+	pthread_cond_t fewer;
+	size_t requests;
+};
+
+static void count(struct server *s, int by) {
+	(void)pthread_mutex_lock(&s->lock);
+	s->requests = by > 0 ? s->requests + 1 : s->requests - 1;
+	(void)pthread_cond_broadcast(&s->fewer);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+/* Called once with the headers, then for each part of the body, then with no part. */
+static enum MHD_Result handle(void *ctx, struct MHD_Connection *c, const char *url,
+	const char *method, const char *version, const char *data, size_t *size, void **state) {
+	struct server *s = ctx;
+	struct request *r = *state;
+
+	(void)version;
+	if (r == NULL) {
+		r = request_new(s->setup, c, url, method);
+		if (r == NULL)
+			return MHD_NO;
+		*state = r;
+		count(s, 1);
+		/* a refusal is told before the body is asked for */
+		return request_answered(r) ? request_answer(r, c) : MHD_YES;
+	}
+	if (*size > 0) {
+		request_body(r, data, *size);
+		*size = 0;
+		return MHD_YES;
+	}
+	return request_answer(r, c);
+}
+
+static void completed(
+	void *ctx, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode code) {
+	struct server *s = ctx;
+
+	(void)c;
+	(void)code;
+	if (*state == NULL)
+		return;
+	request_free(*state);
+	*state = NULL;
+	count(s, -1);
+}
+
+static void on_library_log(void *ctx, const char *fmt, va_list ap) {
+	(void)ctx; /* its words are about clients' broken connections; they may hold their bytes */
+	(void)fmt;
+	(void)ap;
+}
+
+/* ---- sockets */
+
+static int listen_unix(const char *path, int *ret, struct cede_error *reterr) {
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	CLEANUP(fd_closep) int fd = -1;
+	struct stat st;
+
+	if (strlen(path) >= sizeof at.sun_path)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "listen: path too long");
+	memcpy(at.sun_path, path, strlen(path));
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && unlink(path) < 0)
+		return CEDE_FAIL_SYS(reterr, "remove the old socket %s", path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* anybody may knock: SO_PEERCRED decides who is heard */
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&at, sizeof at) < 0 ||
+		chmod(path, 0666) < 0 || listen(fd, BACKLOG) < 0)
+		return CEDE_FAIL_SYS(reterr, "listen on %s", path);
+	*ret = CEDE_TAKE_FD(fd);
+	return CEDE_OK;
+}
+
+static int split_address(const char *text, char host[256], char port[8], struct cede_error *reterr) {
+	const char *colon = strrchr(text, ':');
+	const char *from = text;
+	size_t len = colon == NULL ? 0 : (size_t)(colon - text);
+
+	if (len > 1 && text[0] == '[' && text[len - 1] == ']') {
+		from++;
+		len -= 2;
+	}
+	if (colon == NULL || len == 0 || len > 255 || strlen(colon + 1) > 5 || colon[1] == 0)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+			"listen: ADDRESS:PORT or unix:/PATH expected, found %s", text);
+	memcpy(host, from, len);
+	host[len] = 0;
+	memcpy(port, colon + 1, strlen(colon + 1) + 1);
+	return CEDE_OK;
+}
+
+static int listen_tcp(const char *address, int *ret, unsigned *ret_port, struct cede_error *reterr) {
+	struct addrinfo hints = {.ai_family = AF_UNSPEC,
+		.ai_socktype = SOCK_STREAM,
+		.ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV};
+	struct addrinfo *list = NULL;
+	struct sockaddr_storage bound;
+	socklen_t size = sizeof bound;
+	CLEANUP(fd_closep) int fd = -1;
+	char host[256], port[8];
+	int on = 1;
+
+	CEDE_TRY(split_address(address, host, port, reterr));
+	if (getaddrinfo(host, port, &hints, &list) != 0)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "listen: %s is no address", address);
+	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool ok = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+		bind(fd, list->ai_addr, list->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0 &&
+		getsockname(fd, (struct sockaddr *)&bound, &size) == 0;
+	int sys = errno;
+	freeaddrinfo(list);
+	errno = sys;
+	if (!ok)
+		return CEDE_FAIL_SYS(reterr, "listen on %s", address);
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+	memcpy(&v4, &bound, sizeof v4);
+	memcpy(&v6, &bound, sizeof v6);
+	*ret_port = ntohs(bound.ss_family == AF_INET6 ? v6.sin6_port : v4.sin_port);
+	*ret = CEDE_TAKE_FD(fd);
+	return CEDE_OK;
+}
+
+/* ---- TLS */
+
+static int load_pem(struct server *s, const struct receiver_config *config, const char *text[3],
+	struct cede_error *reterr) {
+	struct buf *files[3] = {&s->certificate, &s->key, &s->ca};
+
+	for (size_t i = 0; i < 3; i++)
+		*files[i] = BUF_INIT(262144);
+	CEDE_TRY(file_load(AT_FDCWD, config->certificate, &s->certificate, reterr));
+	CEDE_TRY(key_load_private_pem(AT_FDCWD, config->key, &s->key, reterr));
+	CEDE_TRY(file_load(AT_FDCWD, config->clients_ca, &s->ca, reterr));
+	for (size_t i = 0; i < 3; i++)
+		CEDE_TRY(buf_string(files[i], &text[i], reterr));
+	return CEDE_OK;
+}
+
+static int start_daemon(struct server *s, const struct receiver_config *config, int fd, bool tls,
+	struct cede_error *reterr) {
+	const char *pem[3] = {NULL, NULL, NULL};
+	unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ERROR_LOG;
+
+	if (tls)
+		CEDE_TRY(load_pem(s, config, pem, reterr));
+	struct MHD_OptionItem with_tls[] = {
+		{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)pem[0]},
+		{MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)pem[1]},
+		{MHD_OPTION_HTTPS_MEM_TRUST, 0, (void *)(uintptr_t)pem[2]},
+		{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t) "NORMAL:-VERS-ALL:+VERS-TLS1.3"},
+		{MHD_OPTION_END, 0, NULL},
+	};
+	struct MHD_OptionItem without[] = {{MHD_OPTION_END, 0, NULL}};
+	s->daemon = MHD_start_daemon(tls ? flags | MHD_USE_TLS : flags, 0, NULL, NULL, handle, s,
+		MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL, MHD_OPTION_LISTEN_SOCKET,
+		(MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT, LIMIT_CONNECTIONS,
+		MHD_OPTION_PER_IP_CONNECTION_LIMIT, tls ? LIMIT_CONNECTIONS_PEER : 0U,
+		MHD_OPTION_CONNECTION_TIMEOUT, LIMIT_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t)LIMIT_HEADERS, MHD_OPTION_THREAD_POOL_SIZE, LIMIT_THREADS,
+		MHD_OPTION_NOTIFY_COMPLETED, completed, s, MHD_OPTION_ARRAY,
+		tls ? with_tls : without, MHD_OPTION_END);
+	if (s->daemon == NULL)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+			"the server does not start: certificate, key and CA must be PEM and fit together");
+	return CEDE_OK;
+}
+
+int server_start(const struct receiver_config *config, const struct request_setup *setup,
+	struct server **ret, unsigned *ret_port, struct cede_error *reterr) {
+	bool tls = strncmp(config->listen, "unix:", 5) != 0;
+	struct server *s = calloc(1, sizeof *s);
+	int fd = -1;
+
+	if (s == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	/* failures end the process */
+	s->setup = setup;
+	*ret_port = 0;
+	require(pthread_mutex_init(&s->lock, NULL) == 0 && pthread_cond_init(&s->fewer, NULL) == 0);
+	if (tls)
+		CEDE_TRY(listen_tcp(config->listen, &fd, ret_port, reterr));
+	else
+		CEDE_TRY(listen_unix(config->listen + 5, &fd, reterr));
+	CEDE_TRY(start_daemon(s, config, fd, tls, reterr));
+	*ret = s;
+	return CEDE_OK;
+}
+
+void server_drain(struct server *s, unsigned ms) {
+	struct timespec until;
+	MHD_socket listening = MHD_quiesce_daemon(s->daemon);
+
+	if (listening != MHD_INVALID_SOCKET)
+		(void)close(listening);
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += ms / 1000;
+	(void)pthread_mutex_lock(&s->lock);
+	while (s->requests > 0 && pthread_cond_timedwait(&s->fewer, &s->lock, &until) == 0)
+		continue;
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+void server_stop(struct server *s) {
+	MHD_stop_daemon(s->daemon);
+	buf_done(&s->certificate);
+	buf_done(&s->key);
+	buf_done(&s->ca);
+	(void)pthread_mutex_destroy(&s->lock);
+	(void)pthread_cond_destroy(&s->fewer);
+	free(s);
+}

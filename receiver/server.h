@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * libmicrohttpd, set up: TLS 1.3 with client certificates, or a UNIX socket behind a front. */
+#pragma once
+
+#include "receiver/config.h"
+#include "receiver/request.h"
+
+struct server;
+
+/* setup is borrowed. *ret_port: the port listened on (0 for a UNIX socket). */
+CEDE_MUST_USE int server_start(const struct receiver_config *config,
+	const struct request_setup *setup, struct server **ret, unsigned *ret_port,
+	struct cede_error *reterr);
+/* No new connections; waits up to ms for the requests under way. */
+void server_drain(struct server *s, unsigned ms);
+void server_stop(struct server *s);

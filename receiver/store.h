@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The store: <store>/<host id>/<yyyy>/<mm>/<dd>/<bundle id>.cms with the receipt beside it as
+ * .receipt, and a tombstone as .abandoned where the host gave an id up. The day is the id's own.
+ *
+ * Promise store_commit() returns 0 only when bundle, its names and all directories above it are on the
+ *         disk; a name appears once and is never overwritten, however many try. A bundle whose receipt was
+ *         not written before a crash gets it when it is next asked for.
+ * Thread  any. Two uploads of one id exclude each other by store_begin(). */
+#pragma once
+
+#include <openssl/types.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "formats/id.h"
+
+struct store;
+struct store_upload;
+
+/* The key signs receipts (borrowed for the life of the store). */
+CEDE_MUST_USE int store_open(const char *path, EVP_PKEY *receipt_key, const char *signer,
+	struct store **ret, struct cede_error *reterr);
+void store_close(struct store *s);
+
+enum store_found { STORE_NONE, STORE_THERE, STORE_ABANDONED, STORE_IN_PROGRESS };
+
+/* What is known of an id; with STORE_THERE its SHA-256, too (may be NULL). */
+CEDE_MUST_USE int store_find(struct store *s, const char *host, const struct id *bundle,
+	enum store_found *ret, uint8_t *ret_sha256, struct cede_error *reterr);
+/* The receipt's note. BUSY: no such bundle. */
+CEDE_MUST_USE int store_receipt(struct store *s, const char *host, const struct id *bundle,
+	struct buf *note, struct cede_error *reterr);
+/* Durable promise that the id will never be stored. *ret says what stands against it, or
+ * STORE_ABANDONED when it is done. */
+CEDE_MUST_USE int store_abandon(struct store *s, const char *host, const struct id *bundle,
+	enum store_found *ret, struct cede_error *reterr);
+
+/* Claims the id for one upload (STORE_NONE) or says why not. */
+CEDE_MUST_USE int store_begin(struct store *s, const char *host, const struct id *bundle,
+	enum store_found *ret_found, struct store_upload **ret, struct cede_error *reterr);
+/* IO with sys ENOSPC or EDQUOT: the store is full. */
+CEDE_MUST_USE int store_write(
+	struct store_upload *u, const void *data, size_t len, struct cede_error *reterr);
+/* Checks the digest (INPUT: another), makes it durable, adds the receipt to note. */
+CEDE_MUST_USE int store_commit(struct store_upload *u, const uint8_t sha256[32], struct buf *note,
+	struct cede_error *reterr);
+/* Ends it in any case; what was not committed is gone. NULL allowed. */
+void store_end(struct store_upload *u);
