@@ -81,7 +81,7 @@ def yaml(value, depth=0):
 def scalar(value):
     if isinstance(value, list):
         return "[" + ", ".join(scalar(v) for v in value) + "]"
-    return json.dumps(value) if isinstance(value, str) and value[:1] in "*&!{[\"'#%@`>|/" or value == "" else str(value)
+    return json.dumps(value) if isinstance(value, str) and value[:1] in ":*&!{[\"'#%@`>|/" or value == "" else str(value)
 
 
 class Process:
@@ -259,7 +259,7 @@ class World:
                               text=True, errors="replace", timeout=DEADLINE_S, cwd=self.dir)
         check(done.returncode in status,
               f"cede {' '.join(map(str, words))}: status {done.returncode}, expected {status}\n{done.stdout}{done.stderr}")
-        return done.stdout
+        return done.stdout + (done.stderr if done.returncode == 3 else "")
 
     # ---- captures
 
