@@ -12,8 +12,7 @@ static struct ledger *of(void **state) {
 
 static void wiped(struct ledger *l, int64_t row) {
 	begin(l);
-	assert_int_equal(
-		ledger_capture_wiped(l, row, "overwritten-current", "", NOW, NULL), CEDE_OK);
+	assert_int_equal(ledger_capture_wiped(l, row, "overwritten-current", "", NOW, NULL), CEDE_OK);
 	commit(l);
 }
 
@@ -215,8 +214,8 @@ static void take_waits_for_not_before(void **state) {
 	(void)seen(l, "a", "", 1, 50, NOW + 30, &row);
 	assert_int_equal(take(l, 1, 100, rows), 1);
 	begin(l);
-	assert_int_equal(
-		ledger_capture_move(l, row, CAPTURE_READY, NOW + 7, NOW, "reason=x", NULL), CEDE_OK);
+	assert_int_equal(ledger_capture_move(l, row, CAPTURE_READY, NOW + 7, NOW, "reason=x", NULL),
+		CEDE_OK);
 	commit(l);
 	assert_int_equal(take(l, 1, 100, rows), 0);
 	assert_int_equal(
@@ -245,7 +244,8 @@ static void one_segment(struct ledger *l, int64_t row, int64_t bundle, uint32_t 
 
 	begin(l);
 	assert_int_equal(
-		ledger_segment_sealed(l, row, bundle, i, n, UINT64_C(100) * i, 100, sha256, NULL), CEDE_OK);
+		ledger_segment_sealed(l, row, bundle, i, n, UINT64_C(100) * i, 100, sha256, NULL),
+		CEDE_OK);
 	commit(l);
 }
 
@@ -288,8 +288,9 @@ static void a_large_capture_begins_again(void **state) {
 			move(l, row, CAPTURE_READY);
 		} else {
 			begin(l);
-			assert_int_equal(how == AGAIN_ABANDONED ? ledger_bundle_abandoned(l, bundle, NOW, NULL)
-								: ledger_recover(l, NOW, NULL),
+			assert_int_equal(how == AGAIN_ABANDONED
+					? ledger_bundle_abandoned(l, bundle, NOW, NULL)
+					: ledger_recover(l, NOW, NULL),
 				CEDE_OK);
 			commit(l);
 		}
@@ -332,14 +333,12 @@ static void receipts_come_once_and_in_order(void **state) {
 	int64_t bundle = seal(l, rows, 1, false, NULL);
 	begin(l);
 	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, &err), CEDE_OK);
-	assert_int_equal(
-		ledger_bundle_receipted(l, bundle, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
+	assert_int_equal(ledger_bundle_receipted(l, bundle, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
 	ledger_rollback(l);
 	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
 	receipted(l, bundle);
 	begin(l);
-	assert_int_equal(
-		ledger_bundle_receipted(l, bundle, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
+	assert_int_equal(ledger_bundle_receipted(l, bundle, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
 	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, &err), CEDE_ERR_BUG);
 	assert_int_equal(ledger_bundle_receipted(l, 999, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
 	ledger_rollback(l);

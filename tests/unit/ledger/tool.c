@@ -148,8 +148,7 @@ enum capture_state state_of(struct ledger *l, int64_t row) {
 	struct wanted w = {.row = row, .found = -1};
 
 	for (int s = 0; s < CAPTURE_STATE_COUNT; s++)
-		assert_int_equal(
-			ledger_captures(l, (enum capture_state)s, match, &w, NULL), CEDE_OK);
+		assert_int_equal(ledger_captures(l, (enum capture_state)s, match, &w, NULL), CEDE_OK);
 	assert_true(w.found >= 0);
 	return (enum capture_state)w.found;
 }

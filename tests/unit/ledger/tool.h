@@ -2,12 +2,11 @@
  * What the ledger's tests share: a state directory of their own and short words for captures. */
 #pragma once
 
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 
 #include "agent/ledger/ledger.h"
 
