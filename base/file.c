@@ -13,6 +13,8 @@
 #include "base/clock.h"
 #include "base/hex.h"
 
+#define OPEN_TRIES 16
+
 struct file_identity file_identity_of(const struct stat *st) {
 	return (struct file_identity){.dev = st->st_dev,
 		.ino = st->st_ino,
@@ -26,8 +28,7 @@ bool file_identity_equal(const struct file_identity *a, const struct file_identi
 		a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
 }
 
-int file_open_beneath(
-	int dirfd, const char *path, int flags, int *ret_fd, struct cede_error *reterr) {
+int file_open_beneath(int dirfd, const char *path, int flags, int *ret_fd, struct cede_error *reterr) {
 	/* openat2 refuses flags that mean nothing with O_PATH */
 	int more = flags & O_PATH ? 0 : O_NONBLOCK | O_NOCTTY;
 	struct open_how how = {
@@ -36,10 +37,13 @@ int file_open_beneath(
 			RESOLVE_NO_XDEV,
 	};
 	long fd;
+	int tries = 0;
 
+	/* EAGAIN: a directory was renamed while we looked, or another program's lease stands (that
+	 * one may stand for long) */
 	do
 		fd = syscall(SYS_openat2, dirfd, path, &how, sizeof how);
-	while (fd < 0 && (errno == EINTR || errno == EAGAIN));
+	while (fd < 0 && (errno == EINTR || (errno == EAGAIN && ++tries < OPEN_TRIES)));
 	if (fd < 0 && (errno == ELOOP || errno == EXDEV)) {
 		int sys = errno;
 		cede_error_set_sys(reterr, sys, "open beneath a directory");

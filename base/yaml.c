@@ -35,6 +35,9 @@ static void note(struct yaml *y, uint32_t line, uint32_t column, const char *fmt
 		return;
 	}
 	(void)vsnprintf(text, sizeof text, fmt, ap);
+	for (char *c = text; *c != 0; c++) /* what came from the file must not steer a terminal */
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = '?';
 	struct mistake *m = &y->mistakes[y->count];
 	m->text = strdup(text);
 	if (m->text == NULL) {
@@ -391,9 +394,18 @@ const struct yaml_node *yaml_get_list(
 	return get_kind(y, map, key, required, YAML_LIST, "a list");
 }
 
+/* Nothing, or what YAML 1.1 reads as nothing; between quotes "null" is a text. */
+static bool is_nothing(const struct yaml_node *n) {
+	static const char *const words[] = {"", "~", "null", "Null", "NULL"};
+
+	for (size_t i = 0; n->plain && i < sizeof words / sizeof words[0]; i++)
+		if (strcmp(n->text, words[i]) == 0)
+			return true;
+	return n->text[0] == 0;
+}
+
 const char *yaml_text(struct yaml *y, const struct yaml_node *node) {
-	if (node->kind != YAML_SCALAR || node->text[0] == 0 ||
-		(node->plain && (strcmp(node->text, "~") == 0 || strcmp(node->text, "null") == 0))) {
+	if (node->kind != YAML_SCALAR || is_nothing(node)) {
 		yaml_mistake(y, node, "a text expected");
 		return NULL;
 	}
@@ -406,7 +418,7 @@ const char *yaml_get_text(
 
 	if (n == NULL)
 		return NULL;
-	if (n->kind != YAML_SCALAR || n->text[0] == 0) {
+	if (n->kind != YAML_SCALAR || is_nothing(n)) {
 		yaml_mistake(y, n, "%s: a text expected", key);
 		return NULL;
 	}

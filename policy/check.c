@@ -1,11 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "base/parse.h"
 #include "policy/load_internal.h"
 
+#define HOST_MAX    253 /* RFC 1035 section 2.3.4, without the root's dot */
+#define LABEL_MAX   63
+#define PATTERN_MAX 512
+
 static bool is_alnum(uint8_t c) {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+static bool is_digit(uint8_t c) {
+	return c >= '0' && c <= '9';
 }
 
 bool name_valid(struct slice text) {
@@ -48,15 +57,41 @@ bool pin_valid(struct slice text) {
 	return strchr("AEIMQUYcgkosw048", text.data[text.len - 2]) != NULL;
 }
 
-static bool host_valid(struct slice host, bool ipv6) {
-	if (host.len == 0 || host.len > 253)
+static bool is_address(int family, struct slice text) {
+	char copy[INET6_ADDRSTRLEN];
+	struct in6_addr address;
+
+	if (text.len == 0 || text.len >= sizeof copy || memchr(text.data, 0, text.len) != NULL)
 		return false;
-	for (size_t i = 0; i < host.len; i++) {
-		uint8_t c = host.data[i];
-		if (!is_alnum(c) && c != '.' && c != '-' && !(ipv6 && c == ':'))
+	memcpy(copy, text.data, text.len);
+	copy[text.len] = 0;
+	return inet_pton(family, copy, &address) == 1;
+}
+
+static bool label_valid(struct slice label) {
+	if (label.len == 0 || label.len > LABEL_MAX || label.data[0] == '-' ||
+		label.data[label.len - 1] == '-')
+		return false;
+	for (size_t i = 0; i < label.len; i++)
+		if (!is_alnum(label.data[i]) && label.data[i] != '-')
 			return false;
-	}
 	return true;
+}
+
+/* A host name (RFC 1123 section 2.1), or four numbers: "127.1" and "0x7f.1" are addresses to a
+ * resolver and look like names. */
+static bool host_valid(struct slice host, bool ipv6) {
+	struct slice rest = host;
+	struct slice label;
+
+	if (ipv6)
+		return is_address(AF_INET6, host);
+	if (host.len == 0 || host.len > HOST_MAX)
+		return false;
+	while (slice_cut(rest, '.', &label, &rest))
+		if (!label_valid(label))
+			return false;
+	return label_valid(rest) && (!is_digit(rest.data[0]) || is_address(AF_INET, host));
 }
 
 /* host[:port], or [ipv6][:port] */
@@ -87,6 +122,17 @@ static int split_authority(struct slice a, struct url *ret, struct cede_error *r
 	return CEDE_OK;
 }
 
+/* "" or "a/b/": one slash at the end is fine. */
+static bool parts_valid(struct slice path) {
+	struct slice rest = path;
+	struct slice part;
+
+	while (slice_cut(rest, '/', &part, &rest))
+		if (part.len == 0 || slice_is(part, ".") || slice_is(part, ".."))
+			return false;
+	return !slice_is(rest, ".") && !slice_is(rest, "..");
+}
+
 int url_parse(struct slice text, struct url *ret, struct cede_error *reterr) {
 	struct slice authority, path = SLICE_NONE;
 
@@ -103,9 +149,57 @@ int url_parse(struct slice text, struct url *ret, struct cede_error *reterr) {
 		if (!is_alnum(path.data[i]) && strchr("._-~/", path.data[i]) == NULL)
 			return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
 				"the path may have A-Z a-z 0-9 . _ - ~ and / only (no query, no fragment)");
-	if (path.len >= 2 && memmem(path.data, path.len, "..", 2) != NULL)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the path may not have \"..\"");
+	if (!parts_valid(path))
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_INPUT, "the path may not have \"//\", \".\" or \"..\"");
 	return CEDE_OK;
+}
+
+/* Where the class that begins behind '[' at i ends; 0 if it does not. */
+static size_t class_end(struct slice part, size_t i) {
+	if (i < part.len && (part.data[i] == '!' || part.data[i] == '^'))
+		i++;
+	for (bool first = true; i < part.len; first = false) {
+		if (part.data[i] == ']' && !first)
+			return i;
+		i += part.data[i] == '\\' ? 2 : 1;
+	}
+	return 0;
+}
+
+static const char *part_wrong(struct slice part) {
+	if (part.len == 0)
+		return "no slash at either end and no \"//\": patterns are relative to the source";
+	if (slice_is(part, ".") || slice_is(part, ".."))
+		return "\".\" and \"..\" match nothing: patterns are relative to the source";
+	if (slice_is(part, "**"))
+		return NULL;
+	for (size_t i = 0; i < part.len; i++) {
+		if (part.data[i] == '\\') {
+			if (++i == part.len)
+				return "a backslash with nothing behind it";
+			continue;
+		}
+		if (part.data[i] == '*' && i + 1 < part.len && part.data[i + 1] == '*')
+			return "\"**\" must stand alone between slashes (\"**/*.jpg\")";
+		if (part.data[i] == '[' && (i = class_end(part, i + 1)) == 0)
+			return "\"[\" without its \"]\"";
+	}
+	return NULL;
+}
+
+const char *pattern_wrong(struct slice text) {
+	struct slice rest = text;
+	struct slice part;
+
+	if (text.len > PATTERN_MAX)
+		return "longer than 512 bytes";
+	while (slice_cut(rest, '/', &part, &rest)) {
+		const char *wrong = part_wrong(part);
+		if (wrong != NULL)
+			return wrong;
+	}
+	return part_wrong(rest);
 }
 
 /* ---- across keys */

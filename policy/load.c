@@ -13,7 +13,8 @@
 #include "base/yaml.h"
 #include "policy/load_internal.h"
 
-#define LIST_MAX 64 /* patterns, pins, keys, addresses in one list */
+#define CLASSIFICATION_MAX 64 /* bytes */
+#define LIST_MAX           64 /* patterns, pins, keys, addresses in one list */
 
 static const char *const top_keys[] = {"version", "id", "serial", "expires", "destinations",
 	"sources", "unmatched", "holds", "!bandwidth", "!guard", "!layers", "!below_requirement",
@@ -182,9 +183,9 @@ static void load_patterns(struct loader *l, const struct yaml_node *map, const c
 		const char *text = yaml_text(l->y, i);
 		if (text == NULL)
 			continue;
-		if (text[0] == '/' || strstr(text, "..") != NULL)
-			yaml_mistake(l->y, i,
-				"%s: patterns are relative to the source and know no \"..\"", key);
+		const char *wrong = pattern_wrong(slice_str(text));
+		if (wrong != NULL)
+			yaml_mistake(l->y, i, "%s: %s", key, wrong);
 		(*ret)[*ret_count].text = copy(l, text);
 		(*ret)[*ret_count].where = (struct policy_where){i->line, i->column};
 		*ret_count += (*ret)[*ret_count].text != NULL;
@@ -193,6 +194,20 @@ static void load_patterns(struct loader *l, const struct yaml_node *map, const c
 		(*ret)[*ret_count].text = copy(l, preset[i]);
 		(*ret)[*ret_count].where = (struct policy_where){map->line, map->column};
 		*ret_count += (*ret)[*ret_count].text != NULL;
+	}
+}
+
+static void check_endings(struct loader *l, const struct yaml_node *list) {
+	for (const struct yaml_node *i = list != NULL ? list->first : NULL; i != NULL; i = i->next) {
+		if (i->kind != YAML_SCALAR)
+			continue;
+		if (i->text[0] != '.' || i->text[1] == 0 || strpbrk(i->text + 1, "./") != NULL)
+			yaml_mistake(l->y, i,
+				"require: an ending with its dot, and no other, expected (.jpg)");
+		for (const struct yaml_node *k = list->first; k != i; k = k->next)
+			if (k->kind == YAML_SCALAR && strcmp(k->text, i->text) == 0)
+				yaml_mistake(
+					l->y, i, "require: \"%.32s\" stands here twice", i->text);
 	}
 }
 
@@ -208,10 +223,7 @@ static void load_group(struct loader *l, const struct yaml_node *map, struct pol
 	(void)yaml_get_word(l->y, group, "by", true, by, &which);
 	load_texts(l, group, "require", true, &s->group_require, &s->group_require_count);
 	const struct yaml_node *list = yaml_get(l->y, group, "require", false);
-	for (const struct yaml_node *i = list != NULL ? list->first : NULL; i != NULL; i = i->next)
-		if (i->kind == YAML_SCALAR &&
-			(i->text[0] != '.' || i->text[1] == 0 || strchr(i->text, '/') != NULL))
-			yaml_mistake(l->y, i, "require: an ending with its dot expected (.jpg)");
+	check_endings(l, list);
 	(void)yaml_get_duration(l->y, group, "wait", false, &s->group_wait_ns);
 	yaml_only(l->y, group, group_keys);
 }
@@ -274,6 +286,9 @@ static void load_source(struct loader *l, const struct yaml_node *node, struct p
 	load_group(l, node, s);
 	load_wipe(l, node, s);
 	text = yaml_get_text(l->y, node, "classification", false);
+	if (text != NULL && strlen(text) > CLASSIFICATION_MAX)
+		yaml_mistake(l->y, yaml_get(l->y, node, "classification", false),
+			"classification: longer than %d bytes", CLASSIFICATION_MAX);
 	s->classification = copy(l, text == NULL ? "" : text);
 	l->destination_of[l->policy->source_count - 1] = yaml_get(l->y, node, "destination", true);
 	(void)yaml_get_text(l->y, node, "destination", false);

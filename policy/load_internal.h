@@ -22,6 +22,8 @@ CEDE_MUST_USE int url_parse(struct slice text, struct url *ret, struct cede_erro
 bool name_valid(struct slice text);
 /* Absolute, normal: no "..", ".", "//", no slash at its end. */
 bool path_valid(struct slice text);
+/* What is wrong with a pattern, or NULL. */
+const char *pattern_wrong(struct slice text);
 /* "sha256//" and the base64 of 32 bytes. */
 bool pin_valid(struct slice text);
 /* Names are unique, destinations exist and are used, sources do not overlap. */

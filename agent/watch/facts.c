@@ -11,7 +11,12 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 
+/* A file may carry any year: its nanoseconds stop at the ends of the range. */
 static int64_t ns_of(const struct statx_timestamp *t) {
+	if (t->tv_sec >= INT64_MAX / NS_PER_SECOND)
+		return INT64_MAX;
+	if (t->tv_sec <= INT64_MIN / NS_PER_SECOND)
+		return INT64_MIN;
 	return (int64_t)t->tv_sec * NS_PER_SECOND + t->tv_nsec;
 }
 
@@ -38,7 +43,7 @@ static int open_parent(int source_fd, const char *path, int *ret_own_fd, int *re
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "name too long");
 	memcpy(parent, path, (size_t)(slash - path));
 	parent[slash - path] = 0;
-	CEDE_TRY(file_open_beneath(source_fd, parent, O_PATH | O_DIRECTORY, ret_own_fd, reterr));
+	CEDE_TRY(file_open_beneath(source_fd, parent, O_RDONLY | O_DIRECTORY, ret_own_fd, reterr));
 	*ret_fd = *ret_own_fd;
 	*ret_name = slash + 1;
 	return CEDE_OK;
@@ -48,10 +53,9 @@ static int open_parent(int source_fd, const char *path, int *ret_own_fd, int *re
 static void look_at_group(
 	int dirfd, const char *name, const struct policy_source *source, struct decide_facts *ret) {
 	struct slice stem = group_stem(slice_str(name));
-	int64_t own = ret->mtime_ns > ret->ctime_ns ? ret->mtime_ns : ret->ctime_ns;
 
 	ret->group_complete = true;
-	ret->group_since_ns = own;
+	ret->group_since_ns = ret->ctime_ns;
 	for (size_t i = 0; i < source->group_require_count; i++) {
 		char member[NAME_MAX + 1];
 		struct stat st;
@@ -62,9 +66,8 @@ static void look_at_group(
 			ret->group_complete = false;
 			continue;
 		}
-		int64_t m = clock_ns_of(&st.st_mtim);
-		int64_t c = clock_ns_of(&st.st_ctim);
-		int64_t since = m > c ? m : c;
+		/* ctime: a writer can set mtime to a future in which the group would wait for ever */
+		int64_t since = clock_ns_of(&st.st_ctim);
 		if (since < ret->group_since_ns)
 			ret->group_since_ns = since;
 	}
