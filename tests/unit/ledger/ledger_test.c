@@ -91,8 +91,6 @@ static void seen_knows_updates_and_replaces(void **state) {
 			move(l, row, in);
 		else if (in != CAPTURE_READY) {
 			assert_int_equal(take(l, 1, 100, rows), 1);
-			/* the READY ones of earlier cases have later deadlines only if they are out
-			 * of the way: see below */
 			assert_int_equal(rows[0], row);
 			if (in != CAPTURE_BUNDLED) {
 				int64_t bundle = seal(l, rows, 1, false, NULL);
