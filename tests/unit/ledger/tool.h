@@ -2,13 +2,12 @@
  * What the ledger's tests share: a state directory of their own and short words for captures. */
 #pragma once
 
-/* clang-format off: cmocka wants these before it */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-/* clang-format on */
+/* cmocka.h needs the four above first */
+#include <cmocka.h>
 
 #include "agent/ledger/ledger.h"
 
