@@ -196,7 +196,7 @@ static int record_left(struct ledger *ledger, const struct seal_item *item, int6
 		[SEAL_LEFT] = {CAPTURE_READY, NULL},
 	};
 
-	if (item->outcome == SEAL_DONE || item->segment_index > 0)
+	if (item->outcome == SEAL_DONE)
 		return CEDE_OK;
 	int64_t again = item->outcome == SEAL_FAILED ? now + 5 * NS_PER_SECOND : 0;
 	return ledger_capture_move(ledger, item->row, moves[item->outcome].to, again, now,

@@ -92,7 +92,11 @@ static int seal_captures(struct ledger *l, int64_t bundle, const struct ledger_s
 		LEDGER_TRY_BIND(
 			l, sqlite3_bind_blob(st, 3, captures[i].sha256, 32, SQLITE_STATIC), reterr);
 		CEDE_TRY(ledger_run(l, st, reterr));
-		if (sqlite3_changes(l->db) != 1)
+		if (sqlite3_changes(l->db) == 1)
+			continue;
+		bool over;
+		CEDE_TRY(ledger_is_over(l, captures[i].row, &over, reterr));
+		if (!over)
 			return CEDE_FAIL(
 				reterr, CEDE_ERR_BUG, "ledger: a sealed capture was not bundled");
 	}
@@ -137,8 +141,11 @@ int ledger_segment_sealed(struct ledger *l, int64_t row, int64_t bundle_row, uin
 	struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	struct id id;
-	bool there;
+	bool there, over;
 
+	CEDE_TRY(ledger_is_over(l, row, &over, reterr));
+	if (over)
+		return CEDE_OK;
 	CEDE_TRY(ledger_use(l, ST_SEGMENT_ADD, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)index), reterr);
@@ -223,7 +230,7 @@ int ledger_bundle_wiping(
 
 int ledger_bundle_abandoned(
 	struct ledger *l, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr) {
-	static const enum statement steps[] = {ST_ABANDON, ST_ABANDON_SEGMENTS, ST_ABANDON_PARTS};
+	static const enum statement steps[] = {ST_ABANDON_SEGMENTS, ST_ABANDON, ST_ABANDON_PARTS};
 	struct ledger_bundle b;
 
 	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
@@ -280,8 +287,8 @@ static int finish_bundle(struct ledger *l, int64_t bundle_row, int64_t now_ns, b
 }
 
 /* Another receipted bundle that holds a segment of a capture of this one; 0: none. */
-static int sibling(
-	struct ledger *l, int64_t bundle_row, int64_t after, int64_t *ret, struct cede_error *reterr) {
+static int sibling(struct ledger *l, int64_t bundle_row, int64_t after, int64_t *ret,
+	struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	bool there;
 

@@ -102,6 +102,19 @@ int ledger_move(struct ledger *l, int64_t row, enum capture_state to, int64_t no
 	return ledger_run(l, st, reterr);
 }
 
+int ledger_is_over(struct ledger *l, int64_t row, bool *ret, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_CAPTURE_ROW, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	int state = there ? sqlite3_column_int(st, 0) : -1;
+	(void)sqlite3_reset(st);
+	*ret = state == CAPTURE_REPLACED || state == CAPTURE_GONE;
+	return CEDE_OK;
+}
+
 /* ---- seen */
 
 struct live { /* the row that has the name now */
@@ -386,11 +399,21 @@ int ledger_capture_move(struct ledger *l, int64_t row, enum capture_state to, in
 		[CAPTURE_REPLACED] = LEDGER_CAPTURE_REPLACED,
 	};
 	struct id id = {{0}};
+	sqlite3_stmt *st;
+	bool over;
 
 	if (kinds[to] == 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: move to %s has a call of its own",
 			capture_state_name(to));
+	CEDE_TRY(ledger_is_over(l, row, &over, reterr));
+	if (over)
+		return CEDE_OK;
 	CEDE_TRY(ledger_move(l, row, to, not_before_ns, &id, reterr));
+	if (to == CAPTURE_READY || to == CAPTURE_SETTLING) { /* begins again with its first segment */
+		CEDE_TRY(ledger_use(l, ST_CAPTURE_PARTS, &st, reterr));
+		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+		CEDE_TRY(ledger_run(l, st, reterr));
+	}
 	return detail == NULL ? CEDE_OK : ledger_event(l, kinds[to], &id, now_ns, detail, reterr);
 }
 
@@ -398,8 +421,11 @@ int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const
 	int64_t now_ns, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	struct id id = {{0}};
+	bool over;
 
-	CEDE_TRY(ledger_move(l, row, CAPTURE_WIPED, 0, &id, reterr));
+	CEDE_TRY(ledger_is_over(l, row, &over, reterr));
+	if (!over)
+		CEDE_TRY(ledger_move(l, row, CAPTURE_WIPED, 0, &id, reterr));
 	CEDE_TRY(ledger_use(l, ST_CAPTURE_WIPED, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);

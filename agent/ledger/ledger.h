@@ -116,10 +116,13 @@ CEDE_MUST_USE int ledger_take(struct ledger *ledger, struct slice source, size_t
  * and the earliest not_before among the others. */
 CEDE_MUST_USE int ledger_next(struct ledger *ledger, struct slice source, int64_t now_ns,
 	int64_t *ret_deadline_ns, int64_t *ret_not_before_ns, struct cede_error *reterr);
-/* BUNDLED or READY -> SETTLING, GONE, REPLACED, READY (with a new not_before); with its event. */
+/* BUNDLED or READY -> SETTLING, GONE, REPLACED, READY (with a new not_before); with its event if
+ * there is a detail. Segments that were sealed of it are forgotten when it begins again. One that
+ * was found REPLACED or GONE meanwhile stays so: nothing is done. */
 CEDE_MUST_USE int ledger_capture_move(struct ledger *ledger, int64_t row, enum capture_state to,
 	int64_t not_before_ns, int64_t now_ns, const char *detail, struct cede_error *reterr);
-/* WIPING -> WIPED. level: "overwritten-current" ... (agent/wipe/wipe.h). */
+/* WIPING -> WIPED. One whose name was found to be another file's while it was being wiped stays
+ * REPLACED and gets its level all the same. level: "overwritten-current" ... (agent/wipe/wipe.h). */
 CEDE_MUST_USE int ledger_capture_wiped(struct ledger *ledger, int64_t row, const char *level,
 	const char *reason, int64_t now_ns, struct cede_error *reterr);
 
@@ -142,7 +145,8 @@ struct ledger_sealed { /* one capture (or segment) that is in the bundle */
 	struct file_identity identity;
 };
 
-/* Records the bundle and moves its captures BUNDLED -> SEALED. b->id, destination, size, sha256,
+/* Records the bundle and moves its captures BUNDLED -> SEALED (those that were found REPLACED or
+ * GONE meanwhile stay so). b->id, destination, size, sha256,
  * spooled are given. For captures in segments use ledger_segment_sealed(). */
 CEDE_MUST_USE int ledger_bundle_sealed(struct ledger *ledger, const struct ledger_bundle *b,
 	const struct ledger_sealed *captures, size_t n, int64_t now_ns, int64_t *ret_row,

@@ -20,6 +20,7 @@ enum statement {
 	ST_CAPTURE_ADD,
 	ST_CAPTURE_AGAIN,
 	ST_CAPTURE_STATE,
+	ST_CAPTURE_PARTS,
 	ST_CAPTURE_ROW,
 	ST_CAPTURE_SEALED,
 	ST_CAPTURE_WIPED,
@@ -88,6 +89,9 @@ void ledger_read_capture(sqlite3_stmt *st, struct ledger_capture *ret);
 /* Moves a capture, checking core/capture.h's table. */
 CEDE_MUST_USE int ledger_move(struct ledger *l, int64_t row, enum capture_state to,
 	int64_t not_before_ns, struct id *ret_id, struct cede_error *reterr);
+
+/* Whether it was found REPLACED or GONE (which may happen while it is being read and sealed). */
+CEDE_MUST_USE int ledger_is_over(struct ledger *l, int64_t row, bool *ret, struct cede_error *reterr);
 
 /* Steps a statement that gives captures and calls fn for each. */
 CEDE_MUST_USE int ledger_each(struct ledger *l, sqlite3_stmt *st, ledger_capture_fn *fn, void *ctx,

@@ -168,6 +168,11 @@ static int lock(struct ledger *l, const char *state_dir, struct cede_error *rete
 	if (flock(l->lock_fd, LOCK_EX | LOCK_NB) < 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUSY,
 			"another cede run uses the state directory %s", state_dir);
+	/* with names in it, for nobody else; SQLite gives its other files the same mode */
+	CLEANUP(fd_closep)
+	int db = openat(dir, LEDGER_NAME, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (db < 0)
+		return CEDE_FAIL_SYS(reterr, "%s/%s", state_dir, LEDGER_NAME);
 	return CEDE_OK;
 }
 

@@ -113,7 +113,6 @@ static void writer_thread(void *arg) {
 	}
 	(void)pthread_mutex_unlock(&w->lock);
 	ledger_close(w->ledger);
-	(void)uv_async_send(&w->wake);
 }
 
 static void closed(uv_handle_t *handle) {
@@ -143,7 +142,12 @@ static void on_wake(uv_async_t *handle) {
 	}
 	if (w->on_closed == NULL || w->waiting > 0 || w->joined)
 		return;
-	w->joined = true; /* nothing is queued any more: the thread is on its way out */
+	/* only now: done() may have queued more */
+	w->joined = true;
+	(void)pthread_mutex_lock(&w->lock);
+	w->closing = true;
+	(void)pthread_cond_signal(&w->work_there);
+	(void)pthread_mutex_unlock(&w->lock);
 	(void)uv_thread_join(&w->thread);
 	uv_close((uv_handle_t *)handle, closed);
 }
@@ -196,9 +200,5 @@ size_t ledger_writer_waiting(const struct ledger_writer *w) {
 void ledger_writer_close(struct ledger_writer *w, void (*on_closed)(void *ctx), void *ctx) {
 	w->on_closed = on_closed;
 	w->ctx = ctx;
-	(void)pthread_mutex_lock(&w->lock);
-	w->closing = true;
-	(void)pthread_cond_signal(&w->work_there);
-	(void)pthread_mutex_unlock(&w->lock);
 	(void)uv_async_send(&w->wake); /* nothing may be waiting */
 }

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "tests/unit/ledger/tool.h"
+
+static struct ledger *of(void **state) {
+	return ((struct bench *)*state)->ledger;
+}
+
+static void wiped(struct ledger *l, int64_t row) {
+	begin(l);
+	assert_int_equal(ledger_capture_wiped(l, row, "overwritten-current", "", NOW, NULL), CEDE_OK);
+	commit(l);
+}
+
+static void move(struct ledger *l, int64_t row, enum capture_state to) {
+	begin(l);
+	assert_int_equal(ledger_capture_move(l, row, to, 0, NOW, "reason=test", NULL), CEDE_OK);
+	commit(l);
+}
+
+static void a_capture_lives_from_seen_to_wiped(void **state) {
+	CLEANUP(buf_done) struct buf note = BUF_INIT(100);
+	struct ledger *l = of(state);
+	struct ledger_counts counts;
+	struct id id;
+	int64_t row, rows[64];
+	uint64_t events, bad;
+	bool there;
+
+	assert_int_equal(seen(l, "a.jpg", "", 1, 100, NOW + 5, &row), LEDGER_SEEN_NEW);
+	assert_int_equal(take(l, 10, 1000, rows), 1);
+	assert_int_equal(rows[0], row);
+	assert_int_equal(take(l, 10, 1000, rows + 1), 0); /* taken once */
+	int64_t bundle = seal(l, rows, 1, false, &id);
+	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
+	assert_false(done(l, bundle)); /* no receipt yet */
+	assert_int_equal(ledger_receipt(l, &id, &note, &there, NULL), CEDE_OK);
+	assert_false(there);
+	receipted(l, bundle);
+	assert_int_equal(state_of(l, row), CAPTURE_WIPING);
+	assert_false(done(l, bundle)); /* plaintext is there */
+	wiped(l, row);
+	assert_true(done(l, bundle));
+	assert_int_equal(ledger_receipt(l, &id, &note, &there, NULL), CEDE_OK);
+	assert_true(there);
+	assert_int_equal(note.len, 10);
+	assert_memory_equal(note.data, "a receipt\n", 10);
+	assert_int_equal(ledger_count(l, &counts, NULL), CEDE_OK);
+	assert_int_equal(counts.captures[CAPTURE_WIPED], 1);
+	assert_int_equal(counts.bundles[BUNDLE_DONE], 1);
+	assert_true(counts.oldest_born_ns == INT64_MAX);
+	assert_int_equal(ledger_verify(l, &events, &bad, NULL), CEDE_OK);
+	assert_int_equal(events, counts.events);
+	assert_int_equal(bad, 0);
+}
+
+static void seen_knows_updates_and_replaces(void **state) {
+	static const struct {
+		enum capture_state in; /* of the row that has the name */
+		bool same;             /* same file */
+		enum ledger_seen want;
+		enum capture_state then; /* of the old row */
+	} cases[] = {
+		{CAPTURE_READY, true, LEDGER_SEEN_KNOWN, CAPTURE_READY},
+		{CAPTURE_READY, false, LEDGER_SEEN_UPDATED, CAPTURE_READY},
+		{CAPTURE_SETTLING, true, LEDGER_SEEN_UPDATED, CAPTURE_READY},
+		{CAPTURE_SETTLING, false, LEDGER_SEEN_UPDATED, CAPTURE_READY},
+		{CAPTURE_BUNDLED, true, LEDGER_SEEN_KNOWN, CAPTURE_BUNDLED},
+		{CAPTURE_BUNDLED, false, LEDGER_SEEN_NEW, CAPTURE_REPLACED},
+		{CAPTURE_SEALED, true, LEDGER_SEEN_KNOWN, CAPTURE_SEALED},
+		{CAPTURE_SEALED, false, LEDGER_SEEN_NEW, CAPTURE_REPLACED},
+		{CAPTURE_WIPING, true, LEDGER_SEEN_KNOWN, CAPTURE_WIPING},
+		{CAPTURE_WIPING, false, LEDGER_SEEN_NEW, CAPTURE_REPLACED},
+		{CAPTURE_WIPED, true, LEDGER_SEEN_NEW, CAPTURE_WIPED},
+		{CAPTURE_GONE, true, LEDGER_SEEN_NEW, CAPTURE_GONE},
+		{CAPTURE_REPLACED, true, LEDGER_SEEN_NEW, CAPTURE_REPLACED},
+	};
+	struct ledger *l = of(state);
+
+	for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+		char path[] = "a/x.jpg";
+		int64_t row, again, rows[64];
+		path[0] = (char)('a' + (int)i);
+		assert_int_equal(seen(l, path, "", 1, 100, NOW, &row), LEDGER_SEEN_NEW);
+		enum capture_state in = cases[i].in;
+		if (in == CAPTURE_SETTLING || in == CAPTURE_GONE || in == CAPTURE_REPLACED)
+			move(l, row, in);
+		else if (in != CAPTURE_READY) {
+			assert_int_equal(take(l, 1, 100, rows), 1);
+			assert_int_equal(rows[0], row);
+			if (in != CAPTURE_BUNDLED) {
+				int64_t bundle = seal(l, rows, 1, false, NULL);
+				if (in != CAPTURE_SEALED)
+					receipted(l, bundle);
+				if (in == CAPTURE_WIPED)
+					wiped(l, row);
+			}
+		}
+		assert_int_equal(state_of(l, row), in);
+		assert_int_equal(
+			seen(l, path, "", cases[i].same ? 1 : 2, 100, NOW, &again), cases[i].want);
+		assert_int_equal(state_of(l, row), cases[i].then);
+		assert_int_equal(again == row, cases[i].want != LEDGER_SEEN_NEW);
+		while (take(l, 64, UINT32_MAX, rows) > 0) /* the next case finds nothing READY */
+			continue;
+	}
+}
+
+/* Every call of ledger_capture_move() is as the table says; what is over stays over. */
+static void moves_follow_the_table(void **state) {
+	static const enum capture_state froms[] = {CAPTURE_READY, CAPTURE_BUNDLED, CAPTURE_SEALED,
+		CAPTURE_WIPING, CAPTURE_WIPED, CAPTURE_SETTLING, CAPTURE_GONE, CAPTURE_REPLACED};
+	struct ledger *l = of(state);
+	int n = 0;
+
+	for (size_t f = 0; f < ARRAY_LENGTH(froms); f++)
+		for (int to = 0; to < CAPTURE_STATE_COUNT; to++) {
+			char path[8] = {(char)('a' + n / 20), (char)('a' + n % 20), 0};
+			int64_t row, rows[64];
+			enum capture_state from = froms[f];
+			bool over = from == CAPTURE_GONE || from == CAPTURE_REPLACED;
+			bool own = to == CAPTURE_SETTLING || to == CAPTURE_READY ||
+				to == CAPTURE_GONE || to == CAPTURE_REPLACED;
+			n++;
+			while (take(l, 64, UINT32_MAX, rows) > 0)
+				continue;
+			assert_int_equal(seen(l, path, "", 1, 1, NOW, &row), LEDGER_SEEN_NEW);
+			if (from == CAPTURE_SETTLING || over) {
+				move(l, row, from);
+			} else if (from != CAPTURE_READY) {
+				assert_int_equal(take(l, 1, 1, rows), 1);
+				int64_t bundle =
+					from == CAPTURE_BUNDLED ? 0 : seal(l, rows, 1, false, NULL);
+				if (from == CAPTURE_WIPING || from == CAPTURE_WIPED)
+					receipted(l, bundle);
+				if (from == CAPTURE_WIPED)
+					wiped(l, row);
+			}
+			bool allowed = own &&
+				(over || capture_move(from, (enum capture_state)to, NULL) == CEDE_OK);
+			begin(l);
+			int r = ledger_capture_move(
+				l, row, (enum capture_state)to, 0, NOW, "reason=test", NULL);
+			assert_int_equal(r, allowed ? CEDE_OK : CEDE_ERR_BUG);
+			commit(l);
+			assert_int_equal(
+				state_of(l, row), allowed && !over ? (enum capture_state)to : from);
+		}
+}
+
+/* A file may be replaced while its job reads it: the bundle is recorded all the same. */
+static void replaced_while_being_read(void **state) {
+	struct ledger *l = of(state);
+	int64_t a, b, again, rows[64];
+
+	(void)seen(l, "a", "", 1, 10, NOW, &a);
+	(void)seen(l, "b", "", 2, 10, NOW + 1, &b);
+	assert_int_equal(take(l, 10, 100, rows), 2);
+	assert_int_equal(seen(l, "a", "", 3, 10, NOW, &again), LEDGER_SEEN_NEW);
+	int64_t bundle = seal(l, rows, 2, false, NULL);
+	assert_int_equal(state_of(l, a), CAPTURE_REPLACED);
+	assert_int_equal(state_of(l, b), CAPTURE_SEALED);
+	move(l, a, CAPTURE_SETTLING); /* the job's "changed" comes late */
+	assert_int_equal(state_of(l, a), CAPTURE_REPLACED);
+	receipted(l, bundle);
+	assert_int_equal(state_of(l, a), CAPTURE_REPLACED);
+	assert_int_equal(state_of(l, again), CAPTURE_READY);
+	/* and while it is being wiped */
+	assert_int_equal(seen(l, "b", "", 9, 10, NOW, &again), LEDGER_SEEN_NEW);
+	wiped(l, b);
+	assert_int_equal(state_of(l, b), CAPTURE_REPLACED);
+	assert_true(done(l, bundle));
+}
+
+static void only_what_was_bundled_is_sealed(void **state) {
+	struct ledger_sealed sealed = {0};
+	struct ledger_bundle b = {.destination = slice_str("agency"), .captures = 1};
+	struct ledger *l = of(state);
+	int64_t bundle;
+
+	(void)seen(l, "a", "", 1, 10, NOW, &sealed.row);
+	begin(l);
+	assert_int_equal(ledger_bundle_sealed(l, &b, &sealed, 1, NOW, &bundle, NULL), CEDE_ERR_BUG);
+	ledger_rollback(l);
+	assert_int_equal(state_of(l, sealed.row), CAPTURE_READY);
+}
+
+static void take_goes_by_deadline_bytes_and_count(void **state) {
+	struct ledger *l = of(state);
+	int64_t late, soon, big, rows[64];
+
+	(void)seen(l, "late", "", 1, 50, NOW + 30, &late);
+	(void)seen(l, "soon", "", 2, 50, NOW + 10, &soon);
+	(void)seen(l, "big", "", 3, 500, NOW + 20, &big);
+	assert_int_equal(take(l, 10, 100, rows), 1); /* big does not fit and is not passed */
+	assert_int_equal(rows[0], soon);
+	assert_int_equal(take(l, 10, 100, rows), 1); /* at least one is taken */
+	assert_int_equal(rows[0], big);
+	assert_int_equal(take(l, 0, 100, rows), 0);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	assert_int_equal(rows[0], late);
+}
+
+static void take_waits_for_not_before(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, rows[64], deadline, not_before;
+
+	(void)seen(l, "a", "", 1, 50, NOW + 30, &row);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	begin(l);
+	assert_int_equal(ledger_capture_move(l, row, CAPTURE_READY, NOW + 7, NOW, "reason=x", NULL),
+		CEDE_OK);
+	commit(l);
+	assert_int_equal(take(l, 1, 100, rows), 0);
+	assert_int_equal(
+		ledger_next(l, slice_str("faces"), NOW, &deadline, &not_before, NULL), CEDE_OK);
+	assert_true(deadline == INT64_MAX && not_before == NOW + 7);
+	assert_int_equal(
+		ledger_next(l, slice_str("faces"), NOW + 7, &deadline, &not_before, NULL), CEDE_OK);
+	assert_true(deadline == NOW + 30 && not_before == INT64_MAX);
+}
+
+static void a_group_travels_together(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, jpg, json, rows[64];
+
+	(void)seen(l, "d/1.jpg", "d/1", 1, 50, NOW + 10, &jpg);
+	(void)seen(l, "d/2.jpg", "d/2", 2, 50, NOW + 20, &row);
+	(void)seen(l, "d/10.jpg", "d/10", 3, 50, NOW + 25, &row);
+	(void)seen(l, "d/1.json", "d/1", 4, 5, NOW + 90, &json);
+	assert_int_equal(take(l, 2, 1000, rows), 2);
+	assert_int_equal(rows[0], jpg);
+	assert_int_equal(rows[1], json);
+}
+
+static void one_segment(struct ledger *l, int64_t row, int64_t bundle, uint32_t i, uint32_t n) {
+	static const uint8_t sha256[32] = {7};
+
+	begin(l);
+	assert_int_equal(
+		ledger_segment_sealed(l, row, bundle, i, n, UINT64_C(100) * i, 100, sha256, NULL),
+		CEDE_OK);
+	commit(l);
+}
+
+static void a_large_capture_waits_for_all_its_receipts(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, rows[64];
+
+	(void)seen(l, "large", "", 1, 200, NOW, &row);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	int64_t first = seal(l, NULL, 0, false, NULL);
+	one_segment(l, row, first, 0, 2);
+	assert_int_equal(state_of(l, row), CAPTURE_BUNDLED);
+	int64_t second = seal(l, NULL, 0, false, NULL);
+	one_segment(l, row, second, 1, 2);
+	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
+	receipted(l, second);
+	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
+	assert_false(done(l, second));
+	receipted(l, first);
+	assert_int_equal(state_of(l, row), CAPTURE_WIPING);
+	wiped(l, row);
+	assert_true(done(l, first));
+	assert_false(done(l, second)); /* the first one's end was its end too */
+}
+
+enum again { AGAIN_MOVED, AGAIN_ABANDONED, AGAIN_RECOVERED };
+
+static void a_large_capture_begins_again(void **state) {
+	struct ledger *l = of(state);
+
+	for (int how = AGAIN_MOVED; how <= AGAIN_RECOVERED; how++) {
+		char path[] = "large-0";
+		int64_t row, rows[64];
+		path[6] = (char)('0' + how);
+		(void)seen(l, path, "", 1, 200, NOW, &row);
+		assert_int_equal(take(l, 1, 100, rows), 1);
+		int64_t bundle = seal(l, NULL, 0, false, NULL);
+		one_segment(l, row, bundle, 0, 2);
+		if (how == AGAIN_MOVED) {
+			move(l, row, CAPTURE_READY);
+		} else {
+			begin(l);
+			assert_int_equal(how == AGAIN_ABANDONED
+					? ledger_bundle_abandoned(l, bundle, NOW, NULL)
+					: ledger_recover(l, NOW, NULL),
+				CEDE_OK);
+			commit(l);
+		}
+		assert_int_equal(state_of(l, row), CAPTURE_READY);
+		/* now it fits in one bundle: nothing of its segments stands in the way */
+		assert_int_equal(take(l, 1, 200, rows), 1);
+		bundle = seal(l, rows, 1, false, NULL);
+		receipted(l, bundle);
+		assert_int_equal(state_of(l, row), CAPTURE_WIPING);
+	}
+}
+
+static void wipe_after_seal_needs_the_spool(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, rows[64];
+
+	(void)seen(l, "a", "", 1, 10, NOW, &row);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	int64_t bundle = seal(l, rows, 1, false, NULL);
+	begin(l);
+	assert_int_equal(ledger_bundle_wiping(l, bundle, NOW, NULL), CEDE_ERR_REFUSED);
+	assert_int_equal(ledger_bundle_spooled(l, bundle, NOW, NULL), CEDE_OK);
+	assert_int_equal(ledger_bundle_wiping(l, bundle, NOW, NULL), CEDE_OK);
+	commit(l);
+	assert_int_equal(state_of(l, row), CAPTURE_WIPING);
+	wiped(l, row);
+	assert_false(done(l, bundle));
+	receipted(l, bundle);
+	assert_int_equal(state_of(l, row), CAPTURE_WIPED);
+	assert_true(done(l, bundle));
+}
+
+static void receipts_come_once_and_in_order(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, rows[64];
+	struct cede_error err;
+
+	(void)seen(l, "a", "", 1, 10, NOW, &row);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	int64_t bundle = seal(l, rows, 1, false, NULL);
+	begin(l);
+	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, &err), CEDE_OK);
+	assert_int_equal(ledger_bundle_receipted(l, bundle, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
+	ledger_rollback(l);
+	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
+	receipted(l, bundle);
+	begin(l);
+	assert_int_equal(ledger_bundle_receipted(l, bundle, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
+	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, &err), CEDE_ERR_BUG);
+	assert_int_equal(ledger_bundle_receipted(l, 999, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
+	ledger_rollback(l);
+}
+
+#define WITH_LEDGER(f) cmocka_unit_test_setup_teardown(f, bench_open, bench_close)
+
+int main(void) {
+	const struct CMUnitTest tests[] = {
+		WITH_LEDGER(a_capture_lives_from_seen_to_wiped),
+		WITH_LEDGER(seen_knows_updates_and_replaces),
+		WITH_LEDGER(moves_follow_the_table),
+		WITH_LEDGER(replaced_while_being_read),
+		WITH_LEDGER(only_what_was_bundled_is_sealed),
+		WITH_LEDGER(take_goes_by_deadline_bytes_and_count),
+		WITH_LEDGER(take_waits_for_not_before),
+		WITH_LEDGER(a_group_travels_together),
+		WITH_LEDGER(a_large_capture_waits_for_all_its_receipts),
+		WITH_LEDGER(a_large_capture_begins_again),
+		WITH_LEDGER(wipe_after_seal_needs_the_spool),
+		WITH_LEDGER(receipts_come_once_and_in_order),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
