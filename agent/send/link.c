@@ -59,6 +59,8 @@ struct link {
 	char *courier;
 	char *user;
 	char *metrics;
+	int metrics_fd; /* the newest exposition text, or -1 */
+	uint32_t metrics_len;
 	struct destination *destinations;
 	size_t count;
 	struct push *pushes; /* in the order in which they are to go */
@@ -149,6 +151,7 @@ static void on_timer_closed(uv_handle_t *handle) {
 	free(l->courier);
 	free(l->user);
 	free(l->metrics);
+	fd_closep(&l->metrics_fd);
 	free(l);
 	on_closed(ctx);
 }
@@ -334,6 +337,18 @@ static int send_destinations(struct link *l, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
+/* The newest text; a courier that was started again gets it at once. */
+static void send_metrics(struct link *l) {
+	struct ipc_writer w;
+
+	if (l->metrics_fd < 0)
+		return;
+	ipc_start(&w, IPC_METRICS);
+	ipc_put_u32(&w, l->metrics_len);
+	(void)!channel_send(
+		l->process.socket, &w, &l->metrics_fd, 1, NULL); /* the next follow soon */
+}
+
 static int on_hello(struct link *l, struct ipc_reader *r, struct cede_error *reterr) {
 	uint16_t version = ipc_get_u16(r);
 
@@ -342,6 +357,7 @@ static int on_hello(struct link *l, struct ipc_reader *r, struct cede_error *ret
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the courier is of another build");
 	CEDE_TRY(send_destinations(l, reterr));
 	l->state = LINK_WORKING;
+	send_metrics(l);
 	return CEDE_OK;
 }
 
@@ -603,14 +619,14 @@ bool link_up(const struct link *l, size_t destination) {
 
 void link_metrics(struct link *l, struct slice text) {
 	CLEANUP(fd_closep) int fd = -1;
-	struct ipc_writer w;
 
-	if (l->state != LINK_WORKING || file_memory("metrics", &fd, NULL) < 0 ||
-		file_write_all(fd, text.data, text.len, NULL) < 0)
+	if (file_memory("metrics", &fd, NULL) < 0 || file_write_all(fd, text.data, text.len, NULL) < 0)
 		return; /* the next ones follow in a moment */
-	ipc_start(&w, IPC_METRICS);
-	ipc_put_u32(&w, (uint32_t)text.len);
-	(void)!channel_send(l->process.socket, &w, &fd, 1, NULL);
+	fd_closep(&l->metrics_fd);
+	l->metrics_fd = CEDE_TAKE_FD(fd);
+	l->metrics_len = (uint32_t)text.len;
+	if (l->state == LINK_WORKING)
+		send_metrics(l);
 }
 
 /* ---- birth and end */
@@ -671,6 +687,7 @@ int link_start(uv_loop_t *loop, const char *courier, const char *user, const cha
 	l->loop = loop;
 	l->events = *events;
 	l->state = LINK_DEAD;
+	l->metrics_fd = -1;
 	l->process = (struct spawned){.pid = -1, .pidfd = -1, .socket = -1};
 	l->courier = copy_of(courier, &failed);
 	l->user = copy_of(user, &failed);
