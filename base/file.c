@@ -13,6 +13,8 @@
 #include "base/clock.h"
 #include "base/hex.h"
 
+#define OPEN_TRIES 16
+
 struct file_identity file_identity_of(const struct stat *st) {
 	return (struct file_identity){.dev = st->st_dev,
 		.ino = st->st_ino,
@@ -27,16 +29,21 @@ bool file_identity_equal(const struct file_identity *a, const struct file_identi
 }
 
 int file_open_beneath(int dirfd, const char *path, int flags, int *ret_fd, struct cede_error *reterr) {
+	/* openat2 refuses flags that mean nothing with O_PATH */
+	int more = flags & O_PATH ? 0 : O_NONBLOCK | O_NOCTTY;
 	struct open_how how = {
-		.flags = (uint64_t)(unsigned)flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
+		.flags = (uint64_t)(unsigned)(flags | more | O_CLOEXEC | O_NOFOLLOW),
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
 			RESOLVE_NO_XDEV,
 	};
 	long fd;
+	int tries = 0;
 
+	/* EAGAIN: a directory was renamed while we looked, or another program's lease stands (that
+	 * one may stand for long) */
 	do
 		fd = syscall(SYS_openat2, dirfd, path, &how, sizeof how);
-	while (fd < 0 && (errno == EINTR || errno == EAGAIN));
+	while (fd < 0 && (errno == EINTR || (errno == EAGAIN && ++tries < OPEN_TRIES)));
 	if (fd < 0 && (errno == ELOOP || errno == EXDEV)) {
 		int sys = errno;
 		cede_error_set_sys(reterr, sys, "open beneath a directory");

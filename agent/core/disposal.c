@@ -51,6 +51,7 @@ int disposal_add(
 		.path = path,
 		.identity = c->identity,
 		.begun = begun};
+	memcpy(d->sha256, c->sha256, sizeof d->sha256);
 	append(flow, d);
 	return CEDE_OK;
 }
@@ -213,6 +214,7 @@ static void fill(struct flow *flow, struct batch *b) {
 			.path = d->path,
 			.want = d->identity,
 			.begun = d->begun};
+		memcpy(b->items[b->count].sha256, d->sha256, sizeof d->sha256);
 		b->captures[b->count++] = d;
 	}
 	while (*at != NULL) /* to the end: where the next is appended */

@@ -58,10 +58,16 @@ static void record_result(void *ctx, int result, const struct cede_error *err) {
 		flow_settled(flow);
 }
 
+static int record_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct record *r = ctx;
+
+	return r->work(ledger, r->ctx, reterr);
+}
+
 static void record_queue(struct record *r) {
 	struct cede_error err = {0};
 
-	if (ledger_writer_queue(r->flow->ledger, r->work, record_result, r, &err) < 0)
+	if (ledger_writer_queue(r->flow->ledger, record_work, record_result, r, &err) < 0)
 		record_result(r, CEDE_ERR_IO, &err);
 }
 

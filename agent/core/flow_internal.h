@@ -84,6 +84,7 @@ struct disposal {
 	size_t source;
 	char *path;
 	struct file_identity identity;
+	uint8_t sha256[32];
 	bool begun;
 	unsigned tries;
 	int64_t due_boot_ns;

@@ -271,7 +271,8 @@ static void on_settled(uv_timer_t *timer) {
 
 	while (job != NULL && job->count < CHECK_BATCH &&
 		settle_take(flow->settle, now, &source, &path)) {
-		if (flow->sources[source].fd < 0) { /* comes back with the directory's scan */
+		if (flow->sources[source].fd < 0) { /* the scan that finds the directory finds it */
+			flow->sources[source].scan_wanted = true;
 			free(path);
 			continue;
 		}
@@ -475,6 +476,10 @@ int intake_start(struct flow *flow, struct cede_error *reterr) {
 	if (flow->reported == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	CEDE_TRY(settle_new(&flow->settle, reterr));
+	for (size_t i = 0; i < flow->policy->source_count; i++)
+		/* a directory that is not there yet: the scans look for it again and again */
+		if (file_open_dir(AT_FDCWD, flow->policy->sources[i].path, &flow->sources[i].fd, NULL) < 0)
+			flow->sources[i].fd = -1;
 	return tree_new(flow->loop, &events, &flow->tree, reterr);
 }
 

@@ -252,7 +252,7 @@ static int wiped_levels(
 	return CEDE_OK;
 }
 
-int ledger_bundle_done(struct ledger *l, int64_t bundle_row, int64_t now_ns, bool *ret_done,
+static int finish_bundle(struct ledger *l, int64_t bundle_row, int64_t now_ns, bool *ret_done,
 	struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf detail = BUF_INIT(1024);
 	struct ledger_bundle b;
@@ -277,6 +277,38 @@ int ledger_bundle_done(struct ledger *l, int64_t bundle_row, int64_t now_ns, boo
 	CEDE_TRY(ledger_event(l, LEDGER_BUNDLE_DONE, &b.id, now_ns, text, reterr));
 	*ret_done = true;
 	return CEDE_OK;
+}
+
+/* Another receipted bundle that holds a segment of a capture of this one; 0: none. */
+static int sibling(
+	struct ledger *l, int64_t bundle_row, int64_t after, int64_t *ret, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_SIBLING, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, after), reterr);
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	*ret = there ? sqlite3_column_int64(st, 0) : 0;
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+int ledger_bundle_done(struct ledger *l, int64_t bundle_row, int64_t now_ns, bool *ret_done,
+	struct cede_error *reterr) {
+	int64_t other = 0;
+	bool done;
+
+	CEDE_TRY(finish_bundle(l, bundle_row, now_ns, ret_done, reterr));
+	if (!*ret_done)
+		return CEDE_OK;
+	/* the end of a large capture is the end of all its bundles */
+	for (;;) {
+		CEDE_TRY(sibling(l, bundle_row, other, &other, reterr));
+		if (other == 0)
+			return CEDE_OK;
+		CEDE_TRY(finish_bundle(l, other, now_ns, &done, reterr));
+	}
 }
 
 /* ---- reads */

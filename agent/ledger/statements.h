@@ -80,6 +80,9 @@ static const char *const ledger_sql[ST_COUNT] = {
 			     "(SELECT capture FROM segment WHERE bundle = ?1)",
 	[ST_UNDONE] = "SELECT count(*) FROM capture WHERE state IN (1, 2, 3) AND "
 		      "(bundle = ?1 OR id IN (SELECT capture FROM segment WHERE bundle = ?1))",
+	[ST_SIBLING] = "SELECT min(o.bundle) FROM segment g JOIN segment o ON o.capture = g.capture "
+		       "JOIN bundle b ON b.id = o.bundle "
+		       "WHERE g.bundle = ?1 AND b.state = 1 AND o.bundle > ?2 AND o.bundle <> ?1",
 	[ST_LEVELS] =
 		"SELECT coalesce(level, '-'), count(*) FROM capture WHERE bundle = ?1 GROUP BY level",
 	/* a large capture that was not sealed to its end begins again */

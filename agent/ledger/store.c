@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <unistd.h>
 
 #include "agent/ledger/ledger_internal.h"
 #include "agent/ledger/schema.h"
@@ -219,6 +220,9 @@ int ledger_open_reader(const char *state_dir, struct ledger **ret, struct cede_e
 	CEDE_TRY(make(&l, reterr));
 	if (snprintf(path, sizeof path, "%s/%s", state_dir, LEDGER_NAME) >= (int)sizeof path)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "state directory: name too long");
+	if (access(path, F_OK) < 0 && errno == ENOENT)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUSY,
+			"no ledger yet in %s: the agent has not run here", state_dir);
 	int r = open_db(l, path, SQLITE_OPEN_READONLY, reterr);
 	if (r < 0) {
 		cede_error_within(reterr, "%s", path);

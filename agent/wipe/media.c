@@ -2,6 +2,7 @@
 #include "agent/wipe/media.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
@@ -13,6 +14,7 @@
 #include <sys/vfs.h>
 
 #include "base/cleanup.h"
+#include "base/parse.h"
 
 #define EXTENTS_MAX 256
 #define XFS_MAGIC   0x58465342U
@@ -50,18 +52,34 @@ static const char *file_system_reason(int fd) {
 	}
 }
 
-/* Whether the mount with this id says data=journal. */
+/* Whether a mount may write data into its journal, by its line of mountinfo. data=journal is not
+ * said there where it is the default in the superblock (tune2fs -o journal_data); but it always
+ * switches delayed allocation off, and that is said. */
+static bool line_journals_data(const char *line) {
+	if (strstr(line, " - xfs ") != NULL)
+		return false;
+	if (strstr(line, " - ext4 ") == NULL || strstr(line, "data=journal") != NULL)
+		return true; /* of another type (ext3): not known */
+	return strstr(line, "nodelalloc") != NULL && strstr(line, "data=ordered") == NULL &&
+		strstr(line, "data=writeback") == NULL;
+}
+
+/* Whether the mount with this id may do so. */
 static bool mount_journals_data(int mount_id) {
 	CLEANUP(file_closep) FILE *f = fopen("/proc/self/mountinfo", "re");
 	CLEANUP(freep) char *line = NULL;
 	size_t room = 0;
 
 	while (f != NULL && getline(&line, &room, f) > 0) {
-		char *end;
-		if (strtoul(line, &end, 10) == (unsigned long)mount_id && *end == ' ')
-			return strstr(line, "data=journal") != NULL;
+		uint64_t id;
+		const char *space = strchr(line, ' ');
+		if (space != NULL &&
+			parse_u64(slice_of(line, (size_t)(space - line)), 0, INT_MAX, &id, NULL) ==
+				CEDE_OK &&
+			id == (uint64_t)mount_id)
+			return line_journals_data(line);
 	}
-	return f == NULL; /* can't be known: the worse */
+	return true; /* can't be known: the worse */
 }
 
 static int mount_id_of(int fd) {
@@ -72,9 +90,7 @@ static int mount_id_of(int fd) {
 	return (int)st.stx_mnt_id;
 }
 
-static const char *journal_reason(int fd) {
-	static _Thread_local int known_mount = -1; /* mountinfo is read once for many files */
-	static _Thread_local bool known_journals;
+static const char *journal_reason(int fd, struct media_mount *known) {
 	unsigned flags = 0;
 
 	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & FS_JOURNAL_DATA_FL) != 0)
@@ -82,20 +98,23 @@ static const char *journal_reason(int fd) {
 	int mount = mount_id_of(fd);
 	if (mount < 0)
 		return "unknown-mount";
-	if (mount != known_mount) {
-		known_journals = mount_journals_data(mount);
-		known_mount = mount;
-	}
-	return known_journals ? "data-journalled" : "";
+	if (mount != known->id)
+		*known = (struct media_mount){mount, mount_journals_data(mount)};
+	return known->journals_data ? "data-journalled" : "";
+}
+
+static const char *place_reason(int fd, struct media_mount *known) {
+	const char *reason = file_system_reason(fd);
+
+	return reason[0] != 0 ? reason : journal_reason(fd, known);
 }
 
 const char *media_directory(int dirfd) {
-	const char *reason = file_system_reason(dirfd);
+	struct media_mount mount = MEDIA_MOUNT_UNKNOWN;
 
-	return reason[0] != 0 ? reason : journal_reason(dirfd);
+	return place_reason(dirfd, &mount);
 }
 
-/* struct fiemap ends in its extents: room for EXTENTS_MAX of them */
 #define MAP_SIZE (sizeof(struct fiemap) + EXTENTS_MAX * sizeof(struct fiemap_extent))
 
 /* The present extents. Blocks that are only in memory yet (delayed) have no place: what reaches the
@@ -127,14 +146,14 @@ static const char *read_extents(int fd, struct fiemap *map, struct media_extents
 	return ret->unknown ? "too-many-extents" : "";
 }
 
-int media_look(
-	int fd, struct media_extents **ret, const char **ret_reason, struct cede_error *reterr) {
+int media_look(int fd, struct media_mount *known, struct media_extents **ret,
+	const char **ret_reason, struct cede_error *reterr) {
 	CLEANUP(freep) struct fiemap *map = malloc(MAP_SIZE);
 	CLEANUP(freep) struct media_extents *all = malloc(sizeof *all);
 
 	if (map == NULL || all == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	*ret_reason = media_directory(fd);
+	*ret_reason = place_reason(fd, known);
 	if ((*ret_reason)[0] == 0)
 		*ret_reason = read_extents(fd, map, all);
 	if ((*ret_reason)[0] != 0) { /* nothing to compare later */

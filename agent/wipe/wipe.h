@@ -8,17 +8,21 @@
  *         overwriting was flushed and the flush succeeded.
  *         What is written is a fixed pseudo-random stream, so that a wipe that was cut short can be
  *         told from new content of the same inode.
- * Needs   SIGIO ignored by the process (leases).
- * Thread  any; blocking (a pool job). */
+ *         While a program has the file open for reading there is no lease; then writers are asked
+ *         for before and after the overwriting, and one that came between gets WIPE_REPLACED.
+ * Needs   SIGIO ignored by the process; the files' owner or CAP_LEASE (without leases, as on
+ * network file systems, the comparing alone has to do). Thread  any; blocking (a pool job). */
 #pragma once
 
 #include "base/error.h"
 #include "base/file.h"
 
 enum wipe_outcome {
-	WIPE_DONE,     /* overwritten as level says, flushed, unlinked, directory flushed */
-	WIPE_ABSENT,   /* no file of that name; after a crash in the midst of wiping: it was done */
-	WIPE_REPLACED, /* another file, or changed since: not touched */
+	WIPE_DONE,   /* overwritten as level says, flushed, unlinked, directory flushed */
+	WIPE_ABSENT, /* no file of that name; after a crash in the midst of wiping: it was done */
+	/* Another file, or changed since: not touched. With the reason "written-while-wiped" a
+	 * program got at it during the overwriting: what is there now is that program's. */
+	WIPE_REPLACED,
 	WIPE_BUSY, /* a program has it open for writing (or holds it in a way that excludes us): not touched, try again */
 	WIPE_FAILED, /* the system refused; what is there may be partly overwritten: try again */
 };

@@ -74,7 +74,7 @@ def receipts(w, store):
         note = work / f"{bundle}.receipt"
         note.write_text(w.cede("ledger", "receipt", "--state", w.state, bundle))
         equal(read_receipt(note, w.pki / "receipt.pub", work), store.receipts[bundle], f"receipt of {bundle}")
-    held = sum(len(m["captures"]) for m in store.manifests.values())
+    held = sum(len(m["entries"]) for m in store.manifests.values())
     check(held >= 4 * 2 * PICTURES, f"the manifests name {held} captures")
 
 

@@ -217,7 +217,7 @@ def many_writers():
         w.settled()
         tap.diag(f"{time.monotonic() - began:.1f} s")
         store = Store(w.store, w.pki).read()
-        equal(sum(len(m["captures"]) for m in store.manifests.values()), len(files), "captures ever sealed")
+        equal(sum(len(m["entries"]) for m in store.manifests.values()), len(files), "captures ever sealed")
 
 
 tap.run([slow_writer, open_and_silent, mapped_writer, opened_before_start, read_by_others, appended, replaced,

@@ -307,7 +307,12 @@ class World:
     # ---- what cede says of itself
 
     def status(self):
-        return json.loads(self.cede("status", "--state", self.state, "--json", status=(0, 1)))
+        """Before the agent made its ledger there is nothing to count."""
+        said = self.cede("status", "--state", self.state, "--json", status=(0, 1, 3))
+        if said.lstrip().startswith("{"):
+            return json.loads(said)
+        check("no ledger yet" in said, f"cede status: {said}")
+        return {"captures": {}, "bundles": {}}
 
     def counts(self):
         """({capture state: number}, {bundle state: number})"""
