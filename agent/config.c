@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/parse.h"
 #include "base/yaml.h"
 
 static const char *const top_keys[] = {
@@ -68,8 +69,13 @@ static void load_metrics(struct loader *l, const struct yaml_node *root) {
 
 	if (text == NULL || strcmp(text, "off") == 0)
 		return;
-	if (strncmp(text, "127.0.0.1:", 10) != 0 && strncmp(text, "[::1]:", 6) != 0 &&
-		strncmp(text, "unix:/", 6) != 0) {
+	const char *port = strncmp(text, "127.0.0.1:", 10) == 0 ? text + 10
+		: strncmp(text, "[::1]:", 6) == 0               ? text + 6
+								: NULL;
+	uint64_t number;
+	bool good = port != NULL ? parse_u64(slice_str(port), 1, UINT16_MAX, &number, NULL) == CEDE_OK
+				 : strncmp(text, "unix:/", 6) == 0;
+	if (!good) {
 		yaml_mistake(l->y, yaml_get(l->y, root, "metrics", false),
 			"metrics: 127.0.0.1:PORT, [::1]:PORT, unix:/PATH or off expected");
 		return;
