@@ -7,7 +7,13 @@
 #include "base/check.h"
 
 int64_t clock_ns_of(const struct timespec *ts) {
-	return (int64_t)ts->tv_sec * NS_PER_SECOND + ts->tv_nsec;
+	int64_t ns;
+
+	/* a file may bear any year: what does not fit stops at the ends */
+	if (__builtin_mul_overflow((int64_t)ts->tv_sec, NS_PER_SECOND, &ns) ||
+		__builtin_add_overflow(ns, (int64_t)ts->tv_nsec, &ns))
+		return ts->tv_sec < 0 ? INT64_MIN : INT64_MAX;
+	return ns;
 }
 
 static int64_t read_clock(clockid_t id) {
