@@ -90,12 +90,12 @@ static int listen_unix(const char *path, int *ret, struct cede_error *reterr) {
 	if (strlen(path) >= sizeof at.sun_path)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "listen: path too long");
 	memcpy(at.sun_path, path, strlen(path));
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && unlink(path) < 0)
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && unlinkat(AT_FDCWD, path, 0) < 0)
 		return CEDE_FAIL_SYS(reterr, "remove the old socket %s", path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	/* anybody may knock: SO_PEERCRED decides who is heard */
 	if (fd < 0 || bind(fd, (const struct sockaddr *)&at, sizeof at) < 0 ||
-		chmod(path, 0666) < 0 || listen(fd, BACKLOG) < 0)
+		fchmodat(AT_FDCWD, path, 0666, 0) < 0 || listen(fd, BACKLOG) < 0)
 		return CEDE_FAIL_SYS(reterr, "listen on %s", path);
 	*ret = CEDE_TAKE_FD(fd);
 	return CEDE_OK;

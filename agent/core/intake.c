@@ -478,7 +478,8 @@ int intake_start(struct flow *flow, struct cede_error *reterr) {
 	CEDE_TRY(settle_new(&flow->settle, reterr));
 	for (size_t i = 0; i < flow->policy->source_count; i++)
 		/* a directory that is not there yet: the scans look for it again and again */
-		if (file_open_dir(AT_FDCWD, flow->policy->sources[i].path, &flow->sources[i].fd, NULL) < 0)
+		if (file_open_dir(AT_FDCWD, flow->policy->sources[i].path, &flow->sources[i].fd,
+			    NULL) < 0)
 			flow->sources[i].fd = -1;
 	return tree_new(flow->loop, &events, &flow->tree, reterr);
 }

@@ -2,6 +2,7 @@
 #include "agent/courier/scrape.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <microhttpd.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -79,11 +80,11 @@ static int bind_unix(const char *path, int *ret_fd, struct cede_error *reterr) {
 	if (strlen(path) >= sizeof at.sun_path)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "metrics: path too long");
 	memcpy(at.sun_path, path, strlen(path));
-	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && unlink(path) < 0)
+	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && unlinkat(AT_FDCWD, path, 0) < 0)
 		return CEDE_FAIL_SYS(reterr, "metrics: remove the old socket %s", path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || bind(fd, (const struct sockaddr *)&at, sizeof at) < 0 ||
-		chmod(path, 0660) < 0 || listen(fd, (int)CONNECTIONS) < 0)
+		fchmodat(AT_FDCWD, path, 0660, 0) < 0 || listen(fd, (int)CONNECTIONS) < 0)
 		return CEDE_FAIL_SYS(reterr, "metrics: listen on %s", path);
 	*ret_fd = CEDE_TAKE_FD(fd);
 	return CEDE_OK;

@@ -38,8 +38,7 @@ static const char *const ledger_sql[ST_COUNT] = {
 	[ST_CAPTURE_ROW] = "SELECT state, uuid FROM capture WHERE id = ?1",
 	[ST_CAPTURE_SEALED] =
 		"UPDATE capture SET state = 2, bundle = ?2, sha256 = ?3 WHERE id = ?1 AND state = 1",
-	[ST_CAPTURE_WIPED] =
-		"UPDATE capture SET wiped_ns = ?2, level = ?3, reason = ?4 WHERE id = ?1",
+	[ST_CAPTURE_WIPED] = "UPDATE capture SET wiped_ns = ?2, level = ?3, reason = ?4 WHERE id = ?1",
 	[ST_TAKE] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
 		    "WHERE c.source = ?1 AND c.state = 0 AND c.not_before_ns <= ?2 "
 		    "ORDER BY c.deadline_ns LIMIT ?3",

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "agent/core/capture.h"
 
@@ -34,7 +33,8 @@ static void only_the_moves_of_the_picture_are_allowed(void **state) {
 	(void)state;
 	for (int from = 0; from < CAPTURE_STATE_COUNT; from++)
 		for (int to = 0; to < CAPTURE_STATE_COUNT; to++) {
-			bool want = has_word(allowed[from], capture_state_name((enum capture_state)to));
+			bool want =
+				has_word(allowed[from], capture_state_name((enum capture_state)to));
 			int r = capture_move((enum capture_state)from, (enum capture_state)to, NULL);
 			assert_int_equal(r, want ? CEDE_OK : CEDE_ERR_BUG);
 		}
@@ -44,10 +44,12 @@ static void nothing_is_wiped_but_through_wiping(void **state) {
 	(void)state;
 	for (int from = 0; from < CAPTURE_STATE_COUNT; from++)
 		if (from != CAPTURE_WIPING)
-			assert_int_equal(capture_move((enum capture_state)from, CAPTURE_WIPED, NULL), CEDE_ERR_BUG);
+			assert_int_equal(capture_move((enum capture_state)from, CAPTURE_WIPED, NULL),
+				CEDE_ERR_BUG);
 	for (int from = 0; from < CAPTURE_STATE_COUNT; from++)
 		if (from != CAPTURE_SEALED)
-			assert_int_equal(capture_move((enum capture_state)from, CAPTURE_WIPING, NULL), CEDE_ERR_BUG);
+			assert_int_equal(capture_move((enum capture_state)from, CAPTURE_WIPING, NULL),
+				CEDE_ERR_BUG);
 }
 
 static void a_bundle_goes_from_sealed_to_receipted_to_done(void **state) {
