@@ -235,6 +235,9 @@ int ledger_open_reader(const char *state_dir, struct ledger **ret, struct cede_e
 	}
 	(void)sqlite3_db_config(l->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	CEDE_TRY(number(l, "PRAGMA user_version", &version, reterr));
+	if (version == 0)
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_BUSY, "no ledger yet in %s: it is being made", state_dir);
 	if (version != LEDGER_SCHEMA_VERSION)
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
 			"%s: schema %lld is not of this version of cede", path, (long long)version);
