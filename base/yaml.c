@@ -27,6 +27,8 @@ struct yaml {
 
 /* ---- mistakes */
 
+CEDE_PRINTF(4, 0)
+
 static void note(struct yaml *y, uint32_t line, uint32_t column, const char *fmt, va_list ap) {
 	char text[400];
 

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <cmocka.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
 #include "agent/core/capture.h"
+#include "tests/unit/unit.h"
 
 /* The whole square, as docs/states.md draws it: a row is a state, a letter the states it may go to. */
 static const char *const allowed[CAPTURE_STATE_COUNT] = {

@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <cmocka.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "agent/watch/settle.h"
+#include "tests/unit/unit.h"
 
 static struct settle *make(void) {
 	struct settle *s = NULL;

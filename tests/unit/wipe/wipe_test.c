@@ -454,6 +454,7 @@ static void sees_a_writer_beside_a_reader(void **state) {
 	for (int writes = 0; writes < 2; writes++) {
 		put(root_fd, "d/a", "plain", 1);
 		CLEANUP(fd_closep) int reader = openat(root_fd, "d/a", O_RDONLY | O_CLOEXEC);
+		(void)reader; /* held open for the test */
 		struct wipe_item item = item_of(root_fd, "d/a");
 		calls.at_syncfs = writes ? open_and_write : open_for_writing;
 		wipe_all(&item, 1);
