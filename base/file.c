@@ -196,16 +196,20 @@ int file_replace(
 	return file_sync(dirfd, reterr);
 }
 
-int file_link_new(int fd, int dirfd, const char *name, struct cede_error *reterr) {
+int file_link_only(int fd, int dirfd, const char *name, struct cede_error *reterr) {
 	char self[32];
 
-	CEDE_TRY(file_sync(fd, reterr));
 	(void)snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-	if (linkat(AT_FDCWD, self, dirfd, name, AT_SYMLINK_FOLLOW) < 0) {
-		if (errno == EEXIST)
-			return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "the name is taken");
-		return CEDE_FAIL_SYS(reterr, "name the new file");
-	}
+	if (linkat(AT_FDCWD, self, dirfd, name, AT_SYMLINK_FOLLOW) == 0)
+		return CEDE_OK;
+	if (errno == EEXIST)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "the name is taken");
+	return CEDE_FAIL_SYS(reterr, "name the new file");
+}
+
+int file_link_new(int fd, int dirfd, const char *name, struct cede_error *reterr) {
+	CEDE_TRY(file_sync(fd, reterr));
+	CEDE_TRY(file_link_only(fd, dirfd, name, reterr));
 	return file_sync(dirfd, reterr);
 }
 

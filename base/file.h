@@ -53,6 +53,9 @@ CEDE_MUST_USE int file_replace(
  * linkat, fsync of the directory. fd comes from open(O_TMPFILE). */
 CEDE_MUST_USE int file_link_new(int fd, int dirfd, const char *name, struct cede_error *reterr);
 
+/* The same without any flush: for what can be made again, or is flushed together with more. */
+CEDE_MUST_USE int file_link_only(int fd, int dirfd, const char *name, struct cede_error *reterr);
+
 /* Memory as a file, without a name; sealed against resizing once file_memory_seal() is called. */
 CEDE_MUST_USE int file_memory(const char *label, int *ret_fd, struct cede_error *reterr);
 CEDE_MUST_USE int file_memory_seal(int fd, struct cede_error *reterr);

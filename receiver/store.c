@@ -27,6 +27,7 @@ struct claim {
 struct store {
 	int root;
 	EVP_PKEY *key;
+	struct note_keys *keys; /* the same key: what it signed is checked before it is told again */
 	char *signer;
 	pthread_mutex_t lock;
 	struct claim claims[LIMIT_UPLOADS];
@@ -52,14 +53,18 @@ int store_open(const char *path, EVP_PKEY *receipt_key, const char *signer, stru
 		free(s);
 		return CEDE_FAIL_MEMORY(reterr);
 	}
-	int r = file_open_dir(AT_FDCWD, path, &s->root, reterr);
-	if (r < 0) {
-		free(s->signer);
-		free(s);
-		return r;
-	}
+	s->root = -1;
 	s->key = receipt_key;
 	require(pthread_mutex_init(&s->lock, NULL) == 0);
+	int r = file_open_dir(AT_FDCWD, path, &s->root, reterr);
+	if (r == CEDE_OK)
+		r = note_keys_new(NOTE_RECEIPT, &s->keys, reterr);
+	if (r == CEDE_OK)
+		r = note_keys_add(s->keys, receipt_key, reterr);
+	if (r < 0) {
+		store_close(s);
+		return r;
+	}
 	*ret = s;
 	return CEDE_OK;
 }
@@ -68,6 +73,7 @@ void store_close(struct store *s) {
 	if (s == NULL)
 		return;
 	fd_closep(&s->root);
+	note_keys_free(s->keys);
 	(void)pthread_mutex_destroy(&s->lock);
 	free(s->signer);
 	free(s);
@@ -195,16 +201,13 @@ static int hash_file(int fd, uint8_t ret[32], uint64_t *ret_size, struct cede_er
 	return r;
 }
 
-static int write_receipt(struct store *s, int day, const char *host, const struct id *bundle,
-	uint64_t size, const uint8_t sha256[32], struct buf *note, struct cede_error *reterr) {
+static int make_receipt(struct store *s, const char *host, const struct id *bundle, uint64_t size,
+	const uint8_t sha256[32], struct buf *note, struct cede_error *reterr) {
 	struct receipt receipt = {.bundle = *bundle, .size = size, .received_ns = clock_wall_ns()};
-	char name[NAME_SIZE];
 
 	(void)snprintf(receipt.host, sizeof receipt.host, "%s", host);
 	memcpy(receipt.sha256, sha256, sizeof receipt.sha256);
-	CEDE_TRY(receipt_sign(&receipt, s->signer, s->key, note, reterr));
-	name_of(bundle, ".receipt", name);
-	return file_replace(day, name, buf_slice(note), 0600, reterr);
+	return receipt_sign(&receipt, s->signer, s->key, note, reterr);
 }
 
 static int open_bundle(int day, const struct id *bundle, int *ret, struct cede_error *reterr) {
@@ -212,6 +215,21 @@ static int open_bundle(int day, const struct id *bundle, int *ret, struct cede_e
 
 	name_of(bundle, ".cms", name);
 	return file_open_beneath(day, name, O_RDONLY, ret, reterr);
+}
+
+/* The receipt that was written, if it is whole: its file was not flushed. */
+static bool stored_receipt(
+	struct store *s, int day, const char *host, const struct id *bundle, struct buf *note) {
+	struct receipt receipt;
+	char name[NAME_SIZE];
+
+	name_of(bundle, ".receipt", name);
+	if (file_load(day, name, note, NULL) == CEDE_OK &&
+		receipt_verify(s->keys, buf_slice(note), &receipt, NULL) == CEDE_OK &&
+		id_equal(&receipt.bundle, bundle) && strcmp(receipt.host, host) == 0)
+		return true;
+	buf_clear(note);
+	return false;
 }
 
 int store_receipt(struct store *s, const char *host, const struct id *bundle, struct buf *note,
@@ -225,15 +243,16 @@ int store_receipt(struct store *s, const char *host, const struct id *bundle, st
 	CEDE_TRY(open_day(s, host, bundle, false, &day, reterr));
 	if (!is_there(day, bundle, ".cms"))
 		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "not there");
-	name_of(bundle, ".receipt", name);
-	if (is_there(day, bundle, ".receipt"))
-		return file_load(day, name, note, reterr);
-	/* stored, and the end came before its receipt: the name in the directory may not be durable yet */
+	if (stored_receipt(s, day, host, bundle, note))
+		return CEDE_OK;
+	/* stored, and the end came before its receipt: its name may not be durable yet */
 	CEDE_TRY(open_bundle(day, bundle, &fd, reterr));
 	CEDE_TRY(hash_file(fd, sha256, &size, reterr));
 	CEDE_TRY(file_sync(fd, reterr));
-	CEDE_TRY(file_sync(day, reterr));
-	return write_receipt(s, day, host, bundle, size, sha256, note, reterr);
+	CEDE_TRY(make_receipt(s, host, bundle, size, sha256, note, reterr));
+	name_of(bundle, ".receipt", name);
+	return file_replace(
+		day, name, buf_slice(note), 0600, reterr); /* flushes the directory, too */
 }
 
 int store_find(struct store *s, const char *host, const struct id *bundle, enum store_found *ret,
@@ -334,6 +353,20 @@ int store_write(struct store_upload *u, const void *data, size_t len, struct ced
 	return CEDE_OK;
 }
 
+/* The receipt's file, named and not flushed. One of an earlier life that is there without its
+ * bundle is replaced. */
+static int name_receipt(struct store_upload *u, struct slice note, struct cede_error *reterr) {
+	char name[NAME_SIZE];
+	CLEANUP(fd_closep) int fd = openat(u->day, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return CEDE_FAIL_SYS(reterr, "create a file in the store");
+	name_of(&u->claim->bundle, ".receipt", name);
+	CEDE_TRY(file_write_all(fd, note.data, note.len, reterr));
+	int r = file_link_only(fd, u->day, name, reterr);
+	return r == CEDE_ERR_BUSY ? file_replace(u->day, name, note, 0600, reterr) : r;
+}
+
 int store_commit(struct store_upload *u, const uint8_t sha256[32], struct buf *note,
 	struct cede_error *reterr) {
 	uint8_t digest[32];
@@ -343,10 +376,11 @@ int store_commit(struct store_upload *u, const uint8_t sha256[32], struct buf *n
 		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
 	if (memcmp(digest, sha256, sizeof digest) != 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the body is not what Repr-Digest says");
+	CEDE_TRY(make_receipt(
+		u->store, u->claim->host, &u->claim->bundle, u->size, digest, note, reterr));
+	CEDE_TRY(name_receipt(u, buf_slice(note), reterr));
 	name_of(&u->claim->bundle, ".cms", name);
-	CEDE_TRY(file_link_new(u->fd, u->day, name, reterr));
-	return write_receipt(
-		u->store, u->day, u->claim->host, &u->claim->bundle, u->size, digest, note, reterr);
+	return file_link_new(u->fd, u->day, name, reterr); /* content, name, directory: durable */
 }
 
 void store_end(struct store_upload *u) {

@@ -3,8 +3,9 @@
  * .receipt, and a tombstone as .abandoned where the host gave an id up. The day is the id's own.
  *
  * Promise store_commit() returns 0 only when bundle, its names and all directories above it are on the
- *         disk; a name appears once and is never overwritten, however many try. A bundle whose receipt was
- *         not written before a crash gets it when it is next asked for.
+ *         disk; a name appears once and is never overwritten, however many try. The
+ *         receipt's own file is not flushed (two flushes a bundle): one that is missing or damaged
+ *         after a crash is made again, from the stored bundle, when it is next asked for.
  * Thread  any. Two uploads of one id exclude each other by store_begin(). */
 #pragma once
 

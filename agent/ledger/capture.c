@@ -80,8 +80,9 @@ int ledger_each(struct ledger *l, sqlite3_stmt *st, ledger_capture_fn *fn, void 
 	return CEDE_OK;
 }
 
-int ledger_move(struct ledger *l, int64_t row, enum capture_state to, int64_t not_before_ns,
-	struct id *ret_id, struct cede_error *reterr) {
+/* Checks that the capture may make the move. */
+static int may_move(struct ledger *l, int64_t row, enum capture_state to, struct id *ret_id,
+	struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	bool there;
 
@@ -94,8 +95,21 @@ int ledger_move(struct ledger *l, int64_t row, enum capture_state to, int64_t no
 	if (sqlite3_column_bytes(st, 1) == ID_SIZE)
 		memcpy(ret_id->bytes, sqlite3_column_blob(st, 1), ID_SIZE);
 	(void)sqlite3_reset(st);
-	CEDE_TRY(capture_move(from, to, reterr));
-	CEDE_TRY(ledger_use(l, ST_CAPTURE_STATE, &st, reterr));
+	return capture_move(from, to, reterr);
+}
+
+static enum statement statement_for(enum capture_state to) {
+	if (to == CAPTURE_READY || to == CAPTURE_SETTLING)
+		return ST_CAPTURE_RESET;
+	return to == CAPTURE_GONE || to == CAPTURE_REPLACED ? ST_CAPTURE_OVER : ST_CAPTURE_STATE;
+}
+
+int ledger_move(struct ledger *l, int64_t row, enum capture_state to, int64_t not_before_ns,
+	struct id *ret_id, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(may_move(l, row, to, ret_id, reterr));
+	CEDE_TRY(ledger_use(l, statement_for(to), &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 2, (int)to), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, not_before_ns), reterr);
@@ -425,8 +439,8 @@ int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const
 
 	CEDE_TRY(ledger_is_over(l, row, &over, reterr));
 	if (!over)
-		CEDE_TRY(ledger_move(l, row, CAPTURE_WIPED, 0, &id, reterr));
-	CEDE_TRY(ledger_use(l, ST_CAPTURE_WIPED, &st, reterr));
+		CEDE_TRY(may_move(l, row, CAPTURE_WIPED, &id, reterr));
+	CEDE_TRY(ledger_use(l, over ? ST_CAPTURE_WIPED : ST_CAPTURE_END, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_text(st, 3, level, -1, SQLITE_STATIC), reterr);

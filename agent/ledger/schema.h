@@ -5,8 +5,9 @@
 #define LEDGER_APPLICATION_ID 0x63656465 /* "cede" */
 #define LEDGER_SCHEMA_VERSION 1
 
-/* Live captures are those of the states before WIPED (0..3) and SETTLING (5): the partial indexes
- * hold these alone, so that history makes nothing slower. */
+/* Live captures are those of the states before WIPED (0..3) and SETTLING (5): the partial index on names
+ * holds these alone, so that history makes nothing slower. `live` says the same as the state does; it
+ * is a column of its own so that a move from one live state to another leaves that index alone. */
 static const char ledger_schema[] =
 	"CREATE TABLE source(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;\n"
 	"CREATE TABLE event(seq INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, kind INTEGER NOT NULL,\n"
@@ -26,9 +27,9 @@ static const char ledger_schema[] =
 	"  mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, born_ns INTEGER NOT NULL,\n"
 	"  first_seen_ns INTEGER NOT NULL, deadline_ns INTEGER NOT NULL,\n"
 	"  not_before_ns INTEGER NOT NULL, sha256 BLOB, segments INTEGER NOT NULL DEFAULT 1,\n"
-	"  bundle INTEGER REFERENCES bundle(id), wiped_ns INTEGER, level TEXT, reason TEXT) STRICT;\n"
-	"CREATE UNIQUE INDEX capture_live ON capture(source, path)\n"
-	"  WHERE state IN (0, 1, 2, 3, 5);\n"
+	"  bundle INTEGER REFERENCES bundle(id), wiped_ns INTEGER, level TEXT, reason TEXT,\n"
+	"  live INTEGER NOT NULL DEFAULT 1) STRICT;\n"
+	"CREATE UNIQUE INDEX capture_live ON capture(source, path) WHERE live = 1;\n"
 	"CREATE INDEX capture_ready ON capture(source, deadline_ns) WHERE state = 0;\n"
 	"CREATE INDEX capture_bundle ON capture(bundle) WHERE bundle IS NOT NULL;\n"
 	"CREATE TABLE segment(capture INTEGER NOT NULL REFERENCES capture(id), idx INTEGER NOT NULL,\n"

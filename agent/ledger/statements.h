@@ -21,7 +21,7 @@ static const char *const ledger_sql[ST_COUNT] = {
 	[ST_SOURCE_FIND] = "SELECT id FROM source WHERE name = ?1",
 	[ST_CAPTURE_LIVE] =
 		"SELECT id, state, dev, ino, size, mtime_ns, ctime_ns, first_seen_ns, deadline_ns "
-		"FROM capture WHERE source = ?1 AND path = ?2 AND state IN (0, 1, 2, 3, 5)",
+		"FROM capture WHERE source = ?1 AND path = ?2 AND live = 1",
 	[ST_CAPTURE_ADD] =
 		"INSERT INTO capture(uuid, state, source, path, grp, dev, ino, size, mtime_ns, ctime_ns, "
 		"born_ns, first_seen_ns, deadline_ns, not_before_ns) "
@@ -30,15 +30,19 @@ static const char *const ledger_sql[ST_COUNT] = {
 		"UPDATE capture SET state = 0, dev = ?2, ino = ?3, size = ?4, mtime_ns = ?5, "
 		"ctime_ns = ?6, born_ns = min(born_ns, ?7), deadline_ns = min(deadline_ns, ?8), "
 		"not_before_ns = ?9 WHERE id = ?1",
-	[ST_CAPTURE_STATE] = "UPDATE capture SET state = ?2, not_before_ns = ?3, "
-			     "segments = CASE WHEN ?2 IN (0, 5) THEN 1 ELSE segments END, "
-			     "bundle = CASE WHEN ?2 IN (0, 5) THEN NULL ELSE bundle END "
-			     "WHERE id = ?1",
+	/* each names only the columns that change: an index is rewritten when a column of it is named */
+	[ST_CAPTURE_STATE] = "UPDATE capture SET state = ?2, not_before_ns = ?3 WHERE id = ?1",
+	[ST_CAPTURE_RESET] = "UPDATE capture SET state = ?2, not_before_ns = ?3, segments = 1, "
+			     "bundle = NULL WHERE id = ?1",
+	[ST_CAPTURE_OVER] =
+		"UPDATE capture SET state = ?2, not_before_ns = ?3, live = 0 WHERE id = ?1",
 	[ST_CAPTURE_PARTS] = "DELETE FROM segment WHERE capture = ?1",
 	[ST_CAPTURE_ROW] = "SELECT state, uuid FROM capture WHERE id = ?1",
 	[ST_CAPTURE_SEALED] =
 		"UPDATE capture SET state = 2, bundle = ?2, sha256 = ?3 WHERE id = ?1 AND state = 1",
 	[ST_CAPTURE_WIPED] = "UPDATE capture SET wiped_ns = ?2, level = ?3, reason = ?4 WHERE id = ?1",
+	[ST_CAPTURE_END] = "UPDATE capture SET state = 4, live = 0, wiped_ns = ?2, level = ?3, "
+			   "reason = ?4 WHERE id = ?1",
 	[ST_TAKE] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
 		    "WHERE c.source = ?1 AND c.state = 0 AND c.not_before_ns <= ?2 "
 		    "ORDER BY c.deadline_ns LIMIT ?3",
@@ -96,6 +100,6 @@ static const char *const ledger_sql[ST_COUNT] = {
 		       "WHERE state = 1",
 	[ST_COUNT_CAPTURES] = "SELECT state, count(*) FROM capture GROUP BY state",
 	[ST_COUNT_BUNDLES] = "SELECT state, count(*) FROM bundle GROUP BY state",
-	[ST_OLDEST] = "SELECT min(born_ns) FROM capture WHERE state IN (0, 1, 2, 3, 5)",
+	[ST_OLDEST] = "SELECT min(born_ns) FROM capture WHERE live = 1",
 	[ST_EVENTS] = "SELECT seq, at_ns, kind, subject, detail, hash FROM event ORDER BY seq",
 };
