@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/direct.h"
 #include "base/file.h"
 #include "formats/receipt.h"
 #include "receiver/limits.h"
@@ -38,6 +39,7 @@ struct store_upload {
 	struct claim *claim;
 	int day; /* directory */
 	int fd;
+	struct direct out; /* to fd */
 	uint64_t size;
 	EVP_MD_CTX *md;
 };
@@ -316,7 +318,7 @@ static int start_upload(struct store_upload *u, const char *host, const struct i
 	u->md = EVP_MD_CTX_new();
 	if (u->md == NULL || EVP_DigestInit_ex2(u->md, EVP_sha256(), NULL) != 1)
 		return CEDE_FAIL_MEMORY(reterr);
-	return CEDE_OK;
+	return direct_start(&u->out, u->fd, reterr);
 }
 
 int store_begin(struct store *s, const char *host, const struct id *bundle,
@@ -346,7 +348,7 @@ int store_begin(struct store *s, const char *host, const struct id *bundle,
 }
 
 int store_write(struct store_upload *u, const void *data, size_t len, struct cede_error *reterr) {
-	CEDE_TRY(file_write_all(u->fd, data, len, reterr));
+	CEDE_TRY(direct_put(&u->out, data, len, reterr));
 	if (EVP_DigestUpdate(u->md, data, len) != 1)
 		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
 	u->size += len;
@@ -378,6 +380,7 @@ int store_commit(struct store_upload *u, const uint8_t sha256[32], struct buf *n
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the body is not what Repr-Digest says");
 	CEDE_TRY(make_receipt(
 		u->store, u->claim->host, &u->claim->bundle, u->size, digest, note, reterr));
+	CEDE_TRY(direct_finish(&u->out, reterr));
 	CEDE_TRY(name_receipt(u, buf_slice(note), reterr));
 	name_of(&u->claim->bundle, ".cms", name);
 	return file_link_new(u->fd, u->day, name, reterr); /* content, name, directory: durable */
@@ -386,6 +389,7 @@ int store_commit(struct store_upload *u, const uint8_t sha256[32], struct buf *n
 void store_end(struct store_upload *u) {
 	if (u == NULL)
 		return;
+	direct_end(&u->out);
 	fd_closep(&u->fd); /* nameless unless committed */
 	fd_closep(&u->day);
 	EVP_MD_CTX_free(u->md);
