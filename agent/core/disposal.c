@@ -123,7 +123,7 @@ static void try_again(struct flow *flow, struct disposal **capture) {
 static void wiped_done(struct flow *flow, void *ctx) {
 	struct batch *b = ctx;
 
-	flow->wiping = false;
+	flow->wipe_jobs--;
 	for (size_t i = 0; i < b->count; i++) {
 		const struct wipe_item *item = &b->items[i];
 		struct disposal *d = b->captures[i];
@@ -222,23 +222,30 @@ static void fill(struct flow *flow, struct batch *b) {
 	flow->disposals_end = at;
 }
 
-void disposal_run(struct flow *flow) {
-	if (flow->wiping || flow->stopping || flow->failed || flow->disposals == NULL ||
-		flow_expired(flow))
-		return;
+/* false: nothing is due, or no memory: the tick tries again. */
+static bool start_batch(struct flow *flow) {
 	struct batch *b = batch_new(flow);
+
 	if (b == NULL)
-		return; /* the tick tries again */
+		return false;
 	fill(flow, b);
 	if (b->count == 0) {
 		batch_release(b);
-		return;
+		return false;
 	}
-	flow->wiping = true;
+	flow->wipe_jobs++;
 	if (jobs_start(&flow->jobs, wipe_work, wipe_done, b, &b->err) < 0) {
 		b->result = CEDE_ERR_IO;
 		wipe_done(b);
 	}
+	return true;
+}
+
+void disposal_run(struct flow *flow) {
+	if (flow->stopping || flow->failed || flow_expired(flow))
+		return;
+	while (flow->disposals != NULL && flow->wipe_jobs < WIPE_JOBS && start_batch(flow))
+		;
 }
 
 void disposal_free(struct flow *flow) {

@@ -50,11 +50,7 @@ static bool is_open_for_writing(int source_fd, const char *path) {
 
 	if (file_open_beneath(source_fd, path, O_RDONLY, &fd, NULL) < 0)
 		return false; /* gone or unreadable: sealing will find out and say so */
-	if (fcntl(fd, F_SETLEASE, F_RDLCK) == 0) {
-		(void)fcntl(fd, F_SETLEASE, F_UNLCK);
-		return false;
-	}
-	return errno == EAGAIN;
+	return fcntl(fd, F_SETLEASE, F_RDLCK) < 0 && errno == EAGAIN; /* else given back with fd */
 }
 
 /* Facts and decision of one name; *ret_there is false if it is gone. */
