@@ -68,7 +68,7 @@ static int set_state(struct ledger *l, const struct ledger_bundle *b, enum bundl
 static int content_digest(struct ledger *l, const struct ledger_sealed *captures, size_t n,
 	char out[65], struct cede_error *reterr) {
 	uint8_t digest[32];
-	bool ok = EVP_DigestInit_ex2(l->md, EVP_sha256(), NULL) == 1;
+	bool ok = EVP_DigestInit_ex2(l->md, l->sha256, NULL) == 1;
 
 	for (size_t i = 0; ok && i < n; i++) {
 		uint8_t row[8];

@@ -7,11 +7,24 @@
 #include "base/check.h"
 #include "base/cleanup.h"
 
+static int remember_source(
+	struct ledger *l, struct slice name, int64_t id, struct cede_error *reterr) {
+	l->last_source_id = 0;
+	buf_clear(&l->last_source);
+	CEDE_TRY(buf_add(&l->last_source, name.data, name.len, reterr));
+	l->last_source_id = id;
+	return CEDE_OK;
+}
+
 int ledger_source(
 	struct ledger *l, struct slice name, bool add, int64_t *ret_id, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	bool there;
 
+	if (l->last_source_id != 0 && slice_equal(buf_slice(&l->last_source), name)) {
+		*ret_id = l->last_source_id;
+		return CEDE_OK;
+	}
 	CEDE_TRY(ledger_use(l, ST_SOURCE_FIND, &st, reterr));
 	LEDGER_TRY_BIND(l,
 		sqlite3_bind_text(st, 1, (const char *)name.data, (int)name.len, SQLITE_STATIC),
@@ -19,7 +32,9 @@ int ledger_source(
 	CEDE_TRY(ledger_row(l, st, &there, reterr));
 	*ret_id = there ? sqlite3_column_int64(st, 0) : 0;
 	(void)sqlite3_reset(st);
-	if (there || !add)
+	if (there)
+		return remember_source(l, name, *ret_id, reterr);
+	if (!add)
 		return CEDE_OK;
 	CEDE_TRY(ledger_use(l, ST_SOURCE_ADD, &st, reterr));
 	LEDGER_TRY_BIND(l,
@@ -27,7 +42,7 @@ int ledger_source(
 		reterr);
 	CEDE_TRY(ledger_run(l, st, reterr));
 	*ret_id = sqlite3_last_insert_rowid(l->db);
-	return CEDE_OK;
+	return remember_source(l, name, *ret_id, reterr);
 }
 
 static struct slice blob(sqlite3_stmt *st, int column) {
@@ -80,8 +95,8 @@ int ledger_each(struct ledger *l, sqlite3_stmt *st, ledger_capture_fn *fn, void 
 	return CEDE_OK;
 }
 
-/* Checks that the capture may make the move. */
-static int may_move(struct ledger *l, int64_t row, enum capture_state to, struct id *ret_id,
+/* Where the capture is now; CAPTURE_STATE_COUNT: no such row. */
+static int read_state(struct ledger *l, int64_t row, enum capture_state *ret, struct id *ret_id,
 	struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	bool there;
@@ -89,13 +104,15 @@ static int may_move(struct ledger *l, int64_t row, enum capture_state to, struct
 	CEDE_TRY(ledger_use(l, ST_CAPTURE_ROW, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	CEDE_TRY(ledger_row(l, st, &there, reterr));
-	if (!there)
-		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: no such capture");
-	enum capture_state from = (enum capture_state)sqlite3_column_int(st, 0);
-	if (sqlite3_column_bytes(st, 1) == ID_SIZE)
+	*ret = there ? (enum capture_state)sqlite3_column_int(st, 0) : CAPTURE_STATE_COUNT;
+	if (there && sqlite3_column_bytes(st, 1) == ID_SIZE)
 		memcpy(ret_id->bytes, sqlite3_column_blob(st, 1), ID_SIZE);
 	(void)sqlite3_reset(st);
-	return capture_move(from, to, reterr);
+	return CEDE_OK;
+}
+
+static bool is_over(enum capture_state state) {
+	return state == CAPTURE_REPLACED || state == CAPTURE_GONE;
 }
 
 static enum statement statement_for(enum capture_state to) {
@@ -104,11 +121,13 @@ static enum statement statement_for(enum capture_state to) {
 	return to == CAPTURE_GONE || to == CAPTURE_REPLACED ? ST_CAPTURE_OVER : ST_CAPTURE_STATE;
 }
 
-int ledger_move(struct ledger *l, int64_t row, enum capture_state to, int64_t not_before_ns,
-	struct id *ret_id, struct cede_error *reterr) {
+static int move(struct ledger *l, int64_t row, enum capture_state from, enum capture_state to,
+	int64_t not_before_ns, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 
-	CEDE_TRY(may_move(l, row, to, ret_id, reterr));
+	if (from == CAPTURE_STATE_COUNT)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: no such capture");
+	CEDE_TRY(capture_move(from, to, reterr));
 	CEDE_TRY(ledger_use(l, statement_for(to), &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 2, (int)to), reterr);
@@ -116,16 +135,20 @@ int ledger_move(struct ledger *l, int64_t row, enum capture_state to, int64_t no
 	return ledger_run(l, st, reterr);
 }
 
-int ledger_is_over(struct ledger *l, int64_t row, bool *ret, struct cede_error *reterr) {
-	sqlite3_stmt *st;
-	bool there;
+int ledger_move(struct ledger *l, int64_t row, enum capture_state to, int64_t not_before_ns,
+	struct id *ret_id, struct cede_error *reterr) {
+	enum capture_state from;
 
-	CEDE_TRY(ledger_use(l, ST_CAPTURE_ROW, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
-	CEDE_TRY(ledger_row(l, st, &there, reterr));
-	int state = there ? sqlite3_column_int(st, 0) : -1;
-	(void)sqlite3_reset(st);
-	*ret = state == CAPTURE_REPLACED || state == CAPTURE_GONE;
+	CEDE_TRY(read_state(l, row, &from, ret_id, reterr));
+	return move(l, row, from, to, not_before_ns, reterr);
+}
+
+int ledger_is_over(struct ledger *l, int64_t row, bool *ret, struct cede_error *reterr) {
+	enum capture_state state;
+	struct id id;
+
+	CEDE_TRY(read_state(l, row, &state, &id, reterr));
+	*ret = is_over(state);
 	return CEDE_OK;
 }
 
@@ -360,14 +383,13 @@ int ledger_take(struct ledger *l, struct slice source, size_t captures, uint64_t
 	int64_t now_ns, ledger_capture_fn *fn, void *ctx, struct cede_error *reterr) {
 	struct row_list list = {0};
 	int64_t id;
-	struct id uuid;
 
 	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
 	if (id == 0 || captures == 0)
 		return CEDE_OK;
 	int r = pick(l, id, captures, bytes, now_ns, &list, reterr);
 	for (size_t i = 0; r == CEDE_OK && i < list.count; i++) {
-		r = ledger_move(l, list.rows[i].row, CAPTURE_BUNDLED, 0, &uuid, reterr);
+		r = move(l, list.rows[i].row, CAPTURE_READY, CAPTURE_BUNDLED, 0, reterr);
 		list.rows[i].state = CAPTURE_BUNDLED;
 		list.rows[i].source = source;
 		if (r == CEDE_OK)
@@ -414,15 +436,15 @@ int ledger_capture_move(struct ledger *l, int64_t row, enum capture_state to, in
 	};
 	struct id id = {{0}};
 	sqlite3_stmt *st;
-	bool over;
+	enum capture_state from;
 
 	if (kinds[to] == 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: move to %s has a call of its own",
 			capture_state_name(to));
-	CEDE_TRY(ledger_is_over(l, row, &over, reterr));
-	if (over)
+	CEDE_TRY(read_state(l, row, &from, &id, reterr));
+	if (is_over(from))
 		return CEDE_OK;
-	CEDE_TRY(ledger_move(l, row, to, not_before_ns, &id, reterr));
+	CEDE_TRY(move(l, row, from, to, not_before_ns, reterr));
 	if (to == CAPTURE_READY || to == CAPTURE_SETTLING) { /* begins again with its first segment */
 		CEDE_TRY(ledger_use(l, ST_CAPTURE_PARTS, &st, reterr));
 		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
@@ -434,13 +456,15 @@ int ledger_capture_move(struct ledger *l, int64_t row, enum capture_state to, in
 int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const char *reason,
 	int64_t now_ns, struct cede_error *reterr) {
 	sqlite3_stmt *st;
-	struct id id = {{0}};
-	bool over;
+	enum capture_state from;
+	struct id id;
 
-	CEDE_TRY(ledger_is_over(l, row, &over, reterr));
-	if (!over)
-		CEDE_TRY(may_move(l, row, CAPTURE_WIPED, &id, reterr));
-	CEDE_TRY(ledger_use(l, over ? ST_CAPTURE_WIPED : ST_CAPTURE_END, &st, reterr));
+	CEDE_TRY(read_state(l, row, &from, &id, reterr));
+	if (from == CAPTURE_STATE_COUNT)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: no such capture");
+	if (!is_over(from))
+		CEDE_TRY(capture_move(from, CAPTURE_WIPED, reterr));
+	CEDE_TRY(ledger_use(l, is_over(from) ? ST_CAPTURE_WIPED : ST_CAPTURE_END, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_text(st, 3, level, -1, SQLITE_STATIC), reterr);

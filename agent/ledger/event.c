@@ -19,7 +19,7 @@ const char *ledger_event_name(int kind) {
 
 /* "cede-event/1" || previous (32) || sequence || at || then kind's name, subject and detail, each
  * behind its length; numbers are 8 bytes, little-endian */
-int ledger_event_hash(EVP_MD_CTX *md, const uint8_t previous[32], uint64_t sequence, int64_t at_ns,
+int ledger_event_hash(struct ledger *l, const uint8_t previous[32], uint64_t sequence, int64_t at_ns,
 	int kind, struct slice subject, struct slice detail, uint8_t ret[32],
 	struct cede_error *reterr) {
 	static const char domain[] = "cede-event/1";
@@ -29,7 +29,8 @@ int ledger_event_hash(EVP_MD_CTX *md, const uint8_t previous[32], uint64_t seque
 
 	put_le64(head, sequence);
 	put_le64(head + 8, (uint64_t)at_ns);
-	bool ok = EVP_DigestInit_ex2(md, EVP_sha256(), NULL) == 1 &&
+	EVP_MD_CTX *md = l->md;
+	bool ok = EVP_DigestInit_ex2(md, l->sha256, NULL) == 1 &&
 		EVP_DigestUpdate(md, domain, sizeof domain - 1) == 1 &&
 		EVP_DigestUpdate(md, previous, 32) == 1 &&
 		EVP_DigestUpdate(md, head, sizeof head) == 1;
@@ -54,7 +55,7 @@ int ledger_event(struct ledger *l, enum ledger_event kind, const struct id *subj
 	if (what.len > DETAIL_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: event too long");
 	CEDE_TRY(ledger_event_hash(
-		l->md, l->hash, l->sequence + 1, now_ns, (int)kind, who, what, hash, reterr));
+		l, l->hash, l->sequence + 1, now_ns, (int)kind, who, what, hash, reterr));
 	CEDE_TRY(ledger_use(l, ST_EVENT_ADD, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, (int64_t)l->sequence + 1), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
@@ -86,7 +87,7 @@ static int verify_row(struct ledger *l, sqlite3_stmt *st, uint64_t expected,
 	struct slice detail =
 		slice_of(sqlite3_column_text(st, 4), (size_t)sqlite3_column_bytes(st, 4));
 
-	CEDE_TRY(ledger_event_hash(l->md, before, expected, sqlite3_column_int64(st, 1),
+	CEDE_TRY(ledger_event_hash(l, before, expected, sqlite3_column_int64(st, 1),
 		sqlite3_column_int(st, 2), subject, detail, hash, reterr));
 	*ret_good = (uint64_t)sqlite3_column_int64(st, 0) == expected &&
 		sqlite3_column_bytes(st, 5) == 32 &&

@@ -63,12 +63,15 @@ enum statement {
 struct ledger {
 	sqlite3 *db;
 	sqlite3_stmt *statements[ST_COUNT];
+	EVP_MD *sha256; /* fetched once: each look-up by name takes a lock */
 	EVP_MD_CTX *md;
 	int lock_fd; /* held by the writer */
 	uint64_t sequence;
 	uint8_t hash[32];
 	uint64_t committed_sequence; /* what a rollback goes back to */
 	uint8_t committed_hash[32];
+	struct buf last_source; /* the name asked for last, and its row; 0: none */
+	int64_t last_source_id;
 	char *copy; /* of a reader that can't share the live file: directory to remove */
 };
 
@@ -82,7 +85,7 @@ CEDE_MUST_USE int ledger_run(struct ledger *l, sqlite3_stmt *st, struct cede_err
 CEDE_MUST_USE int ledger_row(
 	struct ledger *l, sqlite3_stmt *st, bool *ret_there, struct cede_error *reterr);
 /* SHA-256 of the event's canonical bytes behind the hash before it (docs/design.md, "ledger"). */
-CEDE_MUST_USE int ledger_event_hash(EVP_MD_CTX *md, const uint8_t previous[32], uint64_t sequence,
+CEDE_MUST_USE int ledger_event_hash(struct ledger *l, const uint8_t previous[32], uint64_t sequence,
 	int64_t at_ns, int kind, struct slice subject, struct slice detail, uint8_t ret[32],
 	struct cede_error *reterr);
 CEDE_MUST_USE int ledger_source(

@@ -201,9 +201,11 @@ static int make(struct ledger **ret, struct cede_error *reterr) {
 	if (l == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	l->lock_fd = -1;
+	l->last_source = BUF_INIT(4096);
+	l->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
 	l->md = EVP_MD_CTX_new();
 	*ret = l;
-	if (l->md == NULL)
+	if (l->md == NULL || l->sha256 == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	return CEDE_OK;
 }
@@ -253,6 +255,8 @@ void ledger_close(struct ledger *l) {
 		(void)sqlite3_finalize(l->statements[i]);
 	(void)sqlite3_close(l->db);
 	EVP_MD_CTX_free(l->md);
+	EVP_MD_free(l->sha256);
+	buf_done(&l->last_source);
 	fd_closep(&l->lock_fd);
 	free(l);
 }
@@ -284,6 +288,7 @@ void ledger_rollback(struct ledger *l) {
 		(void)sqlite3_reset(l->statements[i]);
 	if (sqlite3_get_autocommit(l->db) == 0)
 		(void)sqlite3_exec(l->db, "ROLLBACK", NULL, NULL, NULL);
+	l->last_source_id = 0; /* its row may be gone */
 	l->sequence = l->committed_sequence;
 	memcpy(l->hash, l->committed_hash, 32);
 }
