@@ -86,9 +86,9 @@ int ledger_each(struct ledger *l, sqlite3_stmt *st, ledger_capture_fn *fn, void 
 			break;
 		ledger_read_capture(st, &c);
 		r = fn(ctx, &c, reterr);
-		if (r < 0) {
+		if (r != CEDE_OK) {
 			(void)sqlite3_reset(st);
-			return r;
+			return r < 0 ? r : CEDE_OK;
 		}
 	}
 	(void)sqlite3_reset(st);
@@ -354,29 +354,39 @@ static int take_group(struct ledger *l, int64_t source, struct slice group, uint
 	return r;
 }
 
-static int pick(struct ledger *l, int64_t source, size_t captures, uint64_t bytes, int64_t now_ns,
-	struct row_list *list, struct cede_error *reterr) {
-	struct row_list ready = {0};
+struct picking {
+	struct ledger *ledger;
+	int64_t source;
+	size_t captures;
+	uint64_t bytes;
+	struct row_list *list;
+};
+
+/* One more in order of deadlines: the first that does not fit ends it, and goes first next time. */
+static int pick(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+	struct picking *p = ctx;
+	struct row_list *list = p->list;
+
+	if (list->count >= p->captures ||
+		(list->count > 0 && list->bytes + c->identity.size > p->bytes))
+		return LEDGER_ENOUGH;
+	if (c->group.len > 0 && has_row(list, c->row))
+		return CEDE_OK;
+	CEDE_TRY(keep_row(list, c, reterr));
+	if (c->group.len == 0 || list->bytes >= p->bytes)
+		return CEDE_OK;
+	return take_group(p->ledger, p->source, c->group, p->bytes, p->captures, list, reterr);
+}
+
+static int pick_all(struct picking *p, int64_t now_ns, struct cede_error *reterr) {
+	struct ledger *l = p->ledger;
 	sqlite3_stmt *st;
-	int r;
 
 	CEDE_TRY(ledger_use(l, ST_TAKE, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, source), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, p->source), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, (int64_t)captures), reterr);
-	r = ledger_each(l, st, keep_row, &ready, reterr);
-	for (size_t i = 0; r == CEDE_OK && i < ready.count && list->count < captures; i++) {
-		const struct ledger_capture *c = &ready.rows[i];
-		if (list->count > 0 && (list->bytes + c->identity.size > bytes))
-			break; /* in order of deadlines: what does not fit goes first next time */
-		if (c->group.len > 0 && has_row(list, c->row))
-			continue;
-		r = keep_row(list, c, reterr);
-		if (r == CEDE_OK && c->group.len > 0 && list->bytes < bytes)
-			r = take_group(l, source, c->group, bytes, captures, list, reterr);
-	}
-	rows_done(&ready);
-	return r;
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, (int64_t)p->captures), reterr);
+	return ledger_each(l, st, pick, p, reterr);
 }
 
 int ledger_take(struct ledger *l, struct slice source, size_t captures, uint64_t bytes,
@@ -387,7 +397,8 @@ int ledger_take(struct ledger *l, struct slice source, size_t captures, uint64_t
 	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
 	if (id == 0 || captures == 0)
 		return CEDE_OK;
-	int r = pick(l, id, captures, bytes, now_ns, &list, reterr);
+	struct picking p = {l, id, captures, bytes, &list};
+	int r = pick_all(&p, now_ns, reterr);
 	for (size_t i = 0; r == CEDE_OK && i < list.count; i++) {
 		r = move(l, list.rows[i].row, CAPTURE_READY, CAPTURE_BUNDLED, 0, reterr);
 		list.rows[i].state = CAPTURE_BUNDLED;

@@ -99,7 +99,8 @@ CEDE_MUST_USE int ledger_move(struct ledger *l, int64_t row, enum capture_state 
 /* Whether it was found REPLACED or GONE (which may happen while it is being read and sealed). */
 CEDE_MUST_USE int ledger_is_over(struct ledger *l, int64_t row, bool *ret, struct cede_error *reterr);
 
-/* Steps a statement that gives captures and calls fn for each. */
+/* Steps a statement that gives captures and calls fn for each; LEDGER_ENOUGH from fn ends it. */
+#define LEDGER_ENOUGH 1
 CEDE_MUST_USE int ledger_each(struct ledger *l, sqlite3_stmt *st, ledger_capture_fn *fn, void *ctx,
 	struct cede_error *reterr);
 

@@ -31,6 +31,8 @@ static const char ledger_schema[] =
 	"  live INTEGER NOT NULL DEFAULT 1) STRICT;\n"
 	"CREATE UNIQUE INDEX capture_live ON capture(source, path) WHERE live = 1;\n"
 	"CREATE INDEX capture_ready ON capture(source, deadline_ns) WHERE state = 0;\n"
+	"CREATE INDEX capture_later ON capture(source, not_before_ns)\n"
+	"  WHERE state = 0 AND not_before_ns > 0;\n"
 	"CREATE INDEX capture_bundle ON capture(bundle) WHERE bundle IS NOT NULL;\n"
 	"CREATE TABLE segment(capture INTEGER NOT NULL REFERENCES capture(id), idx INTEGER NOT NULL,\n"
 	"  bundle INTEGER NOT NULL REFERENCES bundle(id), offset INTEGER NOT NULL,\n"

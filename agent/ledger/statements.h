@@ -52,7 +52,7 @@ static const char *const ledger_sql[ST_COUNT] = {
 	[ST_NEXT_DEADLINE] = "SELECT deadline_ns FROM capture WHERE source = ?1 AND state = 0 "
 			     "AND not_before_ns <= ?2 ORDER BY deadline_ns LIMIT 1",
 	[ST_NEXT_TIME] = "SELECT min(not_before_ns) FROM capture WHERE source = ?1 AND state = 0 "
-			 "AND not_before_ns > ?2",
+			 "AND not_before_ns > 0 AND not_before_ns > ?2",
 	[ST_BUNDLE_ADD] =
 		"INSERT INTO bundle(uuid, state, destination, size, sha256, spooled, captures, "
 		"sealed_ns) VALUES(?1, 0, ?2, ?3, ?4, ?5, ?6, ?7)",
