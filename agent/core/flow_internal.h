@@ -19,7 +19,7 @@
 #define CHECK_JOBS      2
 #define CHECK_BATCH     256
 #define LEDGER_BUSY     24 /* pieces of work waiting: scans pause above this */
-#define WIPE_JOBS       2 /* one flushes while the other overwrites */
+#define WIPE_JOBS       2  /* one flushes while the other overwrites */
 #define WIPE_BATCH      2048
 #define LINGER_MS       20 /* how long a small bundle waits for company while others are under way */
 #define RESCAN_NS       (60 * NS_PER_SECOND)

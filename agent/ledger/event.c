@@ -19,8 +19,8 @@ const char *ledger_event_name(int kind) {
 
 /* "cede-event/1" || previous (32) || sequence || at || then kind's name, subject and detail, each
  * behind its length; numbers are 8 bytes, little-endian */
-int ledger_event_hash(struct ledger *l, const uint8_t previous[32], uint64_t sequence, int64_t at_ns,
-	int kind, struct slice subject, struct slice detail, uint8_t ret[32],
+int ledger_event_hash(struct ledger *l, const uint8_t previous[32], uint64_t sequence,
+	int64_t at_ns, int kind, struct slice subject, struct slice detail, uint8_t ret[32],
 	struct cede_error *reterr) {
 	static const char domain[] = "cede-event/1";
 	const char *name = ledger_event_name(kind);
