@@ -22,11 +22,12 @@ static const char *const top_keys[] = {"version", "id", "serial", "expires", "de
 static const char *const destination_keys[] = {"url", "ca", "pins", "addresses", "seal_to",
 	"receipts", "bundle_size", "!bandwidth", "!suites", "!dialect", NULL};
 static const char *const source_keys[] = {"name", "path", "match", "ignore", "destination", "quiet",
-	"group", "max_age", "at_max_age", "wipe", "classification", "!vault", "!guard", "!max_size",
+	"group", "max_age", "at_max_age", "max_size", "wipe", "classification", "!vault", "!guard",
 	NULL};
 static const char *const group_keys[] = {"by", "require", "wait", NULL};
 static const char *const wipe_keys[] = {
 	"after", "method", "require", "!below_requirement", "!verify", NULL};
+static const char *const hold_keys[] = {"id", "sources", "match", "from", "to", "until", NULL};
 static const char *const unmatched_keys[] = {"max_age", "at_max_age", NULL};
 
 /* Counts of the list, and a mistake when it is too long. */
@@ -248,7 +249,7 @@ static void load_wipe(struct loader *l, const struct yaml_node *map, struct poli
 }
 
 static void load_ages(struct loader *l, const struct yaml_node *node, struct policy_source *s) {
-	static const char *const at_max_age[] = {"hold", "seal", "!destroy", NULL};
+	static const char *const at_max_age[] = {"hold", "seal", "destroy", NULL};
 	size_t which;
 
 	s->quiet_ns = 2 * NS_PER_SECOND;
@@ -260,7 +261,7 @@ static void load_ages(struct loader *l, const struct yaml_node *node, struct pol
 				"max_age must be longer than quiet: no file could be handed over in time");
 	}
 	if (yaml_get_word(l->y, node, "at_max_age", false, at_max_age, &which))
-		s->at_max_age = which == 0 ? AT_MAX_AGE_HOLD : AT_MAX_AGE_SEAL;
+		s->at_max_age = (enum at_max_age)which;
 }
 
 static void load_source(struct loader *l, const struct yaml_node *node, struct policy_source *s) {
@@ -283,6 +284,11 @@ static void load_source(struct loader *l, const struct yaml_node *node, struct p
 	load_patterns(l, node, "match", NULL, &s->match, &s->match_count);
 	load_patterns(l, node, "ignore", ignore, &s->ignore, &s->ignore_count);
 	load_ages(l, node, s);
+	s->max_size = POLICY_CAPTURE_MAX;
+	if (yaml_get_size(l->y, node, "max_size", false, &s->max_size) &&
+		(s->max_size == 0 || s->max_size > POLICY_CAPTURE_MAX))
+		yaml_mistake(l->y, yaml_get(l->y, node, "max_size", false),
+			"max_size: 1B to 1TiB expected");
 	load_group(l, node, s);
 	load_wipe(l, node, s);
 	text = yaml_get_text(l->y, node, "classification", false);
@@ -322,8 +328,51 @@ static void load_unmatched(struct loader *l, const struct yaml_node *root) {
 	yaml_only(l->y, map, unmatched_keys);
 }
 
+/* ---- holds */
+
+static void load_hold(struct loader *l, const struct yaml_node *node, struct policy_hold *h) {
+	const char *text;
+
+	h->where = (struct policy_where){node->line, node->column};
+	if (node->kind != YAML_MAP) {
+		yaml_mistake(l->y, node, "a hold: keys with values expected");
+		return;
+	}
+	h->id = copy(l, text = yaml_get_text(l->y, node, "id", true));
+	if (text != NULL && !name_valid(slice_str(text)))
+		yaml_mistake(l->y, yaml_get(l->y, node, "id", false),
+			"id: 1 to 64 of A-Z a-z 0-9 . _ - expected, the first a letter or digit");
+	load_texts(l, node, "sources", false, &h->sources, &h->source_count);
+	if (yaml_get(l->y, node, "sources", false) != NULL && h->source_count == 0)
+		yaml_mistake(l->y, yaml_get(l->y, node, "sources", false),
+			"sources: at least one entry expected, or no key at all");
+	if (yaml_get(l->y, node, "match", false) != NULL)
+		load_patterns(l, node, "match", NULL, &h->match, &h->match_count);
+	h->from_ns = INT64_MIN;
+	h->to_ns = INT64_MAX;
+	(void)yaml_get_time(l->y, node, "from", false, &h->from_ns);
+	if (yaml_get_time(l->y, node, "to", false, &h->to_ns) && h->to_ns <= h->from_ns)
+		yaml_mistake(l->y, yaml_get(l->y, node, "to", false),
+			"to must be later than from: the hold would cover nothing");
+	(void)yaml_get_time(l->y, node, "until", true, &h->until_ns);
+	yaml_only(l->y, node, hold_keys);
+}
+
+static void load_holds(struct loader *l, const struct yaml_node *root) {
+	const struct yaml_node *list = yaml_get_list(l->y, root, "holds", false);
+	size_t n = list_length(l->y, list, POLICY_HOLDS_MAX);
+
+	l->policy->holds = array(l, n, sizeof *l->policy->holds);
+	l->hold_nodes = array(l, n, sizeof(struct yaml_node *));
+	if (n == 0 || l->policy->holds == NULL || l->hold_nodes == NULL)
+		return;
+	for (const struct yaml_node *i = list->first; i != NULL; i = i->next) {
+		l->hold_nodes[l->policy->hold_count] = i;
+		load_hold(l, i, &l->policy->holds[l->policy->hold_count++]);
+	}
+}
+
 static void load_top(struct loader *l, const struct yaml_node *root) {
-	const struct yaml_node *holds;
 	uint64_t version;
 	const char *text;
 
@@ -341,9 +390,7 @@ static void load_top(struct loader *l, const struct yaml_node *root) {
 	load_destinations(l, root);
 	load_sources(l, root);
 	load_unmatched(l, root);
-	holds = yaml_get_list(l->y, root, "holds", false);
-	if (holds != NULL && holds->first != NULL)
-		yaml_mistake(l->y, holds->first, "holds: not supported yet");
+	load_holds(l, root);
 	yaml_only(l->y, root, top_keys);
 	policy_check(l);
 }
@@ -371,6 +418,7 @@ int policy_parse(struct slice text, const char *name, struct policy **ret,
 	if (yaml_root(y) != NULL)
 		load_top(&l, yaml_root(y));
 	free(l.destination_of);
+	free(l.hold_nodes);
 	if (l.no_memory)
 		return CEDE_FAIL_MEMORY(reterr);
 	if (yaml_mistake_count(y) > 0) {
@@ -435,6 +483,12 @@ void policy_free(struct policy *p) {
 		free(s->path);
 		free(s->classification);
 	}
+	for (size_t i = 0; i < p->hold_count; i++) {
+		free_texts(p->holds[i].sources, p->holds[i].source_count);
+		free_patterns(p->holds[i].match, p->holds[i].match_count);
+		free(p->holds[i].id);
+	}
+	free(p->holds);
 	free(p->destinations);
 	free(p->sources);
 	free(p->id);

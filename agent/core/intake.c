@@ -201,6 +201,7 @@ static void take_findings(struct flow *flow, struct findings *found) {
 		case ACTION_REFUSE:
 			refused(flow, s, f);
 			break;
+		case ACTION_DESTROY:
 		case ACTION_IGNORE:
 			break;
 		}
