@@ -393,7 +393,7 @@ static void check_case(const struct decide_case *c) {
 		.name = name,
 		.max_age_ns = 900 * S,
 		.at_max_age = c->destroy ? AT_MAX_AGE_DESTROY : AT_MAX_AGE_SEAL,
-		.max_size = 1 << 30,
+		.max_size = POLICY_CAPTURE_MAX,
 		.where = {10, 1}};
 	char *sources[] = {text_of("other"), name};
 	struct policy_pattern in_b[] = {{text_of("b/**"), {41, 9}}};
