@@ -12,8 +12,12 @@
 static const char usage[] =
 	"usage: cede policy check [--json] FILE\n"
 	"       cede policy dry-run --policy FILE [--state DIR] [--source NAME] [--at TIME] [--json]\n"
+	"       cede policy sign --key KEY [--name NAME] FILE\n"
 	"  check      reads the policy and the files it names; prints every mistake\n"
 	"  dry-run    says what would be done to each file, and why; changes nothing\n"
+	"  sign       writes FILE.sig: the agency's signature over the policy and the files it names\n"
+	"  --key      the agency's private key for policies\n"
+	"  --name     what the signature calls the signer (default: agency-policy)\n"
 	"  --state    the agent's state directory: ages then count from when a file was first seen\n"
 	"  --source   only this source\n"
 	"  --at       decide as at this time (2027-06-30T00:00:00Z) instead of now\n"
@@ -93,7 +97,8 @@ int cmd_policy(int argc, char **argv) {
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
-	} commands[] = {{"check", cmd_policy_check}, {"dry-run", cmd_policy_dry_run}};
+	} commands[] = {{"check", cmd_policy_check}, {"dry-run", cmd_policy_dry_run},
+		{"sign", cmd_policy_sign}};
 
 	for (size_t i = 0; argc >= 2 && i < ARRAY_LENGTH(commands); i++)
 		if (strcmp(argv[1], commands[i].name) == 0)

@@ -12,6 +12,7 @@ enum exit_code { EXIT_FINE, EXIT_FINDINGS, EXIT_INPUT, EXIT_CANNOT };
 
 int cmd_policy_check(int argc, char **argv);
 int cmd_policy_dry_run(int argc, char **argv);
+int cmd_policy_sign(int argc, char **argv);
 
 /* Prints the usage of all to stderr; EXIT_INPUT. */
 int policy_bad_usage(void);

@@ -465,10 +465,10 @@ int ledger_capture_move(struct ledger *l, int64_t row, enum capture_state to, in
 }
 
 int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const char *reason,
-	int64_t now_ns, struct cede_error *reterr) {
+	int64_t now_ns, bool alone, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	enum capture_state from;
-	struct id id;
+	struct id id = {{0}};
 
 	CEDE_TRY(read_state(l, row, &from, &id, reterr));
 	if (from == CAPTURE_STATE_COUNT)
@@ -480,5 +480,88 @@ int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_text(st, 3, level, -1, SQLITE_STATIC), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_text(st, 4, reason, -1, SQLITE_STATIC), reterr);
-	return ledger_run(l, st, reterr);
+	CEDE_TRY(ledger_run(l, st, reterr));
+	if (!alone)
+		return CEDE_OK;
+	char detail[128];
+	(void)snprintf(detail, sizeof detail, "level=%s%s%s", level,
+		reason[0] != 0 ? " reason=" : "", reason);
+	return ledger_event(l, LEDGER_CAPTURE_WIPED, &id, now_ns, detail, reterr);
+}
+
+/* ---- holds, destruction, files that are gone */
+
+static int move_with_event(struct ledger *l, int64_t row, enum capture_state to,
+	enum ledger_event event, int64_t now_ns, const char *detail, struct cede_error *reterr) {
+	enum capture_state from;
+	struct id id = {{0}};
+
+	CEDE_TRY(read_state(l, row, &from, &id, reterr));
+	if (is_over(from))
+		return CEDE_OK;
+	CEDE_TRY(move(l, row, from, to, 0, reterr));
+	return ledger_event(l, event, &id, now_ns, detail, reterr);
+}
+
+int ledger_capture_held(struct ledger *l, int64_t row, int64_t now_ns, const char *hold,
+	struct cede_error *reterr) {
+	char detail[96];
+
+	(void)snprintf(detail, sizeof detail, "hold=%.64s", hold);
+	return move_with_event(l, row, CAPTURE_HELD, LEDGER_CAPTURE_HELD, now_ns, detail, reterr);
+}
+
+int ledger_hold_lifted(struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
+	return move_with_event(l, row, CAPTURE_WIPING, LEDGER_HOLD_LIFTED, now_ns, "", reterr);
+}
+
+int ledger_capture_destroying(
+	struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
+	return move_with_event(l, row, CAPTURE_WIPING, LEDGER_CAPTURE_DESTROYED, now_ns,
+		"reason=max-age proof=none", reterr);
+}
+
+int ledger_capture_absent(struct ledger *l, struct slice source, struct slice path, int64_t now_ns,
+	bool *ret_was_there, struct cede_error *reterr) {
+	struct live live = {0};
+	int64_t id, first_seen;
+
+	*ret_was_there = false;
+	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
+	if (id == 0)
+		return CEDE_OK;
+	CEDE_TRY(find_live(l, id, path, &live, &first_seen, reterr));
+	if (!live.there || (live.state != CAPTURE_READY && live.state != CAPTURE_SETTLING))
+		return CEDE_OK;
+	*ret_was_there = true;
+	return ledger_capture_move(
+		l, live.row, CAPTURE_GONE, 0, now_ns, "reason=removed-by-another-program", reterr);
+}
+
+int ledger_past_deadline(struct ledger *l, struct slice source, int64_t now_ns,
+	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	int64_t id;
+
+	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
+	if (id == 0)
+		return CEDE_OK;
+	CEDE_TRY(ledger_use(l, ST_PAST_DEADLINE, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
+	return ledger_each(l, st, fn, ctx, reterr);
+}
+
+int ledger_settling(struct ledger *l, struct slice source, size_t most, ledger_capture_fn *fn,
+	void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	int64_t id;
+
+	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
+	if (id == 0)
+		return CEDE_OK;
+	CEDE_TRY(ledger_use(l, ST_SETTLING_OF, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)most), reterr);
+	return ledger_each(l, st, fn, ctx, reterr);
 }

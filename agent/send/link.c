@@ -723,3 +723,7 @@ void link_close(struct link *l, unsigned grace_ms, void (*on_closed)(void *ctx),
 		l->process.socket, &w, NULL, 0, NULL); /* else it is killed after the grace */
 	(void)uv_timer_start(&l->timer, on_timer, grace_ms, 0);
 }
+
+void link_adopt(struct link *l, const struct link_events *events) {
+	l->events = *events;
+}

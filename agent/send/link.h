@@ -64,5 +64,8 @@ bool link_up(const struct link *l, size_t destination);
 /* The exposition text that the courier's endpoint serves until the next call. */
 void link_metrics(struct link *l, struct slice text);
 
+/* Another owner of the pushes: its events from now on. */
+void link_adopt(struct link *l, const struct link_events *events);
+
 /* Asks the courier to stop, waits at most grace_ms, kills it, closes everything, then on_closed. */
 void link_close(struct link *l, unsigned grace_ms, void (*on_closed)(void *ctx), void *ctx);
