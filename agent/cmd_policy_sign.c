@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,11 +24,14 @@ static int cannot(int r, const struct cede_error *err) {
 }
 
 static int write_note(const char *path, const struct buf *note, struct cede_error *reterr) {
-	char sig[4096];
+	CLEANUP(fd_closep) int dirfd = -1;
+	char directory[PATH_MAX], sig[NAME_MAX + 1];
+	int n = (int)(policy_base_name(path) - path);
 
-	if (snprintf(sig, sizeof sig, "%s.sig", path) >= (int)sizeof sig)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "name too long");
-	return file_replace(AT_FDCWD, sig, buf_slice(note), 0644, reterr);
+	(void)snprintf(directory, sizeof directory, "%.*s.", n, path);
+	(void)snprintf(sig, sizeof sig, "%.*s.sig", NAME_MAX - 4, path + n);
+	CEDE_TRY(file_open_dir(AT_FDCWD, directory, &dirfd, reterr));
+	return file_replace(dirfd, sig, buf_slice(note), 0644, reterr);
 }
 
 static int sign(const char *path, const char *key_path, const char *name) {

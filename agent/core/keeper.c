@@ -414,6 +414,7 @@ static void harden(void) {
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGHUP, SIG_IGN); /* until the loop takes it: it must not end the agent */
 	(void)signal(SIGIO,
 		SIG_IGN); /* a lease is being broken: we are done with it in a moment anyway */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FILES_WANTED) {

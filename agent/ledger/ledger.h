@@ -243,6 +243,19 @@ struct ledger_counts {
 
 CEDE_MUST_USE int ledger_count(
 	struct ledger *ledger, struct ledger_counts *ret, struct cede_error *reterr);
+
+struct ledger_row { /* an event; slices are borrowed for the call */
+	uint64_t sequence;
+	int64_t at_ns;
+	int kind;
+	struct slice subject; /* a capture's or bundle's id, or empty */
+	struct slice detail;
+};
+
+typedef int ledger_row_fn(void *ctx, const struct ledger_row *row, struct cede_error *reterr);
+/* Every event, first to last. */
+CEDE_MUST_USE int ledger_events(
+	struct ledger *ledger, ledger_row_fn *fn, void *ctx, struct cede_error *reterr);
 /* Walks the whole chain; *ret_bad_sequence is the first bad event (0: sound). INPUT when bad. */
 CEDE_MUST_USE int ledger_verify(struct ledger *ledger, uint64_t *ret_events,
 	uint64_t *ret_bad_sequence, struct cede_error *reterr);
