@@ -576,6 +576,14 @@ void flow_retire(struct flow *flow, void (*on_retired)(void *ctx), void *ctx) {
 	flow_stop(flow, on_retired, ctx);
 }
 
+bool flow_is_retired(struct flow *flow, void (*on_retired)(void *ctx), void *ctx) {
+	if (flow->recording <= waiting_again(flow))
+		return true;
+	flow->on_stopped = on_retired;
+	flow->stop_ctx = ctx;
+	return false;
+}
+
 void flow_free_retired(struct flow *flow) {
 	flow_free(flow);
 }

@@ -65,6 +65,8 @@ void flow_stop(struct flow *flow, void (*on_stopped)(void *ctx), void *ctx);
  * is waited for, the ledger stays open, receipts are still taken. Then on_retired (from deep
  * within: only note it); the caller starts the successor and frees this. */
 void flow_retire(struct flow *flow, void (*on_retired)(void *ctx), void *ctx);
+/* False: a receipt came since; on_retired comes once more. */
+bool flow_is_retired(struct flow *flow, void (*on_retired)(void *ctx), void *ctx);
 void flow_free_retired(struct flow *flow);
 /* What the successor is to use. */
 struct ledger_writer *flow_ledger(const struct flow *flow);

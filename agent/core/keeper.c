@@ -186,6 +186,8 @@ static void on_fatal(void *ctx, const char *text) {
 	(void)snprintf(k->fatal, sizeof k->fatal, "%s", text);
 	log_event(LOG_LEVEL_ERROR, "agent.fatal",
 		"error=\"%s\" effect=\"nothing is handed over or wiped\"", text);
+	if (k->reloading)
+		_exit(3); /* between two policies there is nothing to drain; the disk is sound */
 	k->stopping = true;
 	(void)uv_timer_start(&k->drain, on_drain_over, 0, 0);
 }
@@ -194,6 +196,7 @@ static void on_fatal(void *ctx, const char *text) {
 
 static void on_policy_settled(uv_timer_t *timer);
 static void on_link_end(uv_timer_t *timer);
+static void on_retired(void *ctx);
 
 /* Whether the file of this name, beside the policy, is part of it. */
 static bool is_policy_file(const struct keeper *k, const char *name) {
@@ -292,6 +295,8 @@ static void on_swap(uv_timer_t *timer) {
 	struct keeper *k = timer->data;
 	struct cede_error err = {0};
 
+	if (!flow_is_retired(k->flow, on_retired, k))
+		return;
 	if (take_over(k, &err) < 0) {
 		/* between two policies there is no third way: what is on the disk is sound */
 		log_event(LOG_LEVEL_ERROR, "agent.fatal", "error=\"%s\"", err.text);
@@ -315,7 +320,7 @@ static void on_old_link_closed(void *ctx) {
 static void on_retired(void *ctx) {
 	struct keeper *k = ctx;
 
-	if (inforce_same_link(k->now, k->next)) {
+	if (k->link == NULL || inforce_same_link(k->now, k->next)) {
 		(void)uv_timer_start(&k->swap, on_swap, 0, 0);
 		return;
 	}
@@ -324,8 +329,10 @@ static void on_retired(void *ctx) {
 
 static void on_link_end(uv_timer_t *timer) {
 	struct keeper *k = timer->data;
-	struct link *link = CEDE_TAKE(k->link);
 
+	if (!flow_is_retired(k->flow, on_retired, k))
+		return;
+	struct link *link = CEDE_TAKE(k->link);
 	link_close(link, LINK_STOP_MS, on_old_link_closed, k);
 }
 

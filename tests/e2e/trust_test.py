@@ -257,9 +257,7 @@ def bad_reload():
 def reload_under_load():
     """200 policies while 5,000 captures pass: each whole by one policy, each once"""
     swaps, files = (200, 5000) if mode() != "quick" else (40, 1000)
-    with World(source={"quiet": "0s"}) as w:
-        w.source["classification"] = "serial-1"
-        w.write_files()
+    with World(source={"quiet": "0s", "classification": "serial-1"}) as w:
         w.start()
         until(lambda: "agent.ready" in w.agent.said(), 15, "the agent is ready")
         done = threading.Event()
