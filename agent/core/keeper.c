@@ -552,8 +552,10 @@ int keeper_run(const struct keeper_options *options, struct cede_error *reterr) 
 	if (setenv("UV_THREADPOOL_SIZE", "8", 1) < 0)
 		return CEDE_FAIL_SYS(reterr, "set up the thread pool");
 	int r = start(&k, reterr);
-	if (r < 0)
-		return r; /* the process ends: nothing was begun */
+	if (r < 0) { /* the process ends: nothing was begun */
+		keeper_done(&k);
+		return r;
+	}
 	log_event(LOG_LEVEL_INFO, "agent.ready",
 		"version=%s host=%s policy=%s serial=%llu sources=%zu", CEDE_VERSION, k.now->host,
 		k.now->policy->id, (unsigned long long)k.now->policy->serial,

@@ -260,12 +260,14 @@ def reload_under_load():
     with World(source={"quiet": "0s", "classification": "serial-1"}) as w:
         w.start()
         until(lambda: "agent.ready" in w.agent.said(), 15, "the agent is ready")
-        done = threading.Event()
+        share = files // swaps
+        may_write = threading.Semaphore(share)  # captures come all the time, not all at the beginning
 
         def deliver():
             for i in range(files):
+                may_write.acquire()
                 w.write(f"{i % 50}/{i}.jpg", os.urandom(2000) + b"%d" % i)
-            done.set()
+
         writer = threading.Thread(target=deliver)
         writer.start()
         serial = 1
@@ -274,6 +276,8 @@ def reload_under_load():
             w.source["match"] = ["**/*.jpg", f"**/*.{w.policy['serial'] + 1}"]
             serial = w.publish()
             w.agent.popen.send_signal(signal.SIGHUP)
+            for _ in range(share):
+                may_write.release()
             until(lambda: in_force(w) == serial, 30, f"serial {serial} is in force", each=0.01)
         writer.join()
         w.settled()
