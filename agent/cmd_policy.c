@@ -1,39 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/cmd_policy.h"
 
+#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "agent/cmd_policy_internal.h"
+#include "agent/config.h"
+#include "agent/core/floor.h"
+#include "agent/trust.h"
 #include "base/check.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/parse.h"
 
 static const char usage[] =
-	"usage: cede policy check [--json] FILE\n"
-	"       cede policy dry-run --policy FILE [--state DIR] [--source NAME] [--at TIME] [--json]\n"
+	"usage: cede policy check [--config AGENT] [--json] FILE\n"
 	"       cede policy sign --key KEY [--name NAME] FILE\n"
+	"       cede policy dry-run --policy FILE [--source NAME] [--summary] [--detailed-exitcode] [...]\n"
+	"       cede policy explain --policy FILE [...] PATH\n"
+	"       cede policy diff [--rules-only] [...] OLD NEW\n"
+	"       cede policy show --policy FILE [--json]\n"
 	"  check      reads the policy and the files it names; prints every mistake\n"
-	"  dry-run    says what would be done to each file, and why; changes nothing\n"
 	"  sign       writes FILE.sig: the agency's signature over the policy and the files it names\n"
-	"  --key      the agency's private key for policies\n"
-	"  --name     what the signature calls the signer (default: agency-policy)\n"
-	"  --state    the agent's state directory: ages then count from when a file was first seen\n"
-	"  --source   only this source\n"
-	"  --at       decide as at this time (2027-06-30T00:00:00Z) instead of now\n"
-	"  --json     one JSON object a line\n";
+	"  dry-run    what would be done to each file, and why; changes nothing\n"
+	"  explain    why, for one file, step by step\n"
+	"  diff       which rules differ, and which files would be decided differently\n"
+	"  show       the policy with every default written out\n"
+	"with:\n"
+	"  --config AGENT       agent.yaml: the signature must be one that it trusts; its ledger is read\n"
+	"  --state DIR          the agent's state directory alone: ages count from when a file was first seen\n"
+	"  --at TIME            decide as at this time (2027-06-30T00:00:00Z) instead of now\n"
+	"  --source NAME        only this source\n"
+	"  --summary            only the totals\n"
+	"  --detailed-exitcode  4 instead of 0 if there is something to hand over or to wait for\n"
+	"  --json               one JSON object a line\n"
+	"  --key KEY            the agency's private key for policies\n"
+	"  --name NAME          what the signature calls the signer (default: agency-policy)\n"
+	"exit codes: 0 fine; 1 findings or differences; 2 bad usage or policy; 3 something could not be read\n";
 
-int policy_bad_usage(void) {
-	(void)fputs(usage, stderr);
-	return EXIT_INPUT;
-}
-
-int policy_help(void) {
-	(void)fputs(usage, stdout);
-	return EXIT_FINE;
-}
-
-int policy_exit_code(int r) {
+int policy_cannot(const struct policy_words *w, int r, const struct cede_error *err) {
+	(void)fprintf(stderr, "cede policy %s: %s\n", w->command, err->text);
 	return r == CEDE_ERR_INPUT || r == CEDE_ERR_REFUSED ? EXIT_INPUT : EXIT_CANNOT;
 }
 
@@ -43,18 +51,85 @@ const char *policy_base_name(const char *path) {
 	return slash == NULL ? path : slash + 1;
 }
 
-int policy_load_for(const char *command, const char *path, struct policy **ret) {
+static int check_floor(const struct policy_words *w, const struct policy *policy, const char *state,
+	struct cede_error *reterr) {
+	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
+	struct floor floor = {0};
+
+	int r = ledger_open_reader(state, &ledger, reterr);
+	if (r == CEDE_ERR_BUSY)
+		return CEDE_OK; /* the agent has not run here yet */
+	CEDE_TRY(r);
+	(void)w;
+	CEDE_TRY(floor_load(ledger, &floor, reterr));
+	return floor_check(policy, &floor, reterr);
+}
+
+static int load_config(
+	const struct policy_words *w, struct agent_config **ret, struct cede_error *reterr) {
+	char **lines = NULL;
+	int r = agent_config_load(w->config, ret, &lines, reterr);
+
+	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
+		(void)fprintf(stderr, "%s\n", lines[i]);
+		freep(&lines[i]);
+	}
+	freep(&lines);
+	return r;
+}
+
+/* As `cede run` would load it. */
+static int load_signed(const struct policy_words *w, const char *path, struct policy **ret,
+	struct policy_mistakes *mistakes, struct cede_error *reterr) {
+	CLEANUP(agent_config_freep) struct agent_config *config = NULL;
+	CLEANUP(trusted_policy_freep) struct trusted_policy *t = NULL;
+	struct note_keys *signers = NULL;
+
+	CEDE_TRY(load_config(w, &config, reterr));
+	CEDE_TRY(trust_signers(config->policy_signers, config->policy_signer_count, &signers, reterr));
+	int r = trusted_policy_load(path, signers, &t, mistakes, reterr);
+	note_keys_free(signers);
+	CEDE_TRY(r);
+	CEDE_TRY(check_floor(w, t->policy, config->state, reterr));
+	*ret = CEDE_TAKE(t->policy);
+	return CEDE_OK;
+}
+
+int policy_load_for(const struct policy_words *w, const char *path, struct policy **ret) {
 	struct policy_mistakes mistakes = {NULL, 0};
 	struct cede_error err = {0};
+	int code = EXIT_FINE;
 
 	*ret = NULL;
-	int r = policy_load(path, ret, &mistakes, &err);
+	int r = w->config != NULL ? load_signed(w, path, ret, &mistakes, &err)
+				  : policy_load(path, ret, &mistakes, &err);
 	for (size_t i = 0; i < mistakes.count; i++)
 		(void)fprintf(stderr, "%s\n", mistakes.lines[i]);
-	if (r < 0 && mistakes.count == 0)
-		(void)fprintf(stderr, "cede policy %s: %s\n", command, err.text);
+	if (r < 0)
+		code = mistakes.count > 0 ? EXIT_INPUT : policy_cannot(w, r, &err);
+	else if (w->config == NULL)
+		(void)fprintf(stderr,
+			"cede policy %s: the signature of %s was not looked at (--config agent.yaml does)\n",
+			w->command, policy_base_name(path));
 	policy_mistakes_done(&mistakes);
-	return r == CEDE_OK ? EXIT_FINE : policy_exit_code(r);
+	return code;
+}
+
+int policy_ledger_for(const struct policy_words *w, struct ledger **ret) {
+	CLEANUP(agent_config_freep) struct agent_config *config = NULL;
+	struct cede_error err = {0};
+	const char *state = w->state;
+
+	if (state == NULL && w->config == NULL)
+		return EXIT_FINE;
+	int r = state == NULL ? load_config(w, &config, &err) : CEDE_OK;
+	if (r == CEDE_OK && state == NULL)
+		state = config->state;
+	if (r == CEDE_OK)
+		r = ledger_open_reader(state, ret, &err);
+	if (r == CEDE_ERR_BUSY && w->state == NULL)
+		return EXIT_FINE; /* nothing was seen before */
+	return r == CEDE_OK ? EXIT_FINE : policy_cannot(w, r, &err);
 }
 
 void print_json(json_t *object) {
@@ -93,17 +168,134 @@ void show_span(int64_t ns, char *out, size_t size) {
 		(void)snprintf(out, size, "%ds", (int)s);
 }
 
-int cmd_policy(int argc, char **argv) {
-	static const struct {
-		const char *name;
-		int (*run)(int argc, char **argv);
-	} commands[] = {{"check", cmd_policy_check}, {"dry-run", cmd_policy_dry_run},
-		{"sign", cmd_policy_sign}};
+void show_bytes(uint64_t bytes, char *out, size_t size) {
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+	double n = (double)bytes;
+	size_t i = 0;
 
+	while (i + 1 < ARRAY_LENGTH(units) && n >= 1024) {
+		n /= 1024;
+		i++;
+	}
+	(void)snprintf(out, size, i == 0 || n >= 100 ? "%.0f %s" : "%.1f %s", n, units[i]);
+}
+
+/* ---- the command line */
+
+enum { POLICY = 1, CONFIG, STATE, SOURCE, AT, KEY, NAME, JSON, SUMMARY, DETAILED, RULES, HELP };
+
+#define TAKES(option) (1U << (option))
+
+static const struct command {
+	const char *name;
+	int (*run)(const struct policy_words *w);
+	unsigned takes;
+	unsigned needs;
+	size_t rest; /* names behind the options */
+} commands[] = {
+	{"check", cmd_policy_check, TAKES(CONFIG) | TAKES(JSON), 0, 1},
+	{"sign", cmd_policy_sign, TAKES(KEY) | TAKES(NAME), TAKES(KEY), 1},
+	{"dry-run", cmd_policy_dry_run,
+		TAKES(POLICY) | TAKES(CONFIG) | TAKES(STATE) | TAKES(SOURCE) | TAKES(AT) |
+			TAKES(JSON) | TAKES(SUMMARY) | TAKES(DETAILED),
+		TAKES(POLICY), 0},
+	{"explain", cmd_policy_explain,
+		TAKES(POLICY) | TAKES(CONFIG) | TAKES(STATE) | TAKES(AT) | TAKES(JSON),
+		TAKES(POLICY), 1},
+	{"diff", cmd_policy_diff,
+		TAKES(CONFIG) | TAKES(STATE) | TAKES(AT) | TAKES(JSON) | TAKES(RULES), 0, 2},
+	{"show", cmd_policy_show, TAKES(POLICY) | TAKES(CONFIG) | TAKES(JSON), TAKES(POLICY), 0},
+};
+
+static bool set(struct policy_words *w, int option, char *value) {
+	struct cede_error err;
+
+	switch (option) {
+	case POLICY:
+		w->policy = value;
+		return true;
+	case CONFIG:
+		w->config = value;
+		return true;
+	case STATE:
+		w->state = value;
+		return true;
+	case SOURCE:
+		w->source = value;
+		return true;
+	case AT:
+		if (parse_time(slice_str(value), &w->now_ns, &err) == CEDE_OK)
+			return true;
+		(void)fprintf(stderr, "cede policy %s: --at: %s\n", w->command, err.text);
+		return false;
+	case KEY:
+		w->key = value;
+		return true;
+	case NAME:
+		w->name = value;
+		return true;
+	case JSON:
+		w->json = true;
+		return true;
+	case SUMMARY:
+		w->summary = true;
+		return true;
+	case DETAILED:
+		w->detailed = true;
+		return true;
+	case RULES:
+		w->rules_only = true;
+		return true;
+	default:
+		return false;
+	}
+}
+
+static int bad_usage(void) {
+	(void)fputs(usage, stderr);
+	return EXIT_INPUT;
+}
+
+static int help(void) {
+	(void)fputs(usage, stdout);
+	return EXIT_FINE;
+}
+
+static int run(const struct command *command, int argc, char **argv) {
+	static const struct option options[] = {{"policy", required_argument, NULL, POLICY},
+		{"config", required_argument, NULL, CONFIG},
+		{"state", required_argument, NULL, STATE},
+		{"source", required_argument, NULL, SOURCE}, {"at", required_argument, NULL, AT},
+		{"key", required_argument, NULL, KEY}, {"name", required_argument, NULL, NAME},
+		{"json", no_argument, NULL, JSON}, {"summary", no_argument, NULL, SUMMARY},
+		{"detailed-exitcode", no_argument, NULL, DETAILED},
+		{"rules-only", no_argument, NULL, RULES}, {"help", no_argument, NULL, HELP}, {0}};
+	struct policy_words w = {
+		.command = command->name, .name = "agency-policy", .now_ns = clock_wall_ns()};
+	unsigned given = 0;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == HELP)
+			return help();
+		if (c == '?' || (command->takes & TAKES(c)) == 0)
+			return bad_usage();
+		if (!set(&w, c, optarg))
+			return EXIT_INPUT;
+		given |= TAKES(c);
+	}
+	w.rest = argv + optind;
+	w.rest_count = (size_t)(argc - optind);
+	if ((given & command->needs) != command->needs || w.rest_count != command->rest)
+		return bad_usage();
+	return command->run(&w);
+}
+
+int cmd_policy(int argc, char **argv) {
 	for (size_t i = 0; argc >= 2 && i < ARRAY_LENGTH(commands); i++)
 		if (strcmp(argv[1], commands[i].name) == 0)
-			return commands[i].run(argc - 1, argv + 1);
+			return run(&commands[i], argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "--help") == 0)
-		return policy_help();
-	return policy_bad_usage();
+		return help();
+	return bad_usage();
 }

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,11 +47,17 @@ static void print_checked(const struct check_report *report, const struct policy
 			plural_d, policy->source_count, plural_s);
 }
 
-static int check_file(const char *path, bool json) {
+static int check_signature(const struct policy_words *w, const char *path) {
+	CLEANUP(policy_freep) struct policy *policy = NULL;
+
+	return policy_load_for(w, path, &policy);
+}
+
+static int check_file(const struct policy_words *w, const char *path) {
 	CLEANUP(policy_freep) struct policy *policy = NULL;
 	CLEANUP(policy_mistakes_done) struct policy_mistakes mistakes = {NULL, 0};
 	struct check_report report = {
-		.name = policy_base_name(path), .mistakes = json ? json_array() : NULL};
+		.name = policy_base_name(path), .mistakes = w->json ? json_array() : NULL};
 	struct cede_error err = {0};
 	size_t bad = 0;
 
@@ -62,29 +67,18 @@ static int check_file(const char *path, bool json) {
 	bad = mistakes.count;
 	if (r == CEDE_OK)
 		r = policy_files_check(policy, path, clock_wall_ns(), say_file, &report, &bad, &err);
+	if (r == CEDE_OK && bad == 0 && w->config != NULL && check_signature(w, path) != EXIT_FINE)
+		bad = 1;
 	if (r < 0 && mistakes.count == 0)
-		(void)fprintf(stderr, "cede policy check: %s\n", err.text);
+		(void)policy_cannot(w, r, &err);
 	else
 		print_checked(&report, policy, r == CEDE_OK && bad == 0);
 	json_decref(report.mistakes);
 	if (r < 0)
-		return policy_exit_code(r);
+		return r == CEDE_ERR_INPUT || r == CEDE_ERR_REFUSED ? EXIT_INPUT : EXIT_CANNOT;
 	return bad > 0 ? EXIT_INPUT : EXIT_FINE;
 }
 
-int cmd_policy_check(int argc, char **argv) {
-	enum { JSON = 1, HELP };
-	static const struct option options[] = {
-		{"json", no_argument, NULL, JSON}, {"help", no_argument, NULL, HELP}, {0}};
-	bool json = false;
-	int c;
-
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (c == HELP)
-			return policy_help();
-		if (c != JSON)
-			return policy_bad_usage();
-		json = true;
-	}
-	return optind + 1 == argc ? check_file(argv[optind], json) : policy_bad_usage();
+int cmd_policy_check(const struct policy_words *w) {
+	return check_file(w, w->rest[0]);
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "agent/cmd_policy_internal.h"
 #include "agent/dry_run.h"
@@ -9,14 +12,44 @@
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/parse.h"
+
+#define PLAIN_COLUMNS 0 /* no terminal: nothing is shortened */
+#define COLUMNS_LEAST 60
 
 struct printer {
+	const struct policy_words *words;
+	const struct policy *policy;
 	const char *policy_name;
-	int64_t now_ns;
-	bool json;
-	bool headed; /* the heading is printed */
+	size_t columns; /* of the terminal, or PLAIN_COLUMNS */
+	bool colour;
+	bool progress;   /* on stderr */
+	bool headed;     /* the heading is printed */
+	int destination; /* width of the longest name */
+	uint64_t files;
+	bool work; /* something is to be done, or waited for */
 };
+
+static void printer_init(
+	struct printer *p, const struct policy_words *w, const struct policy *policy) {
+	struct winsize size;
+
+	*p = (struct printer){.words = w,
+		.policy = policy,
+		.policy_name = policy_base_name(w->policy),
+		.destination = (int)strlen("DESTINATION")};
+	if (isatty(STDOUT_FILENO) && !w->json) {
+		p->columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0
+			? size.ws_col
+			: 80;
+		p->colour = getenv("NO_COLOR") == NULL;
+		if (p->columns < COLUMNS_LEAST)
+			p->columns = COLUMNS_LEAST;
+	}
+	p->progress = isatty(STDERR_FILENO) && (w->summary || !isatty(STDOUT_FILENO));
+	for (size_t i = 0; i < policy->destination_count; i++)
+		if ((int)strlen(policy->destinations[i].name) > p->destination)
+			p->destination = (int)strlen(policy->destinations[i].name);
+}
 
 static void print_file_json(
 	const struct printer *p, const struct dry_run_file *f, const char *path, const char *rule) {
@@ -26,34 +59,87 @@ static void print_file_json(
 
 	clock_text(d->born_ns, born);
 	clock_text(d->deadline_ns, deadline);
-	print_json(json_pack("{s:s, s:s, s:s, s:b, s:b, s:s, s:f, s:s, s:s, s:s, s:s}", "kind",
-		"file", "action", action_name(d->action), "reason", reason_name(d->reason),
+	print_json(json_pack("{s:s, s:s, s:s, s:b, s:b, s:s, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:s?}",
+		"kind", "file", "action", action_name(d->action), "reason", reason_name(d->reason),
 		"finding", (int)reason_is_finding(d->reason), "overdue", (int)d->overdue, "born",
-		born, "age_seconds", (double)(p->now_ns - d->born_ns) / (double)NS_PER_SECOND,
-		"deadline", deadline, "source", f->source->name, "path", path, "rule", rule));
+		born, "age_seconds", (double)(p->words->now_ns - d->born_ns) / (double)NS_PER_SECOND,
+		"deadline", deadline, "source", f->source->name, "path", path, "rule", rule,
+		"destination", p->policy->destinations[f->source->destination].name, "size",
+		(json_int_t)f->size, "hold", d->hold == NULL ? NULL : d->hold->id));
+}
+
+/* The middle goes first: both ends of a path tell the most. */
+static void shorten(char *text, size_t columns) {
+	size_t len = strlen(text);
+
+	if (len <= columns)
+		return;
+	size_t tail = columns * 2 / 3;
+	size_t head = columns - tail - 3;
+	memcpy(text + head, "...", 3);
+	memmove(text + head + 3, text + len - tail, tail + 1);
+}
+
+/* "14m57s" before the deadline, "-3h10m" after it. */
+static void show_left(int64_t ns, char *out, size_t size) {
+	if (ns < 0) {
+		*out++ = '-';
+		size--;
+	}
+	show_span(ns < 0 ? -ns : ns, out, size);
+}
+
+static void print_progress(struct printer *p) {
+	if (p->progress && ++p->files % 10000 == 0)
+		(void)fprintf(stderr, "\r%" PRIu64 " files", p->files);
+}
+
+static void print_row(const struct printer *p, const struct decision *d, const char *source,
+	const char *destination, char *path) {
+	static const char *const colours[] = {[ACTION_HAND_OVER] = "",
+		[ACTION_WAIT] = "\033[2m",
+		[ACTION_IGNORE] = "\033[2m",
+		[ACTION_HOLD] = "\033[33m",
+		[ACTION_REFUSE] = "\033[31m",
+		[ACTION_DESTROY] = "\033[31m"};
+	char age[24], left[24], row[256];
+	bool paint = p->colour;
+
+	show_span(p->words->now_ns - d->born_ns, age, sizeof age);
+	show_left(d->deadline_ns - p->words->now_ns, left, sizeof left);
+	int n = snprintf(row, sizeof row, "%-9s %-17s %6s %7s %-*s %4u ", action_name(d->action),
+		reason_name(d->reason), age, left, p->destination, destination, d->rule.line);
+	if (p->columns != PLAIN_COLUMNS && n > 0) {
+		size_t used = (size_t)n + strlen(source) + 1;
+		shorten(path, used + 8 < p->columns ? p->columns - used : 8);
+	}
+	(void)printf("%s%s%s/%s%s%s%s\n", paint ? colours[d->action] : "", row, source, path,
+		d->hold != NULL ? "  hold " : "", d->hold != NULL ? d->hold->id : "",
+		paint ? "\033[0m" : "");
 }
 
 static void print_file(void *ctx, const struct dry_run_file *f) {
 	struct printer *p = ctx;
 	char path[SHOWN_MAX];
 	char rule[160];
-	char age[24];
-	char deadline[CLOCK_TEXT_SIZE];
 
+	print_progress(p);
+	p->work = p->work || f->decision.action == ACTION_HAND_OVER ||
+		f->decision.action == ACTION_WAIT || f->decision.action == ACTION_DESTROY;
+	if (p->words->summary)
+		return;
 	show_path(f->path, path);
-	(void)snprintf(rule, sizeof rule, "%.100s:%u", p->policy_name, f->decision.rule.line);
-	if (p->json) {
+	if (p->words->json) {
+		(void)snprintf(rule, sizeof rule, "%.100s:%u", p->policy_name, f->decision.rule.line);
 		print_file_json(p, f, path, rule);
 		return;
 	}
 	if (!p->headed)
-		(void)printf("%-9s %-17s %9s  %-20s  %-12s %-18s %s\n", "ACTION", "REASON", "AGE",
-			"DEADLINE", "SOURCE", "RULE", "PATH");
+		(void)printf("%-9s %-17s %6s %7s %-*s %4s %s\n", "ACTION", "REASON", "AGE", "LEFT",
+			p->destination, "DESTINATION", "LINE", "SOURCE/PATH");
 	p->headed = true;
-	show_span(p->now_ns - f->decision.born_ns, age, sizeof age);
-	clock_text(f->decision.deadline_ns, deadline);
-	(void)printf("%-9s %-17s %9s  %-20s  %-12s %-18s %s\n", action_name(f->decision.action),
-		reason_name(f->decision.reason), age, deadline, f->source->name, rule, path);
+	print_row(p, &f->decision, f->source->name,
+		p->policy->destinations[f->source->destination].name, path);
 }
 
 static void print_trouble(void *ctx, const struct policy_source *source, const char *path,
@@ -66,7 +152,8 @@ static void print_trouble(void *ctx, const struct policy_source *source, const c
 		shown[0] != 0 ? ": " : "", why->text);
 }
 
-static const char *const actions_shown[] = {"hand-over", "wait", "ignore", "hold", "refuse"};
+static const char *const actions_shown[] = {
+	"hand-over", "wait", "ignore", "hold", "refuse", "destroy"};
 
 static uint64_t action_total(const struct dry_run_totals *t, size_t action) {
 	static const enum action of_reason[REASON_COUNT] = {
@@ -98,8 +185,9 @@ static void print_totals_json(const struct printer *p, const struct dry_run_tota
 		clock_text(t->oldest_ns, oldest);
 	if (full != 0)
 		(void)fputs("cede policy: out of memory for JSON\n", stderr);
-	print_json(json_pack("{s:s, s:I, s:o, s:o, s:I, s:I, s:s, s:s, s:s}", "kind", "totals",
-		"files", (json_int_t)t->files, "actions", actions, "reasons", reasons, "overdue",
+	print_json(json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:I, s:I, s:s, s:s, s:s}", "schema",
+		"cede-dry-run/1", "kind", "totals", "files", (json_int_t)t->files, "bytes",
+		(json_int_t)t->bytes, "actions", actions, "reasons", reasons, "overdue",
 		(json_int_t)t->overdue, "troubles", (json_int_t)t->troubles, "oldest", oldest,
 		"oldest_source", t->oldest_source != NULL ? t->oldest_source->name : "", "policy",
 		p->policy_name));
@@ -108,11 +196,17 @@ static void print_totals_json(const struct printer *p, const struct dry_run_tota
 static void print_totals(const struct printer *p, const struct dry_run_totals *t) {
 	char age[24];
 
-	if (p->json) {
+	char bytes[24];
+
+	if (p->progress && p->files >= 10000)
+		(void)fputs("\r\033[K", stderr);
+	if (p->words->json) {
 		print_totals_json(p, t);
 		return;
 	}
-	(void)printf("\n%" PRIu64 " file%s:", t->files, t->files == 1 ? "" : "s");
+	show_bytes(t->bytes, bytes, sizeof bytes);
+	(void)printf("%s%" PRIu64 " file%s, %s, by %s:", p->headed ? "\n" : "", t->files,
+		t->files == 1 ? "" : "s", bytes, p->policy_name);
 	for (size_t i = 0; i < ARRAY_LENGTH(actions_shown); i++)
 		(void)printf(" %s %" PRIu64 "%s", actions_shown[i], action_total(t, i),
 			i + 1 < ARRAY_LENGTH(actions_shown) ? "," : "\n");
@@ -122,89 +216,43 @@ static void print_totals(const struct printer *p, const struct dry_run_totals *t
 				"  %8" PRIu64 "  %s\n", t->reasons[i], reason_text((enum reason)i));
 	if (t->oldest_source == NULL)
 		return;
-	show_span(p->now_ns - t->oldest_ns, age, sizeof age);
+	show_span(p->words->now_ns - t->oldest_ns, age, sizeof age);
 	(void)printf("oldest: %s, in source %s; %" PRIu64 " older than allowed\n", age,
 		t->oldest_source->name, t->overdue);
 }
 
-struct dry_options {
-	const char *policy;
-	const char *state;
-	const char *source;
-	int64_t now_ns;
-	bool json;
-};
-
-static int do_dry_run(const struct dry_options *o, const struct policy *policy) {
-	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
-	struct printer printer = {
-		.policy_name = policy_base_name(o->policy), .now_ns = o->now_ns, .json = o->json};
+static int do_dry_run(
+	const struct policy_words *w, const struct policy *policy, struct ledger *ledger) {
+	struct printer printer;
 	struct dry_run_totals totals;
 	struct cede_error err = {0};
 
-	if (o->state != NULL && ledger_open_reader(o->state, &ledger, &err) < 0) {
-		(void)fprintf(stderr, "cede policy dry-run: %s: %s\n", o->state, err.text);
-		return EXIT_CANNOT;
-	}
+	printer_init(&printer, w, policy);
 	struct dry_run run = {.policy = policy,
-		.source = o->source,
+		.source = w->source,
 		.ledger = ledger,
-		.now_ns = o->now_ns,
+		.now_ns = w->now_ns,
 		.ctx = &printer,
 		.file = print_file,
 		.trouble = print_trouble};
 	int r = dry_run(&run, &totals, &err);
-	if (r < 0) {
-		(void)fprintf(stderr, "cede policy dry-run: %s\n", err.text);
-		return policy_exit_code(r);
-	}
+	if (r < 0)
+		return policy_cannot(w, r, &err);
 	print_totals(&printer, &totals);
 	if (fflush(stdout) != 0 || totals.troubles > 0)
 		return EXIT_CANNOT;
-	return totals.findings ? EXIT_FINDINGS : EXIT_FINE;
+	if (totals.findings)
+		return EXIT_FINDINGS;
+	return w->detailed && printer.work ? EXIT_WORK : EXIT_FINE;
 }
 
-static int load_and_run(const struct dry_options *o) {
+int cmd_policy_dry_run(const struct policy_words *w) {
 	CLEANUP(policy_freep) struct policy *policy = NULL;
-	int code = policy_load_for("dry-run", o->policy, &policy);
+	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
+	int code = policy_load_for(w, w->policy, &policy);
 
-	return policy == NULL ? code : do_dry_run(o, policy);
-}
-
-int cmd_policy_dry_run(int argc, char **argv) {
-	enum { POLICY = 1, STATE, SOURCE, AT, JSON, HELP };
-	static const struct option options[] = {{"policy", required_argument, NULL, POLICY},
-		{"state", required_argument, NULL, STATE},
-		{"source", required_argument, NULL, SOURCE}, {"at", required_argument, NULL, AT},
-		{"json", no_argument, NULL, JSON}, {"help", no_argument, NULL, HELP}, {0}};
-	struct dry_options o = {.now_ns = clock_wall_ns()};
-	struct cede_error err;
-	int c;
-
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (c) {
-		case POLICY:
-			o.policy = optarg;
-			break;
-		case STATE:
-			o.state = optarg;
-			break;
-		case SOURCE:
-			o.source = optarg;
-			break;
-		case AT:
-			if (parse_time(slice_str(optarg), &o.now_ns, &err) == CEDE_OK)
-				break;
-			(void)fprintf(stderr, "cede policy dry-run: --at: %s\n", err.text);
-			return EXIT_INPUT;
-		case JSON:
-			o.json = true;
-			break;
-		case HELP:
-			return policy_help();
-		default:
-			return policy_bad_usage();
-		}
-	}
-	return o.policy != NULL && optind == argc ? load_and_run(&o) : policy_bad_usage();
+	if (policy == NULL)
+		return code;
+	code = policy_ledger_for(w, &ledger);
+	return code == EXIT_FINE ? do_dry_run(w, policy, ledger) : code;
 }

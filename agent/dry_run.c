@@ -59,6 +59,8 @@ static int on_file(void *ctx, const char *path, struct cede_error *reterr) {
 	if (v->run->ledger != NULL)
 		CEDE_TRY(ledger_first_seen(v->run->ledger, slice_str(v->source->name),
 			slice_str(path), &known.first_seen_ns, reterr));
+	file.size = facts.size;
+	v->totals->bytes += facts.kind == FILE_KIND_REGULAR ? facts.size : 0;
 	file.decision = decide(v->run->policy, v->source, &facts, &known, v->run->now_ns);
 	count(v, &file.decision);
 	v->run->file(v->run->ctx, &file);

@@ -347,8 +347,7 @@ static void seal_done(void *ctx) {
 	give_back(flow, l->job.buffer);
 	if (l->job.result < 0) {
 		if (!flow->stop) /* else it was told to end */
-			log_event(LOG_LEVEL_ERROR, "seal.failed", "error=\"%s\"",
-				l->job.err.text);
+			log_event(LOG_LEVEL_ERROR, "seal.failed", "error=\"%s\"", l->job.err.text);
 		for (size_t i = 0; i < l->job.count; i++)
 			if (l->job.items[i].outcome == SEAL_DONE)
 				l->job.items[i].outcome = SEAL_FAILED;

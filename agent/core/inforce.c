@@ -2,7 +2,6 @@
 #include "agent/core/inforce.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
 #include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +11,6 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/hex.h"
 #include "base/log.h"
 #include "certs/key.h"
 
@@ -82,25 +80,7 @@ static int load_trusted(
 		(void)fprintf(stderr, "%s\n", mistakes.lines[i]);
 	CEDE_TRY(r);
 	f->policy = f->trusted->policy;
-	return want->is_unsigned ? CEDE_OK : inforce_check_floor(f->policy, want->floor, reterr);
-}
-
-int inforce_check_floor(
-	const struct policy *policy, const struct inforce_floor *floor, struct cede_error *reterr) {
-	char sha256[65];
-
-	if (policy->serial < floor->serial)
-		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			"policy serial %" PRIu64 " is older than %" PRIu64
-			", which this host has had: an old policy can't come back; get the newest from the agency",
-			policy->serial, floor->serial);
-	if (policy->serial > floor->serial || memcmp(policy->sha256, floor->sha256, 32) == 0)
-		return CEDE_OK;
-	hex_print(floor->sha256, 32, sha256);
-	return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-		"policy serial %" PRIu64
-		" was another text on this host (SHA-256 %.16s…): a changed policy needs a higher serial",
-		policy->serial, sha256);
+	return want->is_unsigned ? CEDE_OK : floor_check(f->policy, want->floor, reterr);
 }
 
 int inforce_load(const struct inforce_want *want, struct inforce **ret, struct cede_error *reterr) {

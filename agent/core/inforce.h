@@ -7,6 +7,7 @@
 #pragma once
 
 #include "agent/config.h"
+#include "agent/core/floor.h"
 #include "agent/core/flow.h"
 #include "agent/ledger/ledger.h"
 #include "agent/send/link.h"
@@ -23,17 +24,11 @@ struct inforce {
 	bool keys_taken;
 };
 
-/* Highest signed policy that this host has had; serial 0: none. */
-struct inforce_floor {
-	uint64_t serial;
-	uint8_t sha256[32];
-};
-
 struct inforce_want {
 	const char *policy_path;
 	const struct agent_config *config;
 	bool is_unsigned; /* no signature is asked for */
-	const struct inforce_floor *floor;
+	const struct floor *floor;
 };
 
 CEDE_MUST_USE int inforce_load(
@@ -50,6 +45,3 @@ bool inforce_same_link(const struct inforce *a, const struct inforce *b);
 void inforce_compare(struct inforce *f, const struct inforce *before);
 /* Whether nothing at all differs: text, files, signature. */
 bool inforce_same(const struct inforce *a, const struct inforce *b);
-/* An old policy can't come back, and a serial means one text. */
-CEDE_MUST_USE int inforce_check_floor(
-	const struct policy *policy, const struct inforce_floor *floor, struct cede_error *reterr);

@@ -37,7 +37,7 @@ struct keeper {
 	struct agent_config *config;
 	struct inforce *now;  /* the policy in force */
 	struct inforce *next; /* it takes over once the flow has retired */
-	struct inforce_floor floor;
+	struct floor floor;
 	char courier[PATH_MAX];
 	uv_loop_t loop;
 	uv_signal_t on_term;
@@ -445,23 +445,10 @@ static int make_state(const char *path, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
-/* The highest signed policy that was ever in force here. */
-static int load_floor(struct keeper *k, struct ledger *ledger, struct cede_error *reterr) {
-	struct ledger_policy highest;
-	bool there;
-
-	CEDE_TRY(ledger_policy_highest(ledger, &highest, &there, reterr));
-	if (!there)
-		return CEDE_OK;
-	k->floor.serial = highest.serial;
-	memcpy(k->floor.sha256, highest.sha256, sizeof k->floor.sha256);
-	return CEDE_OK;
-}
-
 static int open_state(struct keeper *k, struct ledger **ret, struct cede_error *reterr) {
 	CEDE_TRY(make_state(k->config->state, reterr));
 	CEDE_TRY(ledger_open(k->config->state, ret, reterr));
-	return load_floor(k, *ret, reterr);
+	return floor_load(*ret, &k->floor, reterr);
 }
 
 static int start_flow(struct keeper *k, struct ledger *ledger, struct cede_error *reterr) {
