@@ -131,10 +131,13 @@ static void seen_done(struct flow *flow, void *ctx) {
 /* ---- what a scan or a check found */
 
 static uint64_t hash_of(const struct finding *f) {
-	uint64_t h = UINT64_C(14695981039346656037) ^ f->source ^ (uint64_t)f->decision.reason << 32;
+	const uint64_t prime = UINT64_C(1099511628211); /* FNV-1a */
+	uint64_t h = UINT64_C(14695981039346656037);
 
+	h = (h ^ f->source) * prime;
+	h = (h ^ (uint64_t)f->decision.reason) * prime;
 	for (const char *p = f->path; *p != 0; p++)
-		h = (h ^ (uint8_t)*p) * UINT64_C(1099511628211);
+		h = (h ^ (uint8_t)*p) * prime;
 	return h | 1;
 }
 

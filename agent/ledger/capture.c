@@ -333,7 +333,7 @@ static int keep_other(void *ctx, const struct ledger_capture *c, struct cede_err
 
 /* The rest of a capture's group travels with it, as far as it is ready and fits. */
 static int take_group(struct ledger *l, int64_t source, struct slice group, uint64_t bytes,
-	size_t captures, struct row_list *list, struct cede_error *reterr) {
+	size_t captures, int64_t now_ns, struct row_list *list, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf end = BUF_INIT(8192);
 	struct others o = {.taken = list};
 	sqlite3_stmt *st;
@@ -345,6 +345,7 @@ static int take_group(struct ledger *l, int64_t source, struct slice group, uint
 	LEDGER_TRY_BIND(
 		l, sqlite3_bind_blob(st, 2, group.data, (int)group.len, SQLITE_STATIC), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 3, end.data, (int)end.len, SQLITE_STATIC), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 4, now_ns), reterr);
 	int r = ledger_each(l, st, keep_other, &o, reterr);
 	(void)sqlite3_clear_bindings(st);
 	for (size_t i = 0; r == CEDE_OK && i < o.more.count; i++)
@@ -359,6 +360,7 @@ struct picking {
 	int64_t source;
 	size_t captures;
 	uint64_t bytes;
+	int64_t now_ns;
 	struct row_list *list;
 };
 
@@ -375,16 +377,17 @@ static int pick(void *ctx, const struct ledger_capture *c, struct cede_error *re
 	CEDE_TRY(keep_row(list, c, reterr));
 	if (c->group.len == 0 || list->bytes >= p->bytes)
 		return CEDE_OK;
-	return take_group(p->ledger, p->source, c->group, p->bytes, p->captures, list, reterr);
+	return take_group(
+		p->ledger, p->source, c->group, p->bytes, p->captures, p->now_ns, list, reterr);
 }
 
-static int pick_all(struct picking *p, int64_t now_ns, struct cede_error *reterr) {
+static int pick_all(struct picking *p, struct cede_error *reterr) {
 	struct ledger *l = p->ledger;
 	sqlite3_stmt *st;
 
 	CEDE_TRY(ledger_use(l, ST_TAKE, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, p->source), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, p->now_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, (int64_t)p->captures), reterr);
 	return ledger_each(l, st, pick, p, reterr);
 }
@@ -397,8 +400,8 @@ int ledger_take(struct ledger *l, struct slice source, size_t captures, uint64_t
 	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
 	if (id == 0 || captures == 0)
 		return CEDE_OK;
-	struct picking p = {l, id, captures, bytes, &list};
-	int r = pick_all(&p, now_ns, reterr);
+	struct picking p = {l, id, captures, bytes, now_ns, &list};
+	int r = pick_all(&p, reterr);
 	for (size_t i = 0; r == CEDE_OK && i < list.count; i++) {
 		r = move(l, list.rows[i].row, CAPTURE_READY, CAPTURE_BUNDLED, 0, reterr);
 		list.rows[i].state = CAPTURE_BUNDLED;

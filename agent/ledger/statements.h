@@ -48,7 +48,8 @@ static const char *const ledger_sql[ST_COUNT] = {
 		    "ORDER BY c.deadline_ns LIMIT ?3",
 	[ST_TAKE_GROUP] =
 		"SELECT " CAPTURE_COLUMNS CAPTURE_FROM
-		"WHERE c.source = ?1 AND c.state = 0 AND c.path >= ?2 AND c.path < ?3 AND c.grp = ?2",
+		"WHERE c.source = ?1 AND c.state = 0 AND c.path >= ?2 AND c.path < ?3 AND c.grp = ?2 "
+		"AND c.not_before_ns <= ?4",
 	[ST_NEXT_DEADLINE] = "SELECT deadline_ns FROM capture WHERE source = ?1 AND state = 0 "
 			     "AND not_before_ns <= ?2 ORDER BY deadline_ns LIMIT 1",
 	[ST_NEXT_TIME] = "SELECT min(not_before_ns) FROM capture WHERE source = ?1 AND state = 0 "
