@@ -78,7 +78,6 @@ struct ledger {
 	uint8_t committed_hash[32];
 	struct buf last_source; /* the name asked for last, and its row; 0: none */
 	int64_t last_source_id;
-	char *copy; /* of a reader that can't share the live file: directory to remove */
 };
 
 CEDE_MUST_USE int ledger_fail(struct ledger *l, const char *what, struct cede_error *reterr);
