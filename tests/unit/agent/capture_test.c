@@ -44,8 +44,8 @@ static void nothing_is_wiped_but_through_wiping(void **state) {
 			assert_int_equal(capture_move((enum capture_state)from, CAPTURE_WIPED, NULL),
 				CEDE_ERR_BUG);
 	for (int from = 0; from < CAPTURE_STATE_COUNT; from++)
-		if (from != CAPTURE_SEALED && from != CAPTURE_HELD &&
-			from != CAPTURE_READY && from != CAPTURE_SETTLING) /* the last two: destroy */
+		if (from != CAPTURE_SEALED && from != CAPTURE_HELD && from != CAPTURE_READY &&
+			from != CAPTURE_SETTLING) /* the last two: destroy */
 			assert_int_equal(capture_move((enum capture_state)from, CAPTURE_WIPING, NULL),
 				CEDE_ERR_BUG);
 }
