@@ -55,6 +55,7 @@ struct keeper {
 	bool stopping;
 	bool stop_after; /* the reload that is under way */
 	bool reload_failed;
+	bool broken; /* ends without its clean end */
 	uint64_t reloads;
 	uint64_t bad_reloads;
 	char fatal[400];
@@ -186,8 +187,11 @@ static void on_fatal(void *ctx, const char *text) {
 	(void)snprintf(k->fatal, sizeof k->fatal, "%s", text);
 	log_event(LOG_LEVEL_ERROR, "agent.fatal",
 		"error=\"%s\" effect=\"nothing is handed over or wiped\"", text);
-	if (k->reloading)
-		_exit(3); /* between two policies there is nothing to drain; the disk is sound */
+	if (k->reloading) { /* between two policies there is nothing to drain; the disk is sound */
+		k->broken = true;
+		uv_stop(&k->loop);
+		return;
+	}
 	k->stopping = true;
 	(void)uv_timer_start(&k->drain, on_drain_over, 0, 0);
 }
@@ -299,8 +303,8 @@ static void on_swap(uv_timer_t *timer) {
 		return;
 	if (take_over(k, &err) < 0) {
 		/* between two policies there is no third way: what is on the disk is sound */
-		log_event(LOG_LEVEL_ERROR, "agent.fatal", "error=\"%s\"", err.text);
-		_exit(3);
+		on_fatal(k, err.text);
+		return;
 	}
 	k->reloads++;
 	k->reload_failed = false;
@@ -550,6 +554,8 @@ int keeper_run(const struct keeper_options *options, struct cede_error *reterr) 
 	say_policy(&k);
 	notify_ready();
 	(void)uv_run(&k.loop, UV_RUN_DEFAULT);
+	if (k.broken)
+		return CEDE_FAIL(reterr, CEDE_ERR_IO, "%s", k.fatal);
 	require(uv_loop_close(&k.loop) == 0);
 	log_event(LOG_LEVEL_INFO, "agent.stopped", "clean=%s", k.fatal[0] == 0 ? "yes" : "no");
 	r = k.fatal[0] == 0 ? CEDE_OK : CEDE_FAIL(reterr, CEDE_ERR_IO, "%s", k.fatal);
