@@ -74,6 +74,19 @@ const struct policy_hold *hold_of(const struct policy *policy, struct slice sour
 	return NULL;
 }
 
+uint64_t destination_rate(const struct policy_destination *d, int64_t now) {
+	int64_t minutes = now / (60 * INT64_C(1000000000));
+	uint32_t day = (uint32_t)((minutes / 1440 + 3) % 7); /* 1970 began on a Thursday */
+	uint32_t minute = (uint32_t)(minutes % 1440);
+
+	for (size_t i = 0; now >= 0 && i < d->window_count; i++) {
+		const struct policy_window *w = &d->windows[i];
+		if ((w->days & (1U << day)) != 0 && minute >= w->from_m && minute < w->to_m)
+			return w->rate;
+	}
+	return d->rate;
+}
+
 static void because(struct decision *d, enum reason reason) {
 	d->reason = reason;
 	d->action = reasons[reason].action;

@@ -82,6 +82,9 @@ struct decision {
 
 struct decision decide(const struct policy *policy, const struct policy_source *source,
 	const struct decide_facts *facts, const struct decide_known *known, int64_t now_ns);
+/* Bytes a second that may go to the destination at this time; 0: no limit. The first window that
+ * has the time counts. */
+uint64_t destination_rate(const struct policy_destination *destination, int64_t now_ns);
 /* The hold of the policy that covers a capture now: the wipe asks again, with this one function. */
 const struct policy_hold *hold_of(const struct policy *policy, struct slice source,
 	struct slice path, int64_t born_ns, int64_t now_ns);

@@ -17,10 +17,11 @@
 #define LIST_MAX           64 /* patterns, pins, keys, addresses in one list */
 
 static const char *const top_keys[] = {"version", "id", "serial", "expires", "destinations",
-	"sources", "unmatched", "holds", "!bandwidth", "!guard", "!layers", "!below_requirement",
-	NULL};
+	"sources", "unmatched", "holds", "!guard", "!layers", "!below_requirement", NULL};
 static const char *const destination_keys[] = {"url", "ca", "pins", "addresses", "seal_to",
-	"receipts", "bundle_size", "!bandwidth", "!suites", "!dialect", NULL};
+	"receipts", "bundle_size", "bandwidth", "!suites", "!dialect", NULL};
+static const char *const bandwidth_keys[] = {"limit", "windows", NULL};
+static const char *const window_keys[] = {"days", "from", "to", "limit", NULL};
 static const char *const source_keys[] = {"name", "path", "match", "ignore", "destination", "quiet",
 	"group", "max_age", "at_max_age", "max_size", "wipe", "classification", "!vault", "!guard",
 	NULL};
@@ -122,6 +123,88 @@ static void load_addresses(
 		yaml_mistake(l->y, list, "addresses: at least one entry expected, or no key at all");
 }
 
+static void load_rate(struct loader *l, const struct yaml_node *map, const char *key, bool required,
+	uint64_t *ret) {
+	const char *text = yaml_get_text(l->y, map, key, required);
+	const struct yaml_node *node = yaml_get(l->y, map, key, false);
+	struct cede_error err;
+
+	if (text == NULL)
+		return;
+	if (parse_rate(slice_str(text), ret, &err) < 0)
+		yaml_mistake(l->y, node, "%s: %s", key, err.text);
+	else if (*ret < POLICY_RATE_MIN)
+		yaml_mistake(l->y, node, "%s: at least 32KiB/s expected", key);
+}
+
+static void load_minute(
+	struct loader *l, const struct yaml_node *map, const char *key, uint32_t *ret) {
+	const char *text = yaml_get_text(l->y, map, key, true);
+	struct cede_error err;
+
+	if (text != NULL && parse_minute(slice_str(text), ret, &err) < 0)
+		yaml_mistake(l->y, yaml_get(l->y, map, key, false), "%s: %s", key, err.text);
+}
+
+static void load_days(struct loader *l, const struct yaml_node *map, struct policy_window *w) {
+	static const char *const names[] = {"mon", "tue", "wed", "thu", "fri", "sat", "sun"};
+	const struct yaml_node *list = yaml_get_list(l->y, map, "days", false);
+
+	if (list == NULL)
+		w->days = 0x7f;
+	if (list != NULL && list->first == NULL)
+		yaml_mistake(l->y, list, "days: at least one entry expected, or no key at all");
+	for (const struct yaml_node *i = list != NULL ? list->first : NULL; i != NULL; i = i->next) {
+		const char *text = yaml_text(l->y, i);
+		size_t day = 0;
+		while (text != NULL && day < ARRAY_LENGTH(names) && strcmp(text, names[day]) != 0)
+			day++;
+		if (text != NULL && day == ARRAY_LENGTH(names))
+			yaml_mistake(l->y, i, "days: mon, tue, wed, thu, fri, sat or sun expected");
+		else
+			w->days |= (uint8_t)(1U << day);
+	}
+}
+
+static void load_window(struct loader *l, const struct yaml_node *node, struct policy_window *w) {
+	if (node->kind != YAML_MAP) {
+		yaml_mistake(l->y, node, "a window: keys with values expected");
+		return;
+	}
+	load_days(l, node, w);
+	load_minute(l, node, "from", &w->from_m);
+	load_minute(l, node, "to", &w->to_m);
+	if (w->to_m != 0 && w->to_m <= w->from_m)
+		yaml_mistake(l->y, yaml_get(l->y, node, "to", false),
+			"to must be later than from (a night takes two windows: to 24:00, from 00:00)");
+	load_rate(l, node, "limit", true, &w->rate);
+	yaml_only(l->y, node, window_keys);
+}
+
+/* "200Mbit/s", or {limit: ..., windows: [...]} */
+static void load_bandwidth(
+	struct loader *l, const struct yaml_node *map, struct policy_destination *d) {
+	const struct yaml_node *node = yaml_get(l->y, map, "bandwidth", false);
+
+	if (node == NULL)
+		return;
+	if (node->kind == YAML_SCALAR) {
+		load_rate(l, map, "bandwidth", false, &d->rate);
+		return;
+	}
+	node = yaml_get_map(l->y, map, "bandwidth", false);
+	if (node == NULL)
+		return;
+	load_rate(l, node, "limit", false, &d->rate);
+	const struct yaml_node *list = yaml_get_list(l->y, node, "windows", false);
+	size_t n = list_length(l->y, list, POLICY_WINDOWS_MAX);
+	d->windows = array(l, n, sizeof *d->windows);
+	for (const struct yaml_node *i = n > 0 && d->windows != NULL ? list->first : NULL;
+		i != NULL; i = i->next)
+		load_window(l, i, &d->windows[d->window_count++]);
+	yaml_only(l->y, node, bandwidth_keys);
+}
+
 static void load_destination(
 	struct loader *l, const struct yaml_node *node, struct policy_destination *d) {
 	d->where = (struct policy_where){node->key->line, node->key->column};
@@ -152,6 +235,7 @@ static void load_destination(
 		(d->bundle_size < POLICY_BUNDLE_MIN || d->bundle_size > POLICY_BUNDLE_MAX))
 		yaml_mistake(l->y, yaml_get(l->y, node, "bundle_size", false),
 			"bundle_size: 64KiB to 48MiB expected");
+	load_bandwidth(l, node, d);
 	yaml_only(l->y, node, destination_keys);
 }
 
@@ -469,6 +553,7 @@ void policy_free(struct policy *p) {
 		free_texts(d->seal_to, d->seal_to_count);
 		free_texts(d->receipts, d->receipt_count);
 		free(d->addresses);
+		free(d->windows);
 		free(d->name);
 		free(d->url);
 		free(d->host);

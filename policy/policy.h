@@ -36,6 +36,16 @@ struct policy_pattern {
 	struct policy_where where;
 };
 
+#define POLICY_RATE_MIN    (UINT64_C(32) << 10) /* bytes a second: a bundle must get through in time */
+#define POLICY_WINDOWS_MAX 32
+
+/* A span of the day, in UTC, in which another rate holds. */
+struct policy_window {
+	uint8_t days;          /* bit 0: Monday */
+	uint32_t from_m, to_m; /* minutes since midnight: [from, to) */
+	uint64_t rate;         /* bytes a second */
+};
+
 struct policy_destination {
 	char *name;
 	char *url;  /* as written, with a '/' at the end */
@@ -51,6 +61,9 @@ struct policy_destination {
 	char **receipts;
 	size_t receipt_count;
 	uint64_t bundle_size;
+	uint64_t rate; /* bytes a second; 0: no limit */
+	struct policy_window *windows;
+	size_t window_count;
 	struct policy_where where;
 };
 

@@ -48,6 +48,23 @@ void show_size(uint64_t bytes, char out[SHOW_TEXT_SIZE]) {
 	(void)snprintf(out, SHOW_TEXT_SIZE, "%" PRIu64 "%s", bytes, units[i]);
 }
 
+void show_rate(uint64_t bytes_per_s, char out[SHOW_TEXT_SIZE]) {
+	static const char *const units[] = {"bit/s", "kbit/s", "Mbit/s", "Gbit/s"};
+	uint64_t bits = bytes_per_s * 8;
+	size_t i = 0;
+
+	if (bytes_per_s % 1024 == 0) {
+		show_size(bytes_per_s, out);
+		(void)strcat(out, "/s");
+		return;
+	}
+	while (i + 1 < ARRAY_LENGTH(units) && bits % 1000 == 0) {
+		bits /= 1000;
+		i++;
+	}
+	(void)snprintf(out, SHOW_TEXT_SIZE, "%" PRIu64 "%s", bits, units[i]);
+}
+
 static int indent(struct writer *w, struct cede_error *reterr) {
 	size_t columns = w->depth * 2;
 
@@ -156,6 +173,48 @@ static int put_time(struct writer *w, const char *key, int64_t ns, struct cede_e
 	return put(w, key, text, reterr);
 }
 
+static int add_window(struct buf *b, const struct policy_window *w, struct cede_error *reterr) {
+	static const char *const names[] = {"mon", "tue", "wed", "thu", "fri", "sat", "sun"};
+	char rate[SHOW_TEXT_SIZE];
+	bool more = false;
+
+	CEDE_TRY(buf_add_str(b, "{days: [", reterr));
+	for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
+		if ((w->days & (1U << i)) != 0) {
+			CEDE_TRY(buf_addf(b, reterr, "%s%s", more ? ", " : "", names[i]));
+			more = true;
+		}
+	show_rate(w->rate, rate);
+	return buf_addf(b, reterr, "], from: \"%02u:%02u\", to: \"%02u:%02u\", limit: %s}",
+		w->from_m / 60, w->from_m % 60, w->to_m / 60, w->to_m % 60, rate);
+}
+
+static int put_bandwidth(
+	struct writer *w, const struct policy_destination *d, struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf b = BUF_INIT(VALUE_MAX);
+	char rate[SHOW_TEXT_SIZE];
+	const char *value;
+
+	if (d->rate == 0 && d->window_count == 0)
+		return CEDE_OK;
+	CEDE_TRY(open_map(w, "bandwidth", "bandwidth", reterr));
+	show_rate(d->rate, rate);
+	if (d->rate != 0)
+		CEDE_TRY(put(w, "limit", rate, reterr));
+	CEDE_TRY(buf_add_str(&b, "[", reterr));
+	for (size_t i = 0; i < d->window_count; i++) {
+		if (i > 0)
+			CEDE_TRY(buf_add_str(&b, ", ", reterr));
+		CEDE_TRY(add_window(&b, &d->windows[i], reterr));
+	}
+	CEDE_TRY(buf_add_str(&b, "]", reterr));
+	CEDE_TRY(buf_string(&b, &value, reterr));
+	if (d->window_count > 0)
+		CEDE_TRY(put(w, "windows", value, reterr));
+	w->depth--;
+	return CEDE_OK;
+}
+
 static int show_destination(
 	struct writer *w, const struct policy_destination *d, struct cede_error *reterr) {
 	char texts[64][ADDRESS_TEXT_SIZE];
@@ -176,6 +235,7 @@ static int show_destination(
 	CEDE_TRY(put_texts(w, "seal_to", d->seal_to, d->seal_to_count, reterr));
 	CEDE_TRY(put_texts(w, "receipts", d->receipts, d->receipt_count, reterr));
 	CEDE_TRY(put_size(w, "bundle_size", d->bundle_size, reterr));
+	CEDE_TRY(put_bandwidth(w, d, reterr));
 	w->depth--;
 	return CEDE_OK;
 }

@@ -19,5 +19,7 @@ CEDE_MUST_USE int policy_keys(
 #define SHOW_TEXT_SIZE 64
 /* "15m" "1500ms": the largest unit that says it exactly. */
 void show_duration(int64_t ns, char out[SHOW_TEXT_SIZE]);
+/* "200Mbit/s" "64KiB/s" */
+void show_rate(uint64_t bytes_per_s, char out[SHOW_TEXT_SIZE]);
 /* "16MiB" */
 void show_size(uint64_t bytes, char out[SHOW_TEXT_SIZE]);

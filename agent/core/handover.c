@@ -66,6 +66,8 @@ static void push_waiting(struct flow *flow, size_t destination) {
 		pushing += p->state != PARCEL_WAITING;
 	if (flow->stopping || flow_expired(flow))
 		return;
+	link_rate(flow->link, destination,
+		destination_rate(&flow->policy->destinations[destination], clock_wall_ns()));
 	for (struct parcel *p = d->parcels; p != NULL && pushing < PUSHES_OPEN; p = p->next) {
 		struct cede_error err = {0};
 		bool was_open = is_open(p);

@@ -332,7 +332,9 @@ def shown_again():
     """show writes every default out, and what it writes loads to the same policy"""
     with World(policy={"holds": [{"id": "case-7", "sources": ["faces"], "match": ["a/**"], "from": "2026-01-01T00:00:00Z",
                                   "to": "2026-02-01T00:00:00.5Z", "until": "2027-01-01T00:00:00Z"}]},
-               destination={"addresses": ["127.0.0.0/8", "::1", "2001:db8::/32"], "bundle_size": "1MiB"},
+               destination={"addresses": ["127.0.0.0/8", "::1", "2001:db8::/32"], "bundle_size": "1MiB",
+                            "bandwidth": {"limit": "300kbit/s", "windows": [
+                                {"days": ["mon", "fri"], "from": "08:00", "to": "24:00", "limit": "2MiB/s"}]}},
                source={"group": {"by": "stem", "require": [".jpg"]}, "classification": 'a "b" \\ c', "max_size": "5MiB"}) as w:
         once = w.cede("policy", "show", "--policy", w.dir / "policy.yaml")
         (w.dir / "shown.yaml").write_text(once)

@@ -345,6 +345,21 @@ def source_removed():
         w.settled()
 
 
+def bandwidth():
+    """no more than the policy's rate goes out, by the window that has the time"""
+    day = {"from": "00:00", "to": "24:00", "limit": "8Mbit/s"}
+    for limit in ("8Mbit/s", {"limit": "800Mbit/s", "windows": [day]}):
+        with World(destination={"bandwidth": limit, "bundle_size": "1MiB"}, source={"quiet": "0s"}) as w:
+            for i in range(4):
+                w.write(f"{i}.jpg", os.urandom(900_000))
+            began = time.monotonic()
+            w.start()
+            w.settled()
+            took = time.monotonic() - began
+            check(took > 2.5, f"3.6 MB at 1 MB/s took {took:.1f} s")
+            tap.diag(f"3.6 MB at 8 Mbit/s: {took:.1f} s")
+
+
 # ---- holds
 
 def hold(**more):
@@ -450,7 +465,7 @@ def removed_while_waiting():
 
 TESTS = [no_signature, tampered_policy, tampered_files, untrusted_signer, broken_signature, by_hand, older_serial,
          expired, reload_on_change, bad_reload, reload_under_load, another_destination, destination_gone_and_back,
-         source_removed, held_then_lifted, hold_ends, held_file_changes, destroyed, removed_while_waiting]
+         source_removed, bandwidth, held_then_lifted, hold_ends, held_file_changes, destroyed, removed_while_waiting]
 
 if __name__ == "__main__":
     tap.run(TESTS)

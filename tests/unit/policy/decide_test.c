@@ -456,6 +456,31 @@ static void decisions(void **state) {
 		check_case(&table[i]);
 }
 
+/* 2027-01-15T08:00:00Z is a Friday. */
+static void rates_follow_the_windows(void **state) {
+	struct policy_window windows[] = {
+		{.days = 0x1f, .from_m = 480, .to_m = 1080, .rate = 100}, /* working hours */
+		{.days = 0x60, .from_m = 0, .to_m = 1440, .rate = 300},   /* weekends */
+		{.days = 0x7f, .from_m = 1380, .to_m = 1440, .rate = 900}};
+	const struct policy_destination d = {.rate = 200, .windows = windows, .window_count = 3};
+	const struct policy_destination none = {.rate = 0};
+
+	static const struct {
+		int64_t after_s;
+		uint64_t rate;
+	} cases[] = {{0, 100}, {-1, 200}, {10 * 3600 - 1, 100}, {10 * 3600, 200},
+		{15 * 3600 - 1, 200}, {15 * 3600, 900}, {16 * 3600, 300},
+		{16 * 3600 + 23 * 3600, 300}, {2 * 86400, 300}, {3 * 86400, 100}, {-4 * 86400, 100},
+		{-5 * 86400, 300}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LENGTH(cases); i++)
+		if (destination_rate(&d, NOW + cases[i].after_s * S) != cases[i].rate)
+			fail_msg("after %lld s: %llu", (long long)cases[i].after_s,
+				(unsigned long long)destination_rate(&d, NOW + cases[i].after_s * S));
+	assert_int_equal(destination_rate(&none, NOW), 0);
+}
+
 static void every_reason_but_none_more_is_decided(void **state) {
 	bool seen[REASON_COUNT] = {false};
 
@@ -596,6 +621,7 @@ static void stems(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(decisions),
+		cmocka_unit_test(rates_follow_the_windows),
 		cmocka_unit_test(every_reason_but_none_more_is_decided),
 		cmocka_unit_test(reasons_are_the_golden_ones),
 		cmocka_unit_test(globs),

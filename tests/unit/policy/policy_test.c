@@ -105,7 +105,26 @@ static const struct broken table[] = {
 	{12, "    receipts: [[a]]", "12:16: a text expected"},
 	{12, "    receipts: [a]\n    bundle_size: 1KiB", "13:18: bundle_size: 64KiB to 48MiB"},
 	{12, "    receipts: [a]\n    bundle_size: 16", "13:18: bundle_size: a size with its unit"},
-	{12, "    receipts: [a]\n    bandwidth: 5MiB", "13:5: bandwidth: not supported yet"},
+	{12, "    receipts: [a]\n    bandwidth: 5MiB", "13:16: bandwidth: a rate with its unit"},
+	{12, "    receipts: [a]\n    bandwidth: 5", "13:16: bandwidth: a rate with its unit"},
+	{12, "    receipts: [a]\n    bandwidth: 8kbit/s", "13:16: bandwidth: at least 32KiB/s"},
+	{12, "    receipts: [a]\n    bandwidth: [1Mbit/s]", "13:16: bandwidth: keys with values"},
+	{12, "    receipts: [a]\n    bandwidth: {max: 1Mbit/s}", "13:17: unknown key \"max\""},
+	{12, "    receipts: [a]\n    bandwidth: {windows: [5]}", "13:27: a window: keys with values"},
+	{12, "    receipts: [a]\n    bandwidth: {windows: [{from: \"08:00\", to: \"18:00\"}]}",
+		"13:27: key \"limit\" is missing"},
+	{12, "    receipts: [a]\n    bandwidth: {windows: [{from: \"8:00\", to: \"18:00\", limit: 1Mbit/s}]}",
+		"13:34: from: a time of day"},
+	{12, "    receipts: [a]\n    bandwidth: {windows: [{from: \"08:60\", to: \"18:00\", limit: 1Mbit/s}]}",
+		"13:34: from: a time of day"},
+	{12, "    receipts: [a]\n    bandwidth: {windows: [{from: \"08:00\", to: \"24:01\", limit: 1Mbit/s}]}",
+		"13:47: to: a time of day"},
+	{12, "    receipts: [a]\n    bandwidth: {windows: [{from: \"22:00\", to: \"06:00\", limit: 1Mbit/s}]}",
+		"13:47: to must be later than from"},
+	{12, "    receipts: [a]\n    bandwidth: {windows: [{days: [monday], from: \"08:00\", to: \"09:00\", limit: 1Mbit/s}]}",
+		"13:35: days: mon, tue"},
+	{12, "    receipts: [a]\n    bandwidth: {windows: [{days: [], from: \"08:00\", to: \"09:00\", limit: 1Mbit/s}]}",
+		"13:34: days: at least one"},
 	{14, "  - nam: faces", "14:5: unknown key \"nam\"; did you mean \"name\"?"},
 	{14, "  - name: faces/1", "14:11: name: 1 to 64"},
 	{14, "  - name: plates", "25:5: a second source has the name plates"},
@@ -172,7 +191,7 @@ static const struct broken table[] = {
 	{27, "holds: [{id: a, until: 2027-06-30T00:00:00Z}, {id: a, until: 2027-06-30T00:00:00Z}]",
 		"27:47: a second hold has the id a"},
 	{27, "guard: {}", "27:1: guard: not supported yet"},
-	{27, "bandwidth: 1", "27:1: bandwidth: not supported yet"},
+	{27, "bandwidth: 1", "27:1: unknown key \"bandwidth\""},
 	{27, "sources: []", "27:1: key \"sources\" stands here a second time"},
 	{27, "--- \nversion: 1", "27:1: a second document"},
 };
@@ -308,6 +327,7 @@ static void each_mistake_is_named_with_its_place(void **state) {
 	size_t wrong = 0;
 
 	(void)state;
+	_Static_assert(ARRAY_LENGTH(table) >= 130, "each kind of mistake has its case");
 	for (size_t i = 0; i < ARRAY_LENGTH(table); i++) {
 		struct policy *p = NULL;
 		struct policy_mistakes mistakes;
