@@ -16,13 +16,13 @@
 #include "base/parse.h"
 
 static const char usage[] =
-	"usage: cede policy check [--config AGENT] [--json] FILE\n"
+	"usage: cede policy check [--config AGENT] [--host] [--strict] [--json] FILE\n"
 	"       cede policy sign --key KEY [--name NAME] FILE\n"
 	"       cede policy dry-run --policy FILE [--source NAME] [--summary] [--detailed-exitcode] [...]\n"
 	"       cede policy explain --policy FILE [...] PATH\n"
 	"       cede policy diff [--rules-only] [...] OLD NEW\n"
 	"       cede policy show --policy FILE [--json]\n"
-	"  check      reads the policy and the files it names; prints every mistake\n"
+	"  check      reads the policy and the files it names; prints every mistake, and warnings\n"
 	"  sign       writes FILE.sig: the agency's signature over the policy and the files it names\n"
 	"  dry-run    what would be done to each file, and why; changes nothing\n"
 	"  explain    why, for one file, step by step\n"
@@ -35,6 +35,8 @@ static const char usage[] =
 	"  --source NAME        only this source\n"
 	"  --summary            only the totals\n"
 	"  --detailed-exitcode  4 instead of 0 if there is something to hand over or to wait for\n"
+	"  --host               whether this host can do what the policy asks\n"
+	"  --strict             1 instead of 0 if there are warnings\n"
 	"  --json               one JSON object a line\n"
 	"  --key KEY            the agency's private key for policies\n"
 	"  --name NAME          what the signature calls the signer (default: agency-policy)\n"
@@ -182,7 +184,22 @@ void show_bytes(uint64_t bytes, char *out, size_t size) {
 
 /* ---- the command line */
 
-enum { POLICY = 1, CONFIG, STATE, SOURCE, AT, KEY, NAME, JSON, SUMMARY, DETAILED, RULES, HELP };
+enum {
+	POLICY = 1,
+	CONFIG,
+	STATE,
+	SOURCE,
+	AT,
+	KEY,
+	NAME,
+	JSON,
+	SUMMARY,
+	DETAILED,
+	RULES,
+	HOST,
+	STRICT,
+	HELP
+};
 
 #define TAKES(option) (1U << (option))
 
@@ -193,7 +210,8 @@ static const struct command {
 	unsigned needs;
 	size_t rest; /* names behind the options */
 } commands[] = {
-	{"check", cmd_policy_check, TAKES(CONFIG) | TAKES(JSON), 0, 1},
+	{"check", cmd_policy_check,
+		TAKES(CONFIG) | TAKES(AT) | TAKES(HOST) | TAKES(STRICT) | TAKES(JSON), 0, 1},
 	{"sign", cmd_policy_sign, TAKES(KEY) | TAKES(NAME), TAKES(KEY), 1},
 	{"dry-run", cmd_policy_dry_run,
 		TAKES(POLICY) | TAKES(CONFIG) | TAKES(STATE) | TAKES(SOURCE) | TAKES(AT) |
@@ -246,6 +264,12 @@ static bool set(struct policy_words *w, int option, char *value) {
 	case RULES:
 		w->rules_only = true;
 		return true;
+	case HOST:
+		w->host = true;
+		return true;
+	case STRICT:
+		w->strict = true;
+		return true;
 	default:
 		return false;
 	}
@@ -269,7 +293,8 @@ static int run(const struct command *command, int argc, char **argv) {
 		{"key", required_argument, NULL, KEY}, {"name", required_argument, NULL, NAME},
 		{"json", no_argument, NULL, JSON}, {"summary", no_argument, NULL, SUMMARY},
 		{"detailed-exitcode", no_argument, NULL, DETAILED},
-		{"rules-only", no_argument, NULL, RULES}, {"help", no_argument, NULL, HELP}, {0}};
+		{"rules-only", no_argument, NULL, RULES}, {"host", no_argument, NULL, HOST},
+		{"strict", no_argument, NULL, STRICT}, {"help", no_argument, NULL, HELP}, {0}};
 	struct policy_words w = {
 		.command = command->name, .name = "agency-policy", .now_ns = clock_wall_ns()};
 	unsigned given = 0;

@@ -17,7 +17,7 @@ struct policy_words {
 	const char *command;
 	const char *policy, *config, *state, *source, *key, *name;
 	int64_t now_ns; /* --at, or now */
-	bool json, summary, detailed, rules_only;
+	bool json, summary, detailed, rules_only, host, strict;
 	char **rest;
 	size_t rest_count;
 };

@@ -41,8 +41,9 @@ static int sign(const struct policy_words *w, const char *path) {
 		(void)fprintf(stderr, "%s\n", mistakes.lines[i]);
 	if (r < 0)
 		return mistakes.count > 0 ? EXIT_INPUT : policy_cannot(w, r, &err);
-	r = policy_files_check(t->policy, path, clock_wall_ns(), say_file,
-		(void *)(uintptr_t)policy_base_name(path), &bad, &err);
+	const struct policy_files_report report = {
+		.ctx = (void *)(uintptr_t)policy_base_name(path), .mistake = say_file};
+	r = policy_files_check(t->policy, path, clock_wall_ns(), &report, &bad, &err);
 	if (r == CEDE_OK && bad > 0)
 		return EXIT_INPUT;
 	if (r == CEDE_OK)

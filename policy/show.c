@@ -55,7 +55,7 @@ void show_rate(uint64_t bytes_per_s, char out[SHOW_TEXT_SIZE]) {
 
 	if (bytes_per_s % 1024 == 0) {
 		show_size(bytes_per_s, out);
-		(void)strcat(out, "/s");
+		(void)snprintf(out + strlen(out), SHOW_TEXT_SIZE - strlen(out), "/s");
 		return;
 	}
 	while (i + 1 < ARRAY_LENGTH(units) && bits % 1000 == 0) {

@@ -328,6 +328,37 @@ def differences():
         equal(said[-1]["files"], len(want), "the total")
 
 
+def warnings():
+    """check warns with the place and the reason; --host looks at this host; --strict makes 1 of it"""
+    with World(policy={"expires": "2099-01-01T00:00:00Z"}) as w:
+        policy = w.dir / "policy.yaml"
+
+        def check_says(*words):
+            done = subprocess.run([program("cede"), "policy", "check", *map(str, words)], capture_output=True, text=True,
+                                  stdin=subprocess.DEVNULL)
+            return done.returncode, done.stdout, done.stderr
+        code, said, warned = check_says(policy)
+        equal(code, 0, "warnings alone")
+        check("ok: id test-lanes" in said, said)
+        for needle in (":6:3: warning: destination agency: neither pins nor addresses", "ca: pki/ca.pem ends at",
+                       "seal_to: pki/seal.pem ends at", "wipe.require: none"):
+            check(needle in warned, f"{needle!r} in {warned}")
+        equal(check_says("--strict", policy)[0], 1, "with --strict")
+        said = json.loads(check_says("--json", policy)[1])
+        equal((said["ok"], len(said["warnings"])), (True, 4), "warnings in JSON")
+        w.source["wipe"] = {"require": "overwritten"}
+        w.source["path"] = "/dev/shm"
+        w.policy["sources"].append({**w.source, "name": "none", "path": str(w.dir / "none")})
+        w.write_files()
+        warned = check_says("--host", policy)[2]
+        check("source faces: wipe.require: overwritten can't be met here: memory" in warned, warned)
+        check("source none: open directory" in warned and "make the directory" in warned, warned)
+        shutil.copy(w.pki / "agent.pem", w.pki / "ca.pem")
+        code, _, warned = check_says(policy)
+        equal(code, 2, "a CA that is none")
+        check("pki/ca.pem: no certificate authority" in warned, warned)
+
+
 def shown_again():
     """show writes every default out, and what it writes loads to the same policy"""
     with World(policy={"holds": [{"id": "case-7", "sources": ["faces"], "match": ["a/**"], "from": "2026-01-01T00:00:00Z",
@@ -373,7 +404,7 @@ def the_walk():
             shutil.rmtree(home)
 
 
-TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, terminal, names, differences, shown_again, the_walk]
+TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, terminal, names, differences, warnings, shown_again, the_walk]
 
 if __name__ == "__main__":
     tap.run(TESTS)
