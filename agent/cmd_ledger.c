@@ -10,11 +10,13 @@
 #include "base/buf.h"
 #include "base/check.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/hex.h"
 
 static const char usage[] =
 	"usage: cede ledger verify --state DIR             the event chain, from the first to the last\n"
 	"       cede ledger list --state DIR [--json]      every capture with its state\n"
+	"       cede ledger events --state DIR [--json]    everything that happened, in order\n"
 	"       cede ledger receipt BUNDLE-ID --state DIR  the agency's receipt, as it came\n";
 
 struct listing {
@@ -54,6 +56,41 @@ static int list(struct ledger *ledger, bool json, struct cede_error *reterr) {
 
 	for (int i = 0; i < CAPTURE_STATE_COUNT; i++)
 		CEDE_TRY(ledger_captures(ledger, (enum capture_state)i, print_capture, &l, reterr));
+	return 0;
+}
+
+static int print_event(void *ctx, const struct ledger_row *row, struct cede_error *reterr) {
+	const struct listing *l = ctx;
+	char at[CLOCK_TEXT_SIZE], subject[ID_TEXT_SIZE] = "";
+
+	clock_text_ns(row->at_ns, at);
+	if (row->subject.len == ID_SIZE) {
+		struct id id;
+		memcpy(id.bytes, row->subject.data, ID_SIZE);
+		id_print(&id, subject);
+	}
+	if (!l->json) {
+		(void)printf("%llu %s %s %s %.*s\n", (unsigned long long)row->sequence, at,
+			ledger_event_name(row->kind), subject[0] != 0 ? subject : "-",
+			(int)row->detail.len, (const char *)row->detail.data);
+	} else {
+		json_t *o = json_pack("{s:I, s:s, s:s, s:s, s:s%}", "sequence",
+			(json_int_t)row->sequence, "at", at, "kind", ledger_event_name(row->kind),
+			"subject", subject, "detail", row->detail.data, row->detail.len);
+		int r = o == NULL ? -1 : json_dumpf(o, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
+		json_decref(o);
+		if (r < 0)
+			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "event %llu is no text: damaged?",
+				(unsigned long long)row->sequence);
+		(void)putchar('\n');
+	}
+	return ferror(stdout) ? CEDE_FAIL_SYS(reterr, "write") : CEDE_OK;
+}
+
+static int events(struct ledger *ledger, bool json, struct cede_error *reterr) {
+	struct listing l = {.json = json};
+
+	CEDE_TRY(ledger_events(ledger, print_event, &l, reterr));
 	return 0;
 }
 
@@ -132,11 +169,13 @@ static int run(const struct words *w, struct cede_error *reterr) {
 		return verify(ledger, reterr);
 	if (strcmp(w->verb, "list") == 0)
 		return list(ledger, w->json, reterr);
+	if (strcmp(w->verb, "events") == 0)
+		return events(ledger, w->json, reterr);
 	return receipt(ledger, w->subject, reterr);
 }
 
 int cmd_ledger(int argc, char **argv) {
-	static const char *const verbs[] = {"verify", "list", "receipt"};
+	static const char *const verbs[] = {"verify", "list", "events", "receipt"};
 	struct words words = {0};
 	struct cede_error err = {0};
 	bool known = false;

@@ -8,9 +8,9 @@
 
 static const char usage[] =
 	"usage: cede run --policy POLICY --config AGENT [--unsigned] [--courier PATH]\n"
-	"  --policy POLICY  the agency's policy.yaml\n"
+	"  --policy POLICY  the agency's policy.yaml; its signature is beside it: policy.yaml.sig\n"
 	"  --config AGENT   this host's agent.yaml\n"
-	"  --unsigned       accept a policy without signature (this version checks none)\n"
+	"  --unsigned       ask for no signature of the policy (labs and demos only)\n"
 	"  --courier PATH   the courier program, if not the installed one\n";
 
 int cmd_run(int argc, char **argv) {
@@ -36,6 +36,7 @@ int cmd_run(int argc, char **argv) {
 			o.courier = optarg;
 			break;
 		case UNSIGNED:
+			o.is_unsigned = true;
 			break;
 		case HELP:
 			(void)fputs(usage, stdout);

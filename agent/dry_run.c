@@ -14,7 +14,6 @@
 struct visit {
 	const struct dry_run *run;
 	const struct policy_source *source;
-	int source_fd;
 	struct dry_run_totals *totals;
 };
 
@@ -43,7 +42,8 @@ static int on_trouble(
 	return CEDE_OK;
 }
 
-static int on_file(void *ctx, const char *path, struct cede_error *reterr) {
+static int on_file(
+	void *ctx, int dirfd, const char *name, const char *path, struct cede_error *reterr) {
 	struct visit *v = ctx;
 	struct dry_run_file file = {.source = v->source, .path = path};
 	struct decide_known known = {0};
@@ -51,7 +51,7 @@ static int on_file(void *ctx, const char *path, struct cede_error *reterr) {
 	struct decide_facts facts;
 	struct cede_error err = {0};
 
-	if (facts_of(v->source_fd, path, v->source, &facts, &identity, &err) < 0)
+	if (facts_at(dirfd, name, path, v->source, &facts, &identity, &err) < 0)
 		return err.sys == ENOENT || err.sys == ENOTDIR ? CEDE_OK
 							       : on_trouble(ctx, path, &err, reterr);
 	if (facts.kind == FILE_KIND_DIRECTORY) /* took the place of the file this moment */
@@ -59,6 +59,8 @@ static int on_file(void *ctx, const char *path, struct cede_error *reterr) {
 	if (v->run->ledger != NULL)
 		CEDE_TRY(ledger_first_seen(v->run->ledger, slice_str(v->source->name),
 			slice_str(path), &known.first_seen_ns, reterr));
+	file.size = facts.size;
+	v->totals->bytes += facts.kind == FILE_KIND_REGULAR ? facts.size : 0;
 	file.decision = decide(v->run->policy, v->source, &facts, &known, v->run->now_ns);
 	count(v, &file.decision);
 	v->run->file(v->run->ctx, &file);
@@ -74,7 +76,6 @@ static int visit_source(const struct dry_run *run, const struct policy_source *s
 
 	if (file_open_dir(AT_FDCWD, source->path, &fd, &err) < 0)
 		return on_trouble(&v, "", &err, reterr);
-	v.source_fd = fd;
 	return walk_source(fd, &walk, reterr);
 }
 

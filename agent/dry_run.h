@@ -19,11 +19,13 @@ struct ledger;
 struct dry_run_file {
 	const struct policy_source *source;
 	const char *path; /* relative to the source */
+	uint64_t size;
 	struct decision decision;
 };
 
 struct dry_run_totals {
 	uint64_t files;
+	uint64_t bytes;
 	uint64_t reasons[REASON_COUNT];
 	uint64_t overdue;  /* older than their maximum age, whatever becomes of them */
 	uint64_t troubles; /* directories or files that could not be looked at */

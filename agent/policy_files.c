@@ -2,6 +2,7 @@
 #include "agent/policy_files.h"
 
 #include <fcntl.h>
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,8 @@ struct checker {
 	const struct policy_destination *destination;
 	int dir_fd; /* of the policy file */
 	int64_t now_ns;
-	void (*say)(void *ctx, struct policy_where where, const char *text);
-	void *ctx;
+	int64_t expires_ns; /* of the policy */
+	const struct policy_files_report *report;
 	size_t bad;
 };
 
@@ -27,8 +28,35 @@ static void complain(struct checker *c, const char *key, const struct cede_error
 
 	(void)snprintf(
 		text, sizeof text, "destination %s: %s: %s", c->destination->name, key, err->text);
-	c->say(c->ctx, c->destination->where, text);
+	c->report->mistake(c->report->ctx, c->destination->where, text);
 	c->bad++;
+}
+
+/* A certificate that ends before the policy stops the hand-over in the midst of it. */
+static void check_end(struct checker *c, const char *key, const char *name, X509 *cert) {
+	int64_t from_ns, until_ns;
+	char until[CLOCK_TEXT_SIZE], text[512];
+	struct cede_error err;
+
+	if (c->report->warning == NULL || cert_validity(cert, &from_ns, &until_ns, &err) < 0 ||
+		until_ns >= c->expires_ns)
+		return;
+	clock_text(until_ns, until);
+	(void)snprintf(text, sizeof text, "destination %s: %s: %s ends at %s, before the policy",
+		c->destination->name, key, name, until);
+	c->report->warning(c->report->ctx, c->destination->where, text);
+}
+
+/* What may sign certificates, and nothing else. */
+static void check_authority(struct checker *c, X509 *cert) {
+	struct cede_error err;
+
+	if (X509_check_ca(cert) == 1)
+		return;
+	cede_error_set(&err, CEDE_ERR_REFUSED,
+		"%s: no certificate authority (basicConstraints CA:TRUE): give the one that signed the server's certificate",
+		c->destination->ca);
+	complain(c, "ca", &err);
 }
 
 static void check_ca(struct checker *c) {
@@ -46,7 +74,10 @@ static void check_ca(struct checker *c) {
 		cede_error_set(&err, CEDE_ERR_REFUSED, "%s: not valid now; get a current one",
 			c->destination->ca);
 		complain(c, "ca", &err);
+		return;
 	}
+	check_authority(c, cert);
+	check_end(c, "ca", c->destination->ca, cert);
 }
 
 static void check_seal_to(struct checker *c, const char *name) {
@@ -57,6 +88,8 @@ static void check_seal_to(struct checker *c, const char *name) {
 	if (cert_load(c->dir_fd, name, &cert, &err) < 0 ||
 		sealer_keys_new(&cert, &name, 1, c->now_ns, &keys, &err) < 0)
 		complain(c, "seal_to", &err);
+	else
+		check_end(c, "seal_to", name, cert);
 	sealer_keys_free(keys);
 }
 
@@ -72,8 +105,7 @@ static void check_receipt(struct checker *c, const char *name) {
 }
 
 int policy_files_check(const struct policy *policy, const char *policy_path, int64_t now_ns,
-	void (*say)(void *ctx, struct policy_where where, const char *text), void *ctx,
-	size_t *ret_bad, struct cede_error *reterr) {
+	const struct policy_files_report *report, size_t *ret_bad, struct cede_error *reterr) {
 	const char *slash = strrchr(policy_path, '/');
 	CLEANUP(freep)
 	char *directory = slash == NULL
@@ -84,7 +116,8 @@ int policy_files_check(const struct policy *policy, const char *policy_path, int
 	if (directory == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	CEDE_TRY(file_open_dir(AT_FDCWD, directory, &fd, reterr));
-	struct checker c = {.dir_fd = fd, .now_ns = now_ns, .say = say, .ctx = ctx};
+	struct checker c = {
+		.dir_fd = fd, .now_ns = now_ns, .expires_ns = policy->expires_ns, .report = report};
 	for (size_t i = 0; i < policy->destination_count; i++) {
 		const struct policy_destination *d = &policy->destinations[i];
 

@@ -89,7 +89,7 @@ static int take_entry(struct walker *w, const struct dirent *entry, struct cede_
 	memcpy(w->path + level->path_len, entry->d_name, len + 1);
 	if (is_directory(dir_fd, entry))
 		return enter(w, dir_fd, entry->d_name, reterr);
-	return w->walk->on_file(w->walk->ctx, w->path, reterr);
+	return w->walk->on_file(w->walk->ctx, dir_fd, entry->d_name, w->path, reterr);
 }
 
 /* One entry of the deepest directory, or back up at its end. */

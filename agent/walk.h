@@ -15,8 +15,10 @@
 #define WALK_DEPTH_MAX 128  /* directories below the source, a descriptor each */
 
 struct walk {
-	/* Each entry that is no directory: path relative to the source. */
-	int (*on_file)(void *ctx, const char *path, struct cede_error *reterr);
+	/* Each entry that is no directory: its name in the open directory dirfd, and its path
+	 * relative to the source. */
+	int (*on_file)(void *ctx, int dirfd, const char *name, const char *path,
+		struct cede_error *reterr);
 	/* A directory (path, "" for the source itself) that is left out, and why. */
 	int (*on_trouble)(void *ctx, const char *path, const struct cede_error *why,
 		struct cede_error *reterr);

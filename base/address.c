@@ -2,6 +2,7 @@
 #include "base/address.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -83,4 +84,16 @@ bool address_allowed(const struct address_prefix *list, size_t count, const stru
 			return true;
 	}
 	return count == 0;
+}
+
+void address_prefix_print(const struct address_prefix *prefix, char out[ADDRESS_TEXT_SIZE]) {
+	char text[INET6_ADDRSTRLEN] = "";
+	bool ipv4 = IN6_IS_ADDR_V4MAPPED(&prefix->prefix) && prefix->bits >= 96;
+
+	if (ipv4)
+		(void)inet_ntop(AF_INET, prefix->prefix.s6_addr + 12, text, sizeof text);
+	else
+		(void)inet_ntop(AF_INET6, &prefix->prefix, text, sizeof text);
+	(void)snprintf(
+		out, ADDRESS_TEXT_SIZE, "%s/%d", text, ipv4 ? prefix->bits - 96 : prefix->bits);
 }

@@ -20,6 +20,9 @@ struct sockaddr;
 /* "192.0.2.0/24", "2001:db8::/32", or one address. Host bits must be zero. INPUT says what is wrong. */
 CEDE_MUST_USE int address_prefix_parse(
 	struct slice text, struct address_prefix *ret, struct cede_error *reterr);
+#define ADDRESS_TEXT_SIZE 64
+/* As parse reads it. */
+void address_prefix_print(const struct address_prefix *prefix, char out[ADDRESS_TEXT_SIZE]);
 /* Whether the address is in one of the prefixes; an empty list allows any IPv4 or IPv6 address; any
  * other family is never allowed. */
 bool address_allowed(const struct address_prefix *list, size_t count, const struct sockaddr *address);

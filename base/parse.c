@@ -136,3 +136,33 @@ int parse_time(struct slice text, int64_t *ret_wall_ns, struct cede_error *reter
 			reterr, CEDE_ERR_INPUT, "a time in UTC expected (2027-06-30T00:00:00Z)");
 	return CEDE_OK;
 }
+
+int parse_rate(struct slice text, uint64_t *ret_bytes_per_s, struct cede_error *reterr) {
+	static const struct unit bytes[] = {
+		{"B/s", 1}, {"KiB/s", 1 << 10}, {"MiB/s", 1 << 20}, {"GiB/s", 1 << 30}, {NULL, 0}};
+	static const struct unit bits[] = {{"bit/s", 1}, {"kbit/s", 1000}, {"Mbit/s", 1000000},
+		{"Gbit/s", 1000000000}, {NULL, 0}};
+	static const char what[] =
+		"a rate with its unit (kbit/s, Mbit/s, Gbit/s, KiB/s, MiB/s: 200Mbit/s)";
+
+	if (with_unit(text, bytes, what, ret_bytes_per_s, reterr) == CEDE_OK)
+		return CEDE_OK;
+	CEDE_TRY(with_unit(text, bits, what, ret_bytes_per_s, reterr));
+	*ret_bytes_per_s /= 8;
+	return CEDE_OK;
+}
+
+int parse_minute(struct slice text, uint32_t *ret, struct cede_error *reterr) {
+	bool form = text.len == 5 && text.data[2] == ':';
+
+	for (size_t i = 0; form && i < 5; i++)
+		form = i == 2 || (text.data[i] >= '0' && text.data[i] <= '9');
+	uint32_t hour =
+		form ? (uint32_t)(text.data[0] - '0') * 10 + (uint32_t)(text.data[1] - '0') : 99;
+	uint32_t minute =
+		form ? (uint32_t)(text.data[3] - '0') * 10 + (uint32_t)(text.data[4] - '0') : 99;
+	if (minute > 59 || hour * 60 + minute > 24 * 60)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a time of day in UTC expected (08:00)");
+	*ret = hour * 60 + minute;
+	return CEDE_OK;
+}

@@ -14,5 +14,9 @@ CEDE_MUST_USE int parse_u64(
 CEDE_MUST_USE int parse_duration(struct slice text, int64_t *ret_ns, struct cede_error *reterr);
 /* "512B" "64KiB" "16MiB" "2GiB" -> bytes. */
 CEDE_MUST_USE int parse_size(struct slice text, uint64_t *ret_bytes, struct cede_error *reterr);
+/* "64KiB/s" "5MiB/s", "256kbit/s" "200Mbit/s" "1Gbit/s" (a kbit is 1000 bits) -> bytes a second. */
+CEDE_MUST_USE int parse_rate(struct slice text, uint64_t *ret_bytes_per_s, struct cede_error *reterr);
+/* "08:00" "24:00" -> minutes since midnight. */
+CEDE_MUST_USE int parse_minute(struct slice text, uint32_t *ret, struct cede_error *reterr);
 /* RFC 3339 section 5.6 with the zone Z: "2027-06-30T00:00:00Z", a fraction of up to nine digits. */
 CEDE_MUST_USE int parse_time(struct slice text, int64_t *ret_wall_ns, struct cede_error *reterr);

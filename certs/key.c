@@ -106,43 +106,57 @@ int key_load_private(int dirfd, const char *path, EVP_PKEY **ret, struct cede_er
 	return parse_private(buf_slice(&file), path, ret, reterr);
 }
 
-int key_load_public(int dirfd, const char *path, EVP_PKEY **ret, struct cede_error *reterr) {
-	CLEANUP(buf_done) struct buf file = BUF_INIT(KEY_FILE_MAX);
+int key_file_load(int dirfd, const char *path, struct buf *out, struct cede_error *reterr) {
+	return load_file(dirfd, path, 022, out, reterr);
+}
 
-	CEDE_TRY(load_file(dirfd, path, 022, &file, reterr));
-	CLEANUP(ossl_bio_freep) BIO *bio = BIO_new_mem_buf(file.data, (int)file.len);
+int key_parse_public(struct slice pem, const char *name, EVP_PKEY **ret, struct cede_error *reterr) {
+	CLEANUP(ossl_bio_freep) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
+
 	if (bio == NULL)
-		return OSSL_FAIL(reterr, "%s", path);
+		return OSSL_FAIL(reterr, "%s", name);
 	CLEANUP(key_freep) EVP_PKEY *key = PEM_read_bio_PUBKEY(bio, NULL, no_pass_phrase, NULL);
 	if (key == NULL)
 		return OSSL_FAIL_AS(reterr, CEDE_ERR_INPUT,
-			"%s: a public key in PEM expected (\"-----BEGIN PUBLIC KEY-----\")", path);
-	CEDE_TRY(check_strength(key, path, reterr));
+			"%s: a public key in PEM expected (\"-----BEGIN PUBLIC KEY-----\")", name);
+	CEDE_TRY(check_strength(key, name, reterr));
 	if (!EVP_PKEY_is_a(key, "EC"))
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			"%s: signatures are ECDSA P-256: an EC key expected", path);
+			"%s: signatures are ECDSA P-256: an EC key expected", name);
 	*ret = CEDE_TAKE(key);
+	return CEDE_OK;
+}
+
+int key_load_public(int dirfd, const char *path, EVP_PKEY **ret, struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf file = BUF_INIT(KEY_FILE_MAX);
+
+	CEDE_TRY(key_file_load(dirfd, path, &file, reterr));
+	return key_parse_public(buf_slice(&file), path, ret, reterr);
+}
+
+int cert_parse(struct slice pem, const char *name, X509 **ret, struct cede_error *reterr) {
+	CLEANUP(ossl_bio_freep) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
+
+	if (bio == NULL)
+		return OSSL_FAIL(reterr, "%s", name);
+	CLEANUP(cert_freep) X509 *cert = PEM_read_bio_X509(bio, NULL, no_pass_phrase, NULL);
+	if (cert == NULL)
+		return OSSL_FAIL_AS(reterr, CEDE_ERR_INPUT,
+			"%s: a certificate in PEM expected (\"-----BEGIN CERTIFICATE-----\")", name);
+	CLEANUP(cert_freep) X509 *second = PEM_read_bio_X509(bio, NULL, no_pass_phrase, NULL);
+	ERR_clear_error();
+	if (second != NULL)
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_INPUT, "%s: only one certificate may stand in it", name);
+	*ret = CEDE_TAKE(cert);
 	return CEDE_OK;
 }
 
 int cert_load(int dirfd, const char *path, X509 **ret, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf file = BUF_INIT(KEY_FILE_MAX);
 
-	CEDE_TRY(load_file(dirfd, path, 022, &file, reterr));
-	CLEANUP(ossl_bio_freep) BIO *bio = BIO_new_mem_buf(file.data, (int)file.len);
-	if (bio == NULL)
-		return OSSL_FAIL(reterr, "%s", path);
-	CLEANUP(cert_freep) X509 *cert = PEM_read_bio_X509(bio, NULL, no_pass_phrase, NULL);
-	if (cert == NULL)
-		return OSSL_FAIL_AS(reterr, CEDE_ERR_INPUT,
-			"%s: a certificate in PEM expected (\"-----BEGIN CERTIFICATE-----\")", path);
-	CLEANUP(cert_freep) X509 *second = PEM_read_bio_X509(bio, NULL, no_pass_phrase, NULL);
-	ERR_clear_error();
-	if (second != NULL)
-		return CEDE_FAIL(
-			reterr, CEDE_ERR_INPUT, "%s: only one certificate may stand in it", path);
-	*ret = CEDE_TAKE(cert);
-	return CEDE_OK;
+	CEDE_TRY(key_file_load(dirfd, path, &file, reterr));
+	return cert_parse(buf_slice(&file), path, ret, reterr);
 }
 
 int key_digest(EVP_PKEY *key, uint8_t ret_digest[32], struct cede_error *reterr) {

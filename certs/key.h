@@ -27,6 +27,14 @@ CEDE_MUST_USE int key_load_public(
 	int dirfd, const char *path, EVP_PKEY **ret, struct cede_error *reterr);
 /* One certificate (RFC 7468 section 5). */
 CEDE_MUST_USE int cert_load(int dirfd, const char *path, X509 **ret, struct cede_error *reterr);
+/* The bytes of a public key's or certificate's file, after the checks of its owner and mode. */
+CEDE_MUST_USE int key_file_load(
+	int dirfd, const char *path, struct buf *out, struct cede_error *reterr);
+/* The same from bytes; name stands in the messages. */
+CEDE_MUST_USE int key_parse_public(
+	struct slice pem, const char *name, EVP_PKEY **ret, struct cede_error *reterr);
+CEDE_MUST_USE int cert_parse(
+	struct slice pem, const char *name, X509 **ret, struct cede_error *reterr);
 /* SHA-256 of the DER SubjectPublicKeyInfo: what pins compare and note key ids begin with. */
 CEDE_MUST_USE int key_digest(EVP_PKEY *key, uint8_t ret_digest[32], struct cede_error *reterr);
 /* The common name of the subject; REFUSED if there is none, several, or no valid host id. */

@@ -228,6 +228,29 @@ static void check_pair(
 			a->where.line);
 }
 
+static bool has_source(const struct policy *p, const char *name) {
+	for (size_t i = 0; i < p->source_count; i++)
+		if (p->sources[i].name != NULL && strcmp(p->sources[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static void check_hold(struct loader *l, size_t number) {
+	const struct policy *p = l->policy;
+	const struct policy_hold *h = &p->holds[number];
+	const struct yaml_node *names = yaml_get(l->y, l->hold_nodes[number], "sources", false);
+
+	for (const struct yaml_node *i = names != NULL ? names->first : NULL; i != NULL; i = i->next)
+		if (i->kind == YAML_SCALAR && !has_source(p, i->text))
+			yaml_mistake(l->y, i, "sources: there is no source \"%.60s\"", i->text);
+	for (size_t i = 0; i < number; i++)
+		if (h->id != NULL && p->holds[i].id != NULL && strcmp(h->id, p->holds[i].id) == 0) {
+			struct yaml_node node = at(&h->where);
+			yaml_mistake(l->y, &node, "a second hold has the id %s (first in line %u)",
+				h->id, p->holds[i].where.line);
+		}
+}
+
 void policy_check(struct loader *l) {
 	struct policy *p = l->policy;
 
@@ -249,4 +272,6 @@ void policy_check(struct loader *l) {
 	for (size_t i = 0; i < p->source_count; i++)
 		for (size_t k = 0; k < i; k++)
 			check_pair(l, &p->sources[k], &p->sources[i]);
+	for (size_t i = 0; i < p->hold_count; i++)
+		check_hold(l, i);
 }

@@ -3,8 +3,6 @@
 
 #include "base/check.h"
 
-#define SIZE_MAX_CAPTURE (UINT64_C(1) << 40) /* 1 TiB: more is no capture */
-
 static const struct {
 	enum action action;
 	bool finding;
@@ -29,7 +27,8 @@ bool reason_is_finding(enum reason reason) {
 }
 
 const char *action_name(enum action action) {
-	static const char *const names[] = {"hand-over", "wait", "ignore", "hold", "refuse"};
+	static const char *const names[] = {
+		"hand-over", "wait", "ignore", "hold", "refuse", "destroy"};
 
 	return names[action];
 }
@@ -61,6 +60,33 @@ static const struct policy_pattern *matching(
 	return NULL;
 }
 
+const struct policy_hold *hold_of(const struct policy *policy, struct slice source,
+	struct slice path, int64_t born, int64_t now) {
+	for (size_t i = 0; i < policy->hold_count; i++) {
+		const struct policy_hold *h = &policy->holds[i];
+		bool covers = h->source_count == 0;
+		for (size_t k = 0; !covers && k < h->source_count; k++)
+			covers = slice_is(source, h->sources[k]);
+		if (covers && now < h->until_ns && born >= h->from_ns && born < h->to_ns &&
+			(h->match_count == 0 || matching(h->match, h->match_count, path) != NULL))
+			return h;
+	}
+	return NULL;
+}
+
+uint64_t destination_rate(const struct policy_destination *d, int64_t now) {
+	int64_t minutes = now / (60 * INT64_C(1000000000));
+	uint32_t day = (uint32_t)((minutes / 1440 + 3) % 7); /* 1970 began on a Thursday */
+	uint32_t minute = (uint32_t)(minutes % 1440);
+
+	for (size_t i = 0; now >= 0 && i < d->window_count; i++) {
+		const struct policy_window *w = &d->windows[i];
+		if ((w->days & (1U << day)) != 0 && minute >= w->from_m && minute < w->to_m)
+			return w->rate;
+	}
+	return d->rate;
+}
+
 static void because(struct decision *d, enum reason reason) {
 	d->reason = reason;
 	d->action = reasons[reason].action;
@@ -78,12 +104,14 @@ static void decide_wanted(const struct policy *policy, const struct policy_sourc
 
 	if (policy->expires_ns <= now) {
 		because(d, REASON_POLICY_EXPIRED);
-	} else if (f->size > SIZE_MAX_CAPTURE) {
+	} else if (f->size > source->max_size) {
 		because(d, REASON_TOO_LARGE);
 	} else if (f->open_for_writing) {
 		int64_t again = source->quiet_ns > INT64_C(2000000000) ? source->quiet_ns
 								       : INT64_C(2000000000);
 		wait_until(d, REASON_OPEN, later_by(now, again));
+	} else if (d->overdue && source->at_max_age == AT_MAX_AGE_DESTROY && d->hold == NULL) {
+		because(d, REASON_DESTROYED);
 	} else if (settled > now) {
 		wait_until(d, REASON_SETTLING, settled);
 	} else if (source->grouped && !f->group_complete) {
@@ -94,6 +122,9 @@ static void decide_wanted(const struct policy *policy, const struct policy_sourc
 			wait_until(d, REASON_GROUP_WAITS, until);
 		else
 			because(d, REASON_GROUP_INCOMPLETE);
+	} else if (d->hold != NULL) {
+		because(d, REASON_HELD);
+		d->rule = d->hold->where;
 	} else {
 		because(d, d->overdue ? REASON_OVERDUE : REASON_READY);
 	}
@@ -110,6 +141,8 @@ struct decision decide(const struct policy *policy, const struct policy_source *
 	d.deadline_ns = later_by(
 		d.born_ns, match != NULL ? source->max_age_ns : policy->unmatched_max_age_ns);
 	d.overdue = d.deadline_ns <= now;
+	if (match != NULL)
+		d.hold = hold_of(policy, slice_str(source->name), f->path, d.born_ns, now);
 	if (ignore != NULL) {
 		d.rule = ignore->where;
 		because(&d, REASON_IGNORED);

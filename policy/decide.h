@@ -33,12 +33,17 @@ enum action {
 	ACTION_IGNORE,    /* the policy says to leave it alone */
 	ACTION_HOLD,      /* stays, and why is reported */
 	ACTION_REFUSE,    /* never touched, always reported */
+	ACTION_DESTROY,   /* wiped without a proof: the policy says so */
 };
 
 /* REASONS(X): id, action, finding (counts in the exit code of a dry run), identifier, sentence */
 #define DECIDE_REASONS(X)                                                                       \
 	X(READY, ACTION_HAND_OVER, false, "ready", "complete; is handed over")                  \
 	X(OVERDUE, ACTION_HAND_OVER, true, "overdue", "older than max_age; is handed over")     \
+	X(HELD, ACTION_HAND_OVER, false, "held",                                                \
+		"complete, under a legal hold; is handed over and kept")                        \
+	X(DESTROYED, ACTION_DESTROY, true, "destroyed",                                         \
+		"older than max_age, and the policy says destroy; is wiped without a receipt")  \
 	X(GROUP_INCOMPLETE, ACTION_HAND_OVER, true, "group-incomplete",                         \
 		"its group stayed incomplete past wait; is handed over as it is")               \
 	X(SETTLING, ACTION_WAIT, false, "settling", "changed less than quiet ago")              \
@@ -54,7 +59,7 @@ enum action {
 	X(SPECIAL, ACTION_REFUSE, true, "special-file", "no regular file")                      \
 	X(HARD_LINK, ACTION_REFUSE, true, "hard-link",                                          \
 		"has another name (hard link); wiping it would reach outside")                  \
-	X(TOO_LARGE, ACTION_REFUSE, true, "too-large", "larger than can be handed over")
+	X(TOO_LARGE, ACTION_REFUSE, true, "too-large", "larger than max_size")
 
 enum reason {
 
@@ -71,15 +76,23 @@ struct decision {
 	int64_t deadline_ns;   /* birth + max_age (unmatched: its max_age) */
 	int64_t born_ns;       /* the earliest time known */
 	bool overdue;
-	struct policy_where rule; /* the line that decided */
+	const struct policy_hold *hold; /* that stands over it now, or NULL */
+	struct policy_where rule;       /* the line that decided */
 };
 
 struct decision decide(const struct policy *policy, const struct policy_source *source,
 	const struct decide_facts *facts, const struct decide_known *known, int64_t now_ns);
+/* Bytes a second that may go to the destination at this time; 0: no limit. The first window that
+ * has the time counts. */
+uint64_t destination_rate(const struct policy_destination *destination, int64_t now_ns);
+/* The hold of the policy that covers a capture now: the wipe asks again, with this one function. */
+const struct policy_hold *hold_of(const struct policy *policy, struct slice source,
+	struct slice path, int64_t born_ns, int64_t now_ns);
 const char *reason_name(enum reason reason); /* stable identifier */
 const char *reason_text(enum reason reason); /* a sentence */
 bool reason_is_finding(enum reason reason);
-const char *action_name(enum action action); /* "hand-over" "wait" "ignore" "hold" "refuse" */
+const char *action_name(enum action action); /* "hand-over" "wait" "ignore" "hold" "refuse"
+					      * "destroy" */
 
 /* Glob on bytes: '?' and '*' never cross '/', "**" between slashes spans any number of directories,
  * [a-z] [!a-z] classes, '\' escapes. Bounded time: O(pattern * path). */

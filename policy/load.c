@@ -17,16 +17,18 @@
 #define LIST_MAX           64 /* patterns, pins, keys, addresses in one list */
 
 static const char *const top_keys[] = {"version", "id", "serial", "expires", "destinations",
-	"sources", "unmatched", "holds", "!bandwidth", "!guard", "!layers", "!below_requirement",
-	NULL};
+	"sources", "unmatched", "holds", "!guard", "!layers", "!below_requirement", NULL};
 static const char *const destination_keys[] = {"url", "ca", "pins", "addresses", "seal_to",
-	"receipts", "bundle_size", "!bandwidth", "!suites", "!dialect", NULL};
+	"receipts", "bundle_size", "bandwidth", "!suites", "!dialect", NULL};
+static const char *const bandwidth_keys[] = {"limit", "windows", NULL};
+static const char *const window_keys[] = {"days", "from", "to", "limit", NULL};
 static const char *const source_keys[] = {"name", "path", "match", "ignore", "destination", "quiet",
-	"group", "max_age", "at_max_age", "wipe", "classification", "!vault", "!guard", "!max_size",
+	"group", "max_age", "at_max_age", "max_size", "wipe", "classification", "!vault", "!guard",
 	NULL};
 static const char *const group_keys[] = {"by", "require", "wait", NULL};
 static const char *const wipe_keys[] = {
 	"after", "method", "require", "!below_requirement", "!verify", NULL};
+static const char *const hold_keys[] = {"id", "sources", "match", "from", "to", "until", NULL};
 static const char *const unmatched_keys[] = {"max_age", "at_max_age", NULL};
 
 /* Counts of the list, and a mistake when it is too long. */
@@ -121,6 +123,88 @@ static void load_addresses(
 		yaml_mistake(l->y, list, "addresses: at least one entry expected, or no key at all");
 }
 
+static void load_rate(struct loader *l, const struct yaml_node *map, const char *key, bool required,
+	uint64_t *ret) {
+	const char *text = yaml_get_text(l->y, map, key, required);
+	const struct yaml_node *node = yaml_get(l->y, map, key, false);
+	struct cede_error err;
+
+	if (text == NULL)
+		return;
+	if (parse_rate(slice_str(text), ret, &err) < 0)
+		yaml_mistake(l->y, node, "%s: %s", key, err.text);
+	else if (*ret < POLICY_RATE_MIN)
+		yaml_mistake(l->y, node, "%s: at least 32KiB/s expected", key);
+}
+
+static void load_minute(
+	struct loader *l, const struct yaml_node *map, const char *key, uint32_t *ret) {
+	const char *text = yaml_get_text(l->y, map, key, true);
+	struct cede_error err;
+
+	if (text != NULL && parse_minute(slice_str(text), ret, &err) < 0)
+		yaml_mistake(l->y, yaml_get(l->y, map, key, false), "%s: %s", key, err.text);
+}
+
+static void load_days(struct loader *l, const struct yaml_node *map, struct policy_window *w) {
+	static const char *const names[] = {"mon", "tue", "wed", "thu", "fri", "sat", "sun"};
+	const struct yaml_node *list = yaml_get_list(l->y, map, "days", false);
+
+	if (list == NULL)
+		w->days = 0x7f;
+	if (list != NULL && list->first == NULL)
+		yaml_mistake(l->y, list, "days: at least one entry expected, or no key at all");
+	for (const struct yaml_node *i = list != NULL ? list->first : NULL; i != NULL; i = i->next) {
+		const char *text = yaml_text(l->y, i);
+		size_t day = 0;
+		while (text != NULL && day < ARRAY_LENGTH(names) && strcmp(text, names[day]) != 0)
+			day++;
+		if (text != NULL && day == ARRAY_LENGTH(names))
+			yaml_mistake(l->y, i, "days: mon, tue, wed, thu, fri, sat or sun expected");
+		else
+			w->days |= (uint8_t)(1U << day);
+	}
+}
+
+static void load_window(struct loader *l, const struct yaml_node *node, struct policy_window *w) {
+	if (node->kind != YAML_MAP) {
+		yaml_mistake(l->y, node, "a window: keys with values expected");
+		return;
+	}
+	load_days(l, node, w);
+	load_minute(l, node, "from", &w->from_m);
+	load_minute(l, node, "to", &w->to_m);
+	if (w->to_m != 0 && w->to_m <= w->from_m)
+		yaml_mistake(l->y, yaml_get(l->y, node, "to", false),
+			"to must be later than from (a night takes two windows: to 24:00, from 00:00)");
+	load_rate(l, node, "limit", true, &w->rate);
+	yaml_only(l->y, node, window_keys);
+}
+
+/* "200Mbit/s", or {limit: ..., windows: [...]} */
+static void load_bandwidth(
+	struct loader *l, const struct yaml_node *map, struct policy_destination *d) {
+	const struct yaml_node *node = yaml_get(l->y, map, "bandwidth", false);
+
+	if (node == NULL)
+		return;
+	if (node->kind == YAML_SCALAR) {
+		load_rate(l, map, "bandwidth", false, &d->rate);
+		return;
+	}
+	node = yaml_get_map(l->y, map, "bandwidth", false);
+	if (node == NULL)
+		return;
+	load_rate(l, node, "limit", false, &d->rate);
+	const struct yaml_node *list = yaml_get_list(l->y, node, "windows", false);
+	size_t n = list_length(l->y, list, POLICY_WINDOWS_MAX);
+	d->windows = array(l, n, sizeof *d->windows);
+	for (const struct yaml_node *i = n > 0 && d->windows != NULL ? list->first : NULL;
+		i != NULL; i = i->next)
+		load_window(l, i, &d->windows[d->window_count++]);
+	yaml_only(l->y, node, bandwidth_keys);
+}
+
 static void load_destination(
 	struct loader *l, const struct yaml_node *node, struct policy_destination *d) {
 	d->where = (struct policy_where){node->key->line, node->key->column};
@@ -151,6 +235,7 @@ static void load_destination(
 		(d->bundle_size < POLICY_BUNDLE_MIN || d->bundle_size > POLICY_BUNDLE_MAX))
 		yaml_mistake(l->y, yaml_get(l->y, node, "bundle_size", false),
 			"bundle_size: 64KiB to 48MiB expected");
+	load_bandwidth(l, node, d);
 	yaml_only(l->y, node, destination_keys);
 }
 
@@ -248,7 +333,7 @@ static void load_wipe(struct loader *l, const struct yaml_node *map, struct poli
 }
 
 static void load_ages(struct loader *l, const struct yaml_node *node, struct policy_source *s) {
-	static const char *const at_max_age[] = {"hold", "seal", "!destroy", NULL};
+	static const char *const at_max_age[] = {"hold", "seal", "destroy", NULL};
 	size_t which;
 
 	s->quiet_ns = 2 * NS_PER_SECOND;
@@ -260,7 +345,7 @@ static void load_ages(struct loader *l, const struct yaml_node *node, struct pol
 				"max_age must be longer than quiet: no file could be handed over in time");
 	}
 	if (yaml_get_word(l->y, node, "at_max_age", false, at_max_age, &which))
-		s->at_max_age = which == 0 ? AT_MAX_AGE_HOLD : AT_MAX_AGE_SEAL;
+		s->at_max_age = (enum at_max_age)which;
 }
 
 static void load_source(struct loader *l, const struct yaml_node *node, struct policy_source *s) {
@@ -283,6 +368,11 @@ static void load_source(struct loader *l, const struct yaml_node *node, struct p
 	load_patterns(l, node, "match", NULL, &s->match, &s->match_count);
 	load_patterns(l, node, "ignore", ignore, &s->ignore, &s->ignore_count);
 	load_ages(l, node, s);
+	s->max_size = POLICY_CAPTURE_MAX;
+	if (yaml_get_size(l->y, node, "max_size", false, &s->max_size) &&
+		(s->max_size == 0 || s->max_size > POLICY_CAPTURE_MAX))
+		yaml_mistake(l->y, yaml_get(l->y, node, "max_size", false),
+			"max_size: 1B to 1TiB expected");
 	load_group(l, node, s);
 	load_wipe(l, node, s);
 	text = yaml_get_text(l->y, node, "classification", false);
@@ -322,8 +412,51 @@ static void load_unmatched(struct loader *l, const struct yaml_node *root) {
 	yaml_only(l->y, map, unmatched_keys);
 }
 
+/* ---- holds */
+
+static void load_hold(struct loader *l, const struct yaml_node *node, struct policy_hold *h) {
+	const char *text;
+
+	h->where = (struct policy_where){node->line, node->column};
+	if (node->kind != YAML_MAP) {
+		yaml_mistake(l->y, node, "a hold: keys with values expected");
+		return;
+	}
+	h->id = copy(l, text = yaml_get_text(l->y, node, "id", true));
+	if (text != NULL && !name_valid(slice_str(text)))
+		yaml_mistake(l->y, yaml_get(l->y, node, "id", false),
+			"id: 1 to 64 of A-Z a-z 0-9 . _ - expected, the first a letter or digit");
+	load_texts(l, node, "sources", false, &h->sources, &h->source_count);
+	if (yaml_get(l->y, node, "sources", false) != NULL && h->source_count == 0)
+		yaml_mistake(l->y, yaml_get(l->y, node, "sources", false),
+			"sources: at least one entry expected, or no key at all");
+	if (yaml_get(l->y, node, "match", false) != NULL)
+		load_patterns(l, node, "match", NULL, &h->match, &h->match_count);
+	h->from_ns = INT64_MIN;
+	h->to_ns = INT64_MAX;
+	(void)yaml_get_time(l->y, node, "from", false, &h->from_ns);
+	if (yaml_get_time(l->y, node, "to", false, &h->to_ns) && h->to_ns <= h->from_ns)
+		yaml_mistake(l->y, yaml_get(l->y, node, "to", false),
+			"to must be later than from: the hold would cover nothing");
+	(void)yaml_get_time(l->y, node, "until", true, &h->until_ns);
+	yaml_only(l->y, node, hold_keys);
+}
+
+static void load_holds(struct loader *l, const struct yaml_node *root) {
+	const struct yaml_node *list = yaml_get_list(l->y, root, "holds", false);
+	size_t n = list_length(l->y, list, POLICY_HOLDS_MAX);
+
+	l->policy->holds = array(l, n, sizeof *l->policy->holds);
+	l->hold_nodes = array(l, n, sizeof(struct yaml_node *));
+	if (n == 0 || l->policy->holds == NULL || l->hold_nodes == NULL)
+		return;
+	for (const struct yaml_node *i = list->first; i != NULL; i = i->next) {
+		l->hold_nodes[l->policy->hold_count] = i;
+		load_hold(l, i, &l->policy->holds[l->policy->hold_count++]);
+	}
+}
+
 static void load_top(struct loader *l, const struct yaml_node *root) {
-	const struct yaml_node *holds;
 	uint64_t version;
 	const char *text;
 
@@ -341,9 +474,7 @@ static void load_top(struct loader *l, const struct yaml_node *root) {
 	load_destinations(l, root);
 	load_sources(l, root);
 	load_unmatched(l, root);
-	holds = yaml_get_list(l->y, root, "holds", false);
-	if (holds != NULL && holds->first != NULL)
-		yaml_mistake(l->y, holds->first, "holds: not supported yet");
+	load_holds(l, root);
 	yaml_only(l->y, root, top_keys);
 	policy_check(l);
 }
@@ -371,6 +502,7 @@ int policy_parse(struct slice text, const char *name, struct policy **ret,
 	if (yaml_root(y) != NULL)
 		load_top(&l, yaml_root(y));
 	free(l.destination_of);
+	free(l.hold_nodes);
 	if (l.no_memory)
 		return CEDE_FAIL_MEMORY(reterr);
 	if (yaml_mistake_count(y) > 0) {
@@ -421,6 +553,7 @@ void policy_free(struct policy *p) {
 		free_texts(d->seal_to, d->seal_to_count);
 		free_texts(d->receipts, d->receipt_count);
 		free(d->addresses);
+		free(d->windows);
 		free(d->name);
 		free(d->url);
 		free(d->host);
@@ -435,6 +568,12 @@ void policy_free(struct policy *p) {
 		free(s->path);
 		free(s->classification);
 	}
+	for (size_t i = 0; i < p->hold_count; i++) {
+		free_texts(p->holds[i].sources, p->holds[i].source_count);
+		free_patterns(p->holds[i].match, p->holds[i].match_count);
+		free(p->holds[i].id);
+	}
+	free(p->holds);
 	free(p->destinations);
 	free(p->sources);
 	free(p->id);

@@ -9,6 +9,7 @@ struct loader {
 	struct yaml *y;
 	struct policy *policy;
 	const struct yaml_node **destination_of; /* for each source: the node that names it */
+	const struct yaml_node **hold_nodes;
 	bool no_memory;
 };
 
@@ -26,5 +27,5 @@ bool path_valid(struct slice text);
 const char *pattern_wrong(struct slice text);
 /* "sha256//" and the base64 of 32 bytes. */
 bool pin_valid(struct slice text);
-/* Names are unique, destinations exist and are used, sources do not overlap. */
+/* Names are unique, destinations exist, sources do not overlap, holds name sources. */
 void policy_check(struct loader *l);

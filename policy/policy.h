@@ -15,12 +15,14 @@
 #define POLICY_FILE_MAX         262144
 #define POLICY_SOURCES_MAX      256
 #define POLICY_DESTINATIONS_MAX 16
+#define POLICY_HOLDS_MAX        256
+#define POLICY_CAPTURE_MAX      (UINT64_C(1) << 40) /* 1 TiB: more is no capture */
 #define POLICY_BUNDLE_DEFAULT   (16U << 20)
 #define POLICY_BUNDLE_MIN       (64U << 10)
 #define POLICY_BUNDLE_MAX \
 	(48U << 20) /* sealed plaintext is at most 64 MiB, frame and manifest included */
 
-enum at_max_age { AT_MAX_AGE_HOLD, AT_MAX_AGE_SEAL };
+enum at_max_age { AT_MAX_AGE_HOLD, AT_MAX_AGE_SEAL, AT_MAX_AGE_DESTROY };
 
 enum wipe_require { WIPE_REQUIRE_NONE, WIPE_REQUIRE_OVERWRITTEN };
 
@@ -32,6 +34,16 @@ struct policy_where { /* a place in policy.yaml; counted from 1 */
 struct policy_pattern {
 	char *text;
 	struct policy_where where;
+};
+
+#define POLICY_RATE_MIN    (UINT64_C(32) << 10) /* bytes a second: a bundle must get through in time */
+#define POLICY_WINDOWS_MAX 32
+
+/* A span of the day, in UTC, in which another rate holds. */
+struct policy_window {
+	uint8_t days;          /* bit 0: Monday */
+	uint32_t from_m, to_m; /* minutes since midnight: [from, to) */
+	uint64_t rate;         /* bytes a second */
 };
 
 struct policy_destination {
@@ -49,6 +61,9 @@ struct policy_destination {
 	char **receipts;
 	size_t receipt_count;
 	uint64_t bundle_size;
+	uint64_t rate; /* bytes a second; 0: no limit */
+	struct policy_window *windows;
+	size_t window_count;
 	struct policy_where where;
 };
 
@@ -69,7 +84,20 @@ struct policy_source {
 	enum at_max_age at_max_age;
 	bool wipe_after_seal; /* false: after the receipt */
 	enum wipe_require wipe_require;
+	uint64_t max_size;    /* bytes; larger files are refused */
 	char *classification; /* or "" */
+	struct policy_where where;
+};
+
+/* A legal hold: what it covers is handed over and kept while it stands. */
+struct policy_hold {
+	char *id;
+	char **sources; /* names; none: all */
+	size_t source_count;
+	struct policy_pattern *match; /* none: every path */
+	size_t match_count;
+	int64_t from_ns, to_ns; /* covers captures born in [from, to) */
+	int64_t until_ns;       /* stands until then */
 	struct policy_where where;
 };
 
@@ -82,6 +110,8 @@ struct policy {
 	struct policy_source *sources;
 	size_t source_count;
 	int64_t unmatched_max_age_ns;
+	struct policy_hold *holds;
+	size_t hold_count;
 	uint8_t sha256[32]; /* of the file */
 };
 

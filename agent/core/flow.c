@@ -149,6 +149,7 @@ void flow_figures(const struct flow *flow, struct flow_figures *ret) {
 
 struct recovery {
 	struct flow *flow;
+	bool succeeds;                 /* another policy in the same process */
 	struct ledger_bundle *bundles; /* SEALED; destination points into one block each */
 	size_t bundle_count;
 	struct ledger_capture *captures; /* WIPING; path and source likewise */
@@ -247,6 +248,24 @@ static int finish_receipted(struct ledger *ledger, int64_t now, struct cede_erro
 	return r;
 }
 
+/* Each policy that comes into force, once. */
+static int record_policy(
+	struct ledger *ledger, const struct flow *flow, int64_t now, struct cede_error *reterr) {
+	const struct policy *policy = flow->policy;
+	struct ledger_policy last;
+	struct ledger_policy p = {.id = slice_str(policy->id),
+		.serial = policy->serial,
+		.is_signed = flow->setup.is_signed};
+	bool there;
+
+	memcpy(p.sha256, policy->sha256, sizeof p.sha256);
+	memcpy(p.signer, flow->setup.signer, sizeof p.signer);
+	CEDE_TRY(ledger_policy_last(ledger, &last, &there, reterr));
+	if (there && last.is_signed == p.is_signed && memcmp(last.sha256, p.sha256, 32) == 0)
+		return CEDE_OK;
+	return ledger_policy_loaded(ledger, &p, now, reterr);
+}
+
 static int recover_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
 	struct recovery *r = ctx;
 	const struct policy *policy = r->flow->policy;
@@ -256,7 +275,9 @@ static int recover_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 	recovery_clear(r); /* of a first try */
 	(void)snprintf(detail, sizeof detail, "version=%s policy=%s serial=%llu", CEDE_VERSION,
 		policy->id, (unsigned long long)policy->serial);
-	CEDE_TRY(ledger_event(ledger, LEDGER_AGENT_STARTED, NULL, now, detail, reterr));
+	if (!r->succeeds)
+		CEDE_TRY(ledger_event(ledger, LEDGER_AGENT_STARTED, NULL, now, detail, reterr));
+	CEDE_TRY(record_policy(ledger, r->flow, now, reterr));
 	CEDE_TRY(ledger_recover(ledger, now, reterr));
 	CEDE_TRY(finish_receipted(ledger, now, reterr));
 	CEDE_TRY(ledger_bundles(ledger, BUNDLE_SEALED, recover_bundle, r, reterr));
@@ -280,7 +301,33 @@ static void on_tick(uv_timer_t *timer) {
 		return;
 	intake_tick(flow);
 	handover_tick(flow);
-	disposal_run(flow);
+	disposal_tick(flow);
+}
+
+static int by_row(const void *a, const void *b) {
+	int64_t x = *(const int64_t *)a;
+	int64_t y = *(const int64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static int recover_wipe(struct flow *flow, const struct ledger_capture *c, struct cede_error *reterr) {
+	bool begun = flow->unbegun_count == 0 ||
+		bsearch(&c->row, flow->unbegun, flow->unbegun_count, sizeof c->row, by_row) == NULL;
+
+	return disposal_add(flow, c, begun, begun, reterr);
+}
+
+/* What the predecessor was to wipe and had not touched. */
+static int inherit_disposals(struct flow *flow, struct flow *from, struct cede_error *reterr) {
+	flow->unbegun = calloc(from->disposal_count + 1, sizeof *flow->unbegun);
+	if (flow->unbegun == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	for (const struct disposal *d = from->disposals; d != NULL; d = d->next)
+		if (!d->begun)
+			flow->unbegun[flow->unbegun_count++] = d->row;
+	qsort(flow->unbegun, flow->unbegun_count, sizeof *flow->unbegun, by_row);
+	return CEDE_OK;
 }
 
 static void recovered(struct flow *flow, void *ctx) {
@@ -293,15 +340,17 @@ static void recovered(struct flow *flow, void *ctx) {
 	for (size_t i = 0; i < r->bundle_count; i++)
 		handover_adopt(flow, &r->bundles[i]);
 	for (size_t i = 0; i < r->capture_count; i++)
-		if (disposal_add(flow, &r->captures[i], true, &err) < 0)
+		if (recover_wipe(flow, &r->captures[i], &err) < 0)
 			log_event(LOG_LEVEL_ERROR, "wipe.deferred", "error=\"%s\"", err.text);
 	if (r->bundle_count + r->capture_count + removed > 0)
 		log_event(LOG_LEVEL_INFO, "agent.recovered",
 			"bundles=%zu wipes=%zu spool_leftovers=%zu", r->bundle_count,
 			r->capture_count, removed);
 	flow->running = true;
+	flow->unbegun_count = 0;
 	if (flow->stopping)
 		return;
+	disposal_lift(flow);
 	for (size_t i = 0; i < flow->policy->source_count; i++)
 		intake_scan(flow, i, "");
 	handover_tick(flow);
@@ -316,6 +365,7 @@ void flow_run(struct flow *flow, struct link *link) {
 		return;
 	}
 	r->flow = flow;
+	r->succeeds = flow->setup.predecessor != NULL;
 	flow_record(flow, recover_work, recovered, recovery_release, r);
 	(void)uv_timer_start(&flow->tick, on_tick, 1000, 1000);
 }
@@ -371,6 +421,7 @@ static void flow_free(struct flow *flow) {
 		free(r);
 	}
 	settle_free(flow->settle);
+	free(flow->unbegun);
 	free(flow->reported);
 	fd_closep(&flow->setup.spool_fd);
 	free(flow->sources);
@@ -397,6 +448,11 @@ int flow_start(const struct flow_setup *setup, struct flow **ret, struct cede_er
 	}
 	/* a failure here ends the process: what was made is given back with it */
 	CEDE_TRY(make_parts(flow, reterr));
+	if (setup->predecessor != NULL) {
+		flow->figures = setup->predecessor->figures;
+		CEDE_TRY(inherit_disposals(flow, setup->predecessor, reterr));
+		handover_inherit(flow, setup->predecessor);
+	}
 	*ret = flow;
 	return CEDE_OK;
 }
@@ -433,6 +489,11 @@ static void on_tree_closed(void *ctx) {
 	struct flow *flow = ctx;
 	struct cede_error err = {0};
 
+	if (flow->retiring) { /* receipts may still be on their way into the ledger */
+		flow->ended = true;
+		flow_settled(flow);
+		return;
+	}
 	if (!flow->failed &&
 		ledger_writer_queue(flow->ledger, stopped_work, stopped_done, flow, &err) < 0)
 		log_event(LOG_LEVEL_WARNING, "ledger.unwritten", "error=\"%s\"", err.text);
@@ -487,6 +548,12 @@ void flow_settled(struct flow *flow) {
 	}
 	if (flow->on_stopped == NULL)
 		return;
+	if (flow->ended && flow->recording <= waiting_again(flow)) {
+		void (*on_stopped)(void *) = flow->on_stopped;
+		flow->on_stopped = NULL;
+		on_stopped(flow->stop_ctx);
+		return;
+	}
 	if (!flow->stopping || flow->ending || flow->jobs.running > 0 || flow->scans > 0 ||
 		flow->recording > waiting_again(flow))
 		return;
@@ -502,4 +569,29 @@ void flow_stop(struct flow *flow, void (*on_stopped)(void *ctx), void *ctx) {
 	flow->stop_ctx = ctx;
 	flow_halt(flow);
 	flow_settled(flow);
+}
+
+void flow_retire(struct flow *flow, void (*on_retired)(void *ctx), void *ctx) {
+	flow->retiring = true;
+	flow_stop(flow, on_retired, ctx);
+}
+
+bool flow_is_retired(struct flow *flow, void (*on_retired)(void *ctx), void *ctx) {
+	if (flow->recording <= waiting_again(flow))
+		return true;
+	flow->on_stopped = on_retired;
+	flow->stop_ctx = ctx;
+	return false;
+}
+
+void flow_free_retired(struct flow *flow) {
+	flow_free(flow);
+}
+
+struct ledger_writer *flow_ledger(const struct flow *flow) {
+	return flow->ledger;
+}
+
+int flow_take_spool(struct flow *flow) {
+	return CEDE_TAKE_FD(flow->setup.spool_fd);
 }

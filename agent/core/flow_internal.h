@@ -25,8 +25,10 @@
 #define RESCAN_NS       (60 * NS_PER_SECOND)
 #define POLL_NS         (2 * NS_PER_SECOND) /* where the file system gives no events */
 #define BUSY_AGAIN_NS   (2 * NS_PER_SECOND) /* a file that was open or changed: look again after */
+#define EXPIRE_NS       (2 * NS_PER_SECOND) /* how often deadlines of `destroy` are looked at */
 #define WIPE_AGAIN_NS   (2 * NS_PER_SECOND)
 #define REPORTED_MOST   65536
+#define SWEEP_MOST      4096 /* settling captures that are looked at again after a scan */
 
 struct flow_source {
 	int fd; /* -1 while the directory can't be opened */
@@ -86,7 +88,10 @@ struct disposal {
 	char *path;
 	struct file_identity identity;
 	uint8_t sha256[32];
+	int64_t born_ns;
 	bool begun;
+	bool alone; /* its bundle's last event does not tell of it */
+	char hold[65];
 	unsigned tries;
 	int64_t due_boot_ns;
 };
@@ -119,15 +124,22 @@ struct flow {
 	struct disposal **disposals_end;
 	size_t disposal_count;
 	size_t wipe_jobs;
+	bool lifting, expiring; /* under way in the ledger */
+	int64_t lift_ns;        /* wall time at which the next hold ends */
+	int64_t expire_boot_ns; /* when deadlines are looked at next */
+	int64_t *unbegun; /* rows that a predecessor was to wipe and had not touched; sorted */
+	size_t unbegun_count;
 	uint64_t *reported; /* hashes of refused names that are in the ledger already */
 	size_t reported_count;
 	struct flow_figures figures;
 	bool running;  /* recovery is done */
+	bool retiring; /* a successor takes the ledger, the link and the sealed bundles over */
 	bool draining; /* nothing new is begun; what is under way goes on */
 	void (*on_drained)(void *ctx);
 	void *drain_ctx;
 	bool stopping;
 	bool ending; /* everything ended: handles are being closed */
+	bool ended;  /* retiring: they are */
 	unsigned timers_open;
 	bool failed;
 	_Atomic bool stop; /* the same for job threads */
@@ -162,6 +174,7 @@ void intake_stop(struct flow *flow);
 void handover_plan(struct flow *flow);
 void handover_tick(struct flow *flow);
 void handover_adopt(struct flow *flow, const struct ledger_bundle *b); /* at start */
+void handover_inherit(struct flow *flow, struct flow *from); /* after a change of policy */
 void handover_free(struct flow *flow);
 bool handover_receipt(void *flow, const struct id *bundle, struct slice note);
 void handover_absent(void *flow, const struct id *bundle);
@@ -170,8 +183,14 @@ void handover_failed(void *flow, const struct id *bundle, size_t destination, co
 void handover_link(void *flow, size_t destination, bool up);
 
 /* ---- disposal.c */
-/* Takes a copy of c. Nothing is wiped while the policy has expired. */
-CEDE_MUST_USE int disposal_add(
-	struct flow *flow, const struct ledger_capture *c, bool begun, struct cede_error *reterr);
+/* Takes a copy of c. begun: an earlier process may have touched it. alone: its bundle's last event
+ * does not tell of it. Nothing is wiped while the policy has expired. */
+CEDE_MUST_USE int disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun,
+	bool alone, struct cede_error *reterr);
 void disposal_run(struct flow *flow);
+/* Wipes what no hold covers any more; at start, and when a hold ends. */
+void disposal_lift(struct flow *flow);
+/* Wipes what is older than max_age in sources that say destroy. */
+void disposal_expire(struct flow *flow);
+void disposal_tick(struct flow *flow);
 void disposal_free(struct flow *flow);

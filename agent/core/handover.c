@@ -66,6 +66,8 @@ static void push_waiting(struct flow *flow, size_t destination) {
 		pushing += p->state != PARCEL_WAITING;
 	if (flow->stopping || flow_expired(flow))
 		return;
+	link_rate(flow->link, destination,
+		destination_rate(&flow->policy->destinations[destination], clock_wall_ns()));
 	for (struct parcel *p = d->parcels; p != NULL && pushing < PUSHES_OPEN; p = p->next) {
 		struct cede_error err = {0};
 		bool was_open = is_open(p);
@@ -156,7 +158,7 @@ static int collect_capture(void *ctx, const struct ledger_capture *c, struct ced
 static void add_disposals(struct flow *flow, const struct ledger_capture *list, size_t n) {
 	for (size_t i = 0; i < n; i++) {
 		struct cede_error err = {0};
-		if (disposal_add(flow, &list[i], false, &err) < 0)
+		if (disposal_add(flow, &list[i], false, false, &err) < 0)
 			/* stays in state wiping: the next start wipes it */
 			log_event(LOG_LEVEL_ERROR, "wipe.deferred", "error=\"%s\"", err.text);
 	}
@@ -346,7 +348,8 @@ static void seal_done(void *ctx) {
 	flow->seal_jobs--;
 	give_back(flow, l->job.buffer);
 	if (l->job.result < 0) {
-		log_event(LOG_LEVEL_ERROR, "seal.failed", "error=\"%s\"", l->job.err.text);
+		if (!flow->stop) /* else it was told to end */
+			log_event(LOG_LEVEL_ERROR, "seal.failed", "error=\"%s\"", l->job.err.text);
 		for (size_t i = 0; i < l->job.count; i++)
 			if (l->job.items[i].outcome == SEAL_DONE)
 				l->job.items[i].outcome = SEAL_FAILED;
@@ -978,13 +981,60 @@ void handover_tick(struct flow *flow) {
 	handover_plan(flow);
 }
 
+static void log_homeless(void) {
+	log_event(LOG_LEVEL_ERROR, "bundle.homeless",
+		"mend=\"the policy no longer has the destination of a sealed bundle; add it again\"");
+}
+
+/* What another key was used for, or what goes to a place that is no longer approved, is not sent:
+ * the agency is asked for it, and if it does not have it its captures are sealed anew. */
+static void inherit(struct flow *flow, struct parcel *p, size_t destination) {
+	const struct flow_setup *setup = &flow->setup;
+	bool in_link = p->state == PARCEL_PUSHING && setup->same_link;
+	bool stays = in_link && !setup->keys[destination].changed;
+
+	p->destination = destination;
+	p->recovered = p->recovered || p->state != PARCEL_WAITING;
+	if (in_link && !stays)
+		link_forget(setup->link, &p->id);
+	if (!stays)
+		p->state = PARCEL_WAITING;
+	if (setup->keys[destination].changed && !p->spooled && p->fd >= 0) {
+		fd_closep(&p->fd);
+		p->lost = true;
+	}
+	parcel_add(flow, p);
+}
+
+void handover_inherit(struct flow *flow, struct flow *from) {
+	for (size_t i = 0; i < from->policy->destination_count; i++) {
+		struct flow_destination *d = &from->destinations[i];
+		while (d->parcels != NULL) {
+			struct parcel *p = d->parcels;
+			size_t destination;
+			d->parcels = p->next;
+			p->next = NULL;
+			if (flow_destination_named(flow,
+				    slice_str(from->policy->destinations[i].name), &destination)) {
+				inherit(flow, p, destination);
+				continue;
+			}
+			log_homeless();
+			fd_closep(&p->fd);
+			free(p);
+		}
+	}
+}
+
 void handover_adopt(struct flow *flow, const struct ledger_bundle *b) {
 	struct parcel *p;
 	size_t destination;
 
+	p = parcel_find(flow, &b->id);
+	if (p != NULL)
+		return; /* inherited */
 	if (!flow_destination_named(flow, b->destination, &destination)) {
-		log_event(LOG_LEVEL_ERROR, "bundle.homeless",
-			"mend=\"the policy no longer has the destination of a sealed bundle; add it again\"");
+		log_homeless();
 		return;
 	}
 	p = calloc(1, sizeof *p);

@@ -16,7 +16,10 @@ struct seen { /* findings to be recorded; the ids are made on the ledger's threa
 	const struct policy *policy;
 	struct findings ready;
 	struct findings refused;
+	struct findings gone; /* names without a file */
 	uint64_t news;
+	uint64_t lost;   /* captures that somebody else removed */
+	bool destroy;    /* some are to be wiped without a proof */
 	uint64_t *bytes; /* per source, of what is new */
 	uint64_t *files;
 };
@@ -26,6 +29,7 @@ static void seen_release(void *ctx) {
 
 	findings_done(&s->ready);
 	findings_done(&s->refused);
+	findings_done(&s->gone);
 	free(s->bytes);
 	free(s->files);
 	free(s);
@@ -45,6 +49,8 @@ static int record_ready(struct ledger *ledger, struct seen *s, const struct find
 		.born_ns = f->decision.born_ns,
 		.first_seen_ns = now,
 		.deadline_ns = f->decision.deadline_ns,
+		/* what is to be destroyed is never taken: disposal_expire() finds it */
+		.not_before_ns = f->decision.action == ACTION_DESTROY ? INT64_MAX : 0,
 		.segment_count = 1,
 	};
 
@@ -53,6 +59,10 @@ static int record_ready(struct ledger *ledger, struct seen *s, const struct find
 	if (result == LEDGER_SEEN_KNOWN)
 		return CEDE_OK;
 	s->news += result == LEDGER_SEEN_NEW;
+	if (f->decision.action == ACTION_DESTROY) {
+		s->destroy = true;
+		return CEDE_OK;
+	}
 	s->bytes[f->source] += f->identity.size;
 	s->files[f->source]++;
 	return CEDE_OK;
@@ -79,13 +89,20 @@ static int seen_work(struct ledger *ledger, void *ctx, struct cede_error *reterr
 	struct seen *s = ctx;
 	int64_t now = clock_wall_ns();
 
-	s->news = 0; /* it may be the second try */
+	s->news = s->lost = 0; /* it may be the second try */
 	memset(s->bytes, 0, s->policy->source_count * sizeof *s->bytes);
 	memset(s->files, 0, s->policy->source_count * sizeof *s->files);
 	for (size_t i = 0; i < s->ready.count; i++)
 		CEDE_TRY(record_ready(ledger, s, &s->ready.items[i], now, reterr));
 	for (size_t i = 0; i < s->refused.count; i++)
 		CEDE_TRY(record_refused(ledger, s, &s->refused.items[i], now, reterr));
+	for (size_t i = 0; i < s->gone.count; i++) {
+		const struct finding *f = &s->gone.items[i];
+		bool was_there;
+		CEDE_TRY(ledger_capture_absent(ledger, slice_str(s->policy->sources[f->source].name),
+			slice_str(f->path), now, &was_there, reterr));
+		s->lost += was_there;
+	}
 	return CEDE_OK;
 }
 
@@ -94,6 +111,9 @@ static void seen_done(struct flow *flow, void *ctx) {
 	bool some = false;
 
 	flow->figures.seen += s->news;
+	flow->figures.gone += s->lost;
+	if (s->destroy)
+		disposal_expire(flow);
 	for (size_t i = 0; i < flow->policy->source_count; i++) {
 		struct flow_source *source = &flow->sources[i];
 		if (s->files[i] == 0)
@@ -111,10 +131,13 @@ static void seen_done(struct flow *flow, void *ctx) {
 /* ---- what a scan or a check found */
 
 static uint64_t hash_of(const struct finding *f) {
-	uint64_t h = UINT64_C(14695981039346656037) ^ f->source ^ (uint64_t)f->decision.reason << 32;
+	const uint64_t prime = UINT64_C(1099511628211); /* FNV-1a */
+	uint64_t h = UINT64_C(14695981039346656037);
 
+	h = (h ^ f->source) * prime;
+	h = (h ^ (uint64_t)f->decision.reason) * prime;
 	for (const char *p = f->path; *p != 0; p++)
-		h = (h ^ (uint8_t)*p) * UINT64_C(1099511628211);
+		h = (h ^ (uint8_t)*p) * prime;
 	return h | 1;
 }
 
@@ -189,7 +212,10 @@ static void take_findings(struct flow *flow, struct findings *found) {
 			flow->sources[f->source].scan_wanted = true;
 			continue;
 		}
+		if (f->gone && move_to(&s->gone, f) == CEDE_OK)
+			continue; /* else the next scan asks again */
 		switch (f->decision.action) {
+		case ACTION_DESTROY:
 		case ACTION_HAND_OVER:
 			if (move_to(&s->ready, f) < 0)
 				flow->sources[f->source].scan_wanted = true;
@@ -208,7 +234,7 @@ static void take_findings(struct flow *flow, struct findings *found) {
 	findings_done(found);
 	if (s == NULL)
 		return;
-	if (s->ready.count + s->refused.count > 0)
+	if (s->ready.count + s->refused.count + s->gone.count > 0)
 		flow_record(flow, seen_work, seen_done, seen_release, s);
 	else
 		seen_release(s);
@@ -378,6 +404,69 @@ static void adopt_directory(struct flow *flow, size_t source, int fd) {
 	(void)close(fd);
 }
 
+/* Names that settle are in memory only as far as they fit there, and after a change of policy not
+ * at all: the ledger knows them. Each is looked at again; one that is gone is said to be. */
+struct sweep {
+	struct flow *flow;
+	size_t source;
+	char **paths;
+	size_t count;
+};
+
+static int sweep_one(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+	struct sweep *s = ctx;
+
+	s->paths[s->count] = strndup((const char *)c->path.data, c->path.len);
+	if (s->paths[s->count] == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	s->count++;
+	return CEDE_OK;
+}
+
+static void sweep_clear(struct sweep *s) {
+	for (size_t i = 0; i < s->count; i++)
+		free(s->paths[i]);
+	s->count = 0;
+}
+
+static int sweep_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct sweep *s = ctx;
+
+	sweep_clear(s); /* of a first try */
+	return ledger_settling(ledger, slice_str(s->flow->policy->sources[s->source].name),
+		SWEEP_MOST, sweep_one, s, reterr);
+}
+
+static void sweep_done(struct flow *flow, void *ctx) {
+	struct sweep *s = ctx;
+
+	for (size_t i = 0; i < s->count && !flow->stopping; i++)
+		intake_look(flow, s->source, s->paths[i], 0);
+}
+
+static void sweep_release(void *ctx) {
+	struct sweep *s = ctx;
+
+	sweep_clear(s);
+	free(s->paths);
+	free(s);
+}
+
+static void sweep_settling(struct flow *flow, size_t source) {
+	struct sweep *s = calloc(1, sizeof *s);
+
+	if (s == NULL)
+		return; /* after the next scan */
+	s->flow = flow;
+	s->source = source;
+	s->paths = calloc(SWEEP_MOST, sizeof *s->paths);
+	if (s->paths == NULL) {
+		free(s);
+		return;
+	}
+	flow_record(flow, sweep_work, sweep_done, sweep_release, s);
+}
+
 static void scan_ended_whole(struct flow *flow, size_t source, const struct scan_result *r) {
 	struct flow_source *s = &flow->sources[source];
 	const char *name = flow->policy->sources[source].name;
@@ -401,6 +490,8 @@ static void scan_ended_whole(struct flow *flow, size_t source, const struct scan
 	if (r->err.code == CEDE_OK && s->missing)
 		log_event(LOG_LEVEL_INFO, "source.back", "source=%s", name);
 	s->missing = r->err.code != CEDE_OK;
+	if (!s->missing && !flow->draining)
+		sweep_settling(flow, source);
 	if (r->failed > 0)
 		log_event(LOG_LEVEL_WARNING, "source.unreadable", "source=%s names=%llu", name,
 			(unsigned long long)r->failed);

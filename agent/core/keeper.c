@@ -15,6 +15,7 @@
 
 #include "agent/config.h"
 #include "agent/core/flow.h"
+#include "agent/core/inforce.h"
 #include "agent/core/meters.h"
 #include "agent/seal/spool.h"
 #include "base/check.h"
@@ -28,25 +29,35 @@
 #define DRAIN_MS     2500
 #define LINK_STOP_MS 1000
 #define METERS_MS    2000
+#define RELOAD_MS    300
 #define FILES_WANTED 8192
 
 struct keeper {
+	const struct keeper_options *options;
 	struct agent_config *config;
-	struct policy *policy;
-	char *policy_dir;
-	char host[HOST_ID_MAX + 1];
+	struct inforce *now;  /* the policy in force */
+	struct inforce *next; /* it takes over once the flow has retired */
+	struct floor floor;
+	char courier[PATH_MAX];
 	uv_loop_t loop;
 	uv_signal_t on_term;
 	uv_signal_t on_int;
 	uv_signal_t on_hup;
 	uv_timer_t drain;
 	uv_timer_t meters;
+	uv_timer_t swap;   /* never from within the flow */
+	uv_timer_t settle; /* files of the policy change one after the other */
+	uv_fs_event_t policy_dir;
 	struct flow *flow;
 	struct link *link;
-	struct buf ca[POLICY_DESTINATIONS_MAX];
-	struct buf certificate_pem;
-	struct buf key_pem;
+	bool reloading;
+	bool reload_again;
 	bool stopping;
+	bool stop_after; /* the reload that is under way */
+	bool reload_failed;
+	bool broken; /* ends without its clean end */
+	uint64_t reloads;
+	uint64_t bad_reloads;
 	char fatal[400];
 };
 
@@ -58,99 +69,29 @@ static void print_lines(char **lines) {
 	free(lines);
 }
 
-static int load_files(struct keeper *k, const struct keeper_options *o, struct cede_error *reterr) {
-	struct policy_mistakes mistakes = {0};
+static int load_config(struct keeper *k, struct cede_error *reterr) {
 	char **lines = NULL;
 
-	int r = agent_config_load(o->config, &k->config, &lines, reterr);
+	int r = agent_config_load(k->options->config, &k->config, &lines, reterr);
 	print_lines(lines);
 	CEDE_TRY(r);
 	log_setup("cede", k->config->log_level);
-	r = policy_load(o->policy, &k->policy, &mistakes, reterr);
-	for (size_t i = 0; i < mistakes.count; i++)
-		(void)fprintf(stderr, "%s\n", mistakes.lines[i]);
-	policy_mistakes_done(&mistakes);
-	CEDE_TRY(r);
-	const char *slash = strrchr(o->policy, '/');
-	k->policy_dir =
-		slash == NULL ? strdup(".") : strndup(o->policy, (size_t)(slash - o->policy) + 1);
-	return k->policy_dir != NULL ? CEDE_OK : CEDE_FAIL_MEMORY(reterr);
-}
-
-/* The host's identity: its id is the certificate's common name. */
-static int load_identity(struct keeper *k, struct cede_error *reterr) {
-	CLEANUP(cert_freep) X509 *cert = NULL;
-	int64_t from, until;
-	int64_t now = clock_wall_ns();
-
-	CEDE_TRY(cert_load(AT_FDCWD, k->config->certificate, &cert, reterr));
-	CEDE_TRY(cert_host_id(cert, k->host, sizeof k->host, reterr));
-	CEDE_TRY(cert_validity(cert, &from, &until, reterr));
-	if (now < from || now >= until)
-		log_event(LOG_LEVEL_ERROR, "identity.invalid",
-			"error=\"the host's certificate is not valid now\" mend=\"renew it, or set the clock\"");
-	k->certificate_pem = BUF_INIT(KEY_FILE_MAX);
-	k->key_pem = BUF_INIT(KEY_FILE_MAX);
-	CEDE_TRY(file_load(AT_FDCWD, k->config->certificate, &k->certificate_pem, reterr));
-	return key_load_private_pem(AT_FDCWD, k->config->key, &k->key_pem, reterr);
-}
-
-static int load_sealer(const struct policy_destination *d, int dirfd, struct sealer_keys **ret,
-	struct cede_error *reterr) {
-	X509 *certs[16] = {0};
-	int r = CEDE_OK;
-
-	if (d->seal_to_count > ARRAY_LENGTH(certs))
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-			"destination %s: more than %zu seal_to keys", d->name, ARRAY_LENGTH(certs));
-	for (size_t i = 0; r == CEDE_OK && i < d->seal_to_count; i++)
-		r = cert_load(dirfd, d->seal_to[i], &certs[i], reterr);
-	if (r == CEDE_OK)
-		r = sealer_keys_new(certs, (const char *const *)d->seal_to, d->seal_to_count,
-			clock_wall_ns(), ret, reterr);
-	for (size_t i = 0; i < ARRAY_LENGTH(certs); i++)
-		cert_freep(&certs[i]);
-	return r;
-}
-
-static int load_receipt_keys(const struct policy_destination *d, int dirfd, struct note_keys **ret,
-	struct cede_error *reterr) {
-	struct note_keys *keys = NULL;
-	int r = note_keys_new(NOTE_RECEIPT, &keys, reterr);
-
-	for (size_t i = 0; r == CEDE_OK && i < d->receipt_count; i++) {
-		CLEANUP(key_freep) EVP_PKEY *key = NULL;
-		r = key_load_public(dirfd, d->receipts[i], &key, reterr);
-		if (r == CEDE_OK)
-			r = note_keys_add(keys, key, reterr);
-	}
-	if (r < 0) {
-		note_keys_free(keys);
-		return r;
-	}
-	*ret = keys;
 	return CEDE_OK;
 }
 
-static int load_destination(struct keeper *k, size_t i, int dirfd,
-	struct flow_destination_keys *ret_keys, struct link_destination *ret,
-	struct cede_error *reterr) {
-	const struct policy_destination *d = &k->policy->destinations[i];
+static struct inforce_want want_of(const struct keeper *k) {
+	return (struct inforce_want){.policy_path = k->options->policy,
+		.config = k->config,
+		.is_unsigned = k->options->is_unsigned,
+		.floor = &k->floor};
+}
 
-	CEDE_TRY(load_sealer(d, dirfd, &ret_keys->seal, reterr));
-	CEDE_TRY(load_receipt_keys(d, dirfd, &ret_keys->receipts, reterr));
-	k->ca[i] = BUF_INIT(KEY_FILE_MAX * 4);
-	CEDE_TRY(file_load(dirfd, d->ca, &k->ca[i], reterr));
-	*ret = (struct link_destination){.name = d->name,
-		.url = d->url,
-		.ca_pem = buf_slice(&k->ca[i]),
-		.pins = (const char *const *)d->pins,
-		.pin_count = d->pin_count,
-		.addresses = d->addresses,
-		.address_count = d->address_count,
-		.certificate_pem = buf_slice(&k->certificate_pem),
-		.key_pem = buf_slice(&k->key_pem)};
-	return CEDE_OK;
+/* What stands above every policy that is loaded from now on. */
+static void raise_floor(struct keeper *k) {
+	if (!k->now->trusted->is_signed || k->now->policy->serial < k->floor.serial)
+		return;
+	k->floor.serial = k->now->policy->serial;
+	memcpy(k->floor.sha256, k->now->policy->sha256, sizeof k->floor.sha256);
 }
 
 /* The courier that belongs to this program: of the same build or the same installation. */
@@ -188,7 +129,8 @@ static void on_flow_stopped(void *ctx) {
 
 	k->flow = NULL;
 	uv_handle_t *handles[] = {(uv_handle_t *)&k->on_term, (uv_handle_t *)&k->on_int,
-		(uv_handle_t *)&k->on_hup, (uv_handle_t *)&k->drain, (uv_handle_t *)&k->meters};
+		(uv_handle_t *)&k->on_hup, (uv_handle_t *)&k->drain, (uv_handle_t *)&k->meters,
+		(uv_handle_t *)&k->swap, (uv_handle_t *)&k->settle, (uv_handle_t *)&k->policy_dir};
 	for (size_t i = 0; i < ARRAY_LENGTH(handles); i++)
 		uv_close(handles[i], NULL);
 }
@@ -220,6 +162,12 @@ static void on_drained(void *ctx) {
 	(void)uv_timer_start(&k->drain, on_drain_over, 0, 0); /* not from within the flow */
 }
 
+static void begin_stop(struct keeper *k) {
+	notify_stopping();
+	(void)uv_timer_start(&k->drain, on_drain_over, DRAIN_MS, 0);
+	flow_drain(k->flow, on_drained, k);
+}
+
 static void on_stop_signal(uv_signal_t *handle, int number) {
 	struct keeper *k = handle->data;
 
@@ -227,16 +175,10 @@ static void on_stop_signal(uv_signal_t *handle, int number) {
 		return;
 	k->stopping = true;
 	log_event(LOG_LEVEL_INFO, "agent.stopping", "signal=%d", number);
-	notify_stopping();
-	(void)uv_timer_start(&k->drain, on_drain_over, DRAIN_MS, 0);
-	flow_drain(k->flow, on_drained, k);
-}
-
-static void on_reload_signal(uv_signal_t *handle, int number) {
-	(void)handle;
-	(void)number;
-	log_event(LOG_LEVEL_WARNING, "policy.reload",
-		"error=\"not supported yet\" mend=\"restart the agent to change the policy\"");
+	if (k->reloading)
+		k->stop_after = true;
+	else
+		begin_stop(k);
 }
 
 static void on_fatal(void *ctx, const char *text) {
@@ -245,8 +187,217 @@ static void on_fatal(void *ctx, const char *text) {
 	(void)snprintf(k->fatal, sizeof k->fatal, "%s", text);
 	log_event(LOG_LEVEL_ERROR, "agent.fatal",
 		"error=\"%s\" effect=\"nothing is handed over or wiped\"", text);
+	if (k->reloading) { /* between two policies there is nothing to drain; the disk is sound */
+		k->broken = true;
+		uv_stop(&k->loop);
+		return;
+	}
 	k->stopping = true;
 	(void)uv_timer_start(&k->drain, on_drain_over, 0, 0);
+}
+
+/* ---- another policy */
+
+static void on_policy_settled(uv_timer_t *timer);
+static void on_link_end(uv_timer_t *timer);
+static void on_retired(void *ctx);
+
+/* Whether the file of this name, beside the policy, is part of it. */
+static bool is_policy_file(const struct keeper *k, const char *name) {
+	const char *slash = strrchr(k->options->policy, '/');
+	const char *policy = slash == NULL ? k->options->policy : slash + 1;
+	size_t n = strlen(policy);
+
+	if (strncmp(name, policy, n) == 0 && (name[n] == 0 || strcmp(name + n, ".sig") == 0))
+		return true;
+	for (size_t i = 0; i < k->now->trusted->file_count; i++)
+		if (strcmp(name, k->now->trusted->files[i].name) == 0)
+			return true;
+	return false;
+}
+
+static void reload_bad(struct keeper *k, const struct cede_error *err) {
+	k->reload_failed = true;
+	k->bad_reloads++;
+	log_event(LOG_LEVEL_ERROR, "policy.refused",
+		"error=\"%s\" effect=\"the policy with serial %llu stays in force\"", err->text,
+		(unsigned long long)k->now->policy->serial);
+}
+
+static int start_link(struct keeper *k, struct cede_error *reterr) {
+	struct link_destination destinations[POLICY_DESTINATIONS_MAX] = {0};
+	struct link_events events;
+
+	inforce_destinations(k->now, destinations);
+	flow_link_events(k->flow, &events);
+	CEDE_TRY(link_start(&k->loop, k->courier, k->config->courier_user, k->config->metrics,
+		destinations, k->now->policy->destination_count, &events, &k->link, reterr));
+	inforce_forget_key(k->now); /* the link has its copy */
+	return CEDE_OK;
+}
+
+static void flow_of(struct keeper *k, const struct inforce *f, struct flow_setup *ret) {
+	*ret = (struct flow_setup){.loop = &k->loop,
+		.policy = f->policy,
+		.host = f->host,
+		.keys = f->keys,
+		.is_signed = f->trusted->is_signed,
+		.spool_fd = -1,
+		.fatal = on_fatal,
+		.ctx = k};
+	memcpy(ret->signer, f->trusted->signer, sizeof ret->signer);
+}
+
+static void say_policy(const struct keeper *k) {
+	if (!k->now->trusted->is_signed)
+		log_event(LOG_LEVEL_WARNING, "policy.unsigned",
+			"error=\"nobody vouches for this policy\" mend=\"have the agency sign it, and start without --unsigned\"");
+	if (flow_policy_expired(k->flow))
+		log_event(LOG_LEVEL_ERROR, "policy.expired",
+			"effect=\"nothing is handed over or wiped\" mend=\"get a newer policy from the agency\"");
+}
+
+/* The old flow has ended and its link is closed if it may not go on: the new one takes over. */
+static int take_over(struct keeper *k, struct cede_error *reterr) {
+	struct flow *old = k->flow;
+	struct inforce *before = k->now;
+	struct flow_setup setup;
+
+	flow_of(k, k->next, &setup);
+	setup.ledger = flow_ledger(old);
+	setup.spool_fd = flow_take_spool(old);
+	setup.predecessor = old;
+	setup.same_link = k->link != NULL;
+	setup.link = k->link;
+	k->next->keys_taken = true;
+	CEDE_TRY(flow_start(&setup, &k->flow, reterr));
+	k->now = CEDE_TAKE(k->next);
+	if (k->link != NULL) {
+		struct link_events events;
+		flow_link_events(k->flow, &events);
+		link_adopt(k->link, &events);
+		inforce_forget_key(k->now);
+	} else {
+		CEDE_TRY(start_link(k, reterr));
+	}
+	flow_run(k->flow, k->link);
+	flow_free_retired(old);
+	inforce_free(before);
+	raise_floor(k);
+	return CEDE_OK;
+}
+
+static void reload_end(struct keeper *k) {
+	k->reloading = false;
+	if (k->stop_after)
+		begin_stop(k);
+	else if (k->reload_again)
+		(void)uv_timer_start(&k->settle, on_policy_settled, RELOAD_MS, 0);
+}
+
+static void on_swap(uv_timer_t *timer) {
+	struct keeper *k = timer->data;
+	struct cede_error err = {0};
+
+	if (!flow_is_retired(k->flow, on_retired, k))
+		return;
+	if (take_over(k, &err) < 0) {
+		/* between two policies there is no third way: what is on the disk is sound */
+		on_fatal(k, err.text);
+		return;
+	}
+	k->reloads++;
+	k->reload_failed = false;
+	log_event(LOG_LEVEL_INFO, "policy.loaded", "policy=%s serial=%llu sources=%zu",
+		k->now->policy->id, (unsigned long long)k->now->policy->serial,
+		k->now->policy->source_count);
+	say_policy(k);
+	reload_end(k);
+}
+
+static void on_old_link_closed(void *ctx) {
+	struct keeper *k = ctx;
+
+	(void)uv_timer_start(&k->swap, on_swap, 0, 0);
+}
+
+static void on_retired(void *ctx) {
+	struct keeper *k = ctx;
+
+	if (k->link == NULL || inforce_same_link(k->now, k->next)) {
+		(void)uv_timer_start(&k->swap, on_swap, 0, 0);
+		return;
+	}
+	(void)uv_timer_start(&k->swap, on_link_end, 0, 0);
+}
+
+static void on_link_end(uv_timer_t *timer) {
+	struct keeper *k = timer->data;
+
+	if (!flow_is_retired(k->flow, on_retired, k))
+		return;
+	struct link *link = CEDE_TAKE(k->link);
+	link_close(link, LINK_STOP_MS, on_old_link_closed, k);
+}
+
+/* Checked whole before anything changes: a bad policy leaves the old one in force. */
+static void reload(struct keeper *k) {
+	struct inforce_want want = want_of(k);
+	CLEANUP(inforce_freep) struct inforce *next = NULL;
+	struct cede_error err = {0};
+
+	k->reload_again = false;
+	if (inforce_load(&want, &next, &err) < 0) {
+		reload_bad(k, &err);
+		return;
+	}
+	if (strcmp(next->host, k->now->host) != 0) {
+		cede_error_set(&err, CEDE_ERR_REFUSED,
+			"the host's certificate is now another host's (%s): restart the agent for that",
+			next->host);
+		reload_bad(k, &err);
+		return;
+	}
+	if (inforce_same(k->now, next)) {
+		k->reload_failed = false;
+		log_event(LOG_LEVEL_INFO, "policy.unchanged", "serial=%llu",
+			(unsigned long long)next->policy->serial);
+		return;
+	}
+	inforce_compare(next, k->now);
+	k->next = CEDE_TAKE(next);
+	k->reloading = true;
+	flow_retire(k->flow, on_retired, k);
+}
+
+static void on_policy_settled(uv_timer_t *timer) {
+	struct keeper *k = timer->data;
+
+	if (k->stopping)
+		return;
+	if (k->reloading)
+		k->reload_again = true;
+	else
+		reload(k);
+}
+
+static void on_reload_signal(uv_signal_t *handle, int number) {
+	struct keeper *k = handle->data;
+
+	(void)number;
+	on_policy_settled(&k->settle);
+}
+
+/* Something changed beside the policy: the policy, its signature, a certificate. Publishers write
+ * several files; a moment later they are all there. */
+static void on_policy_dir(uv_fs_event_t *handle, const char *name, int events, int status) {
+	struct keeper *k = handle->data;
+
+	(void)events;
+	(void)status;
+	if (name != NULL && !is_policy_file(k, name))
+		return;
+	(void)uv_timer_start(&k->settle, on_policy_settled, RELOAD_MS, 0);
 }
 
 /* ---- start */
@@ -257,7 +408,11 @@ static void on_meters(uv_timer_t *timer) {
 	struct flow_figures figures;
 
 	flow_figures(k->flow, &figures);
-	if (meters_text(&figures, k->policy, &text, NULL) == CEDE_OK)
+	figures.is_signed = k->now->trusted->is_signed;
+	figures.reloads = k->reloads;
+	figures.bad_reloads = k->bad_reloads;
+	figures.reload_failed = k->reload_failed;
+	if (k->link != NULL && meters_text(&figures, k->now->policy, &text, NULL) == CEDE_OK)
 		link_metrics(k->link, buf_slice(&text));
 }
 
@@ -270,6 +425,7 @@ static void harden(void) {
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGHUP, SIG_IGN); /* until the loop takes it: it must not end the agent */
 	(void)signal(SIGIO,
 		SIG_IGN); /* a lease is being broken: we are done with it in a moment anyway */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FILES_WANTED) {
@@ -293,22 +449,33 @@ static int make_state(const char *path, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
-static int start_flow(
-	struct keeper *k, const struct flow_destination_keys *keys, struct cede_error *reterr) {
-	struct ledger *ledger = NULL;
-	struct flow_setup setup = {.loop = &k->loop,
-		.policy = k->policy,
-		.host = k->host,
-		.keys = keys,
-		.spool_fd = -1,
-		.fatal = on_fatal,
-		.ctx = k};
-
+static int open_state(struct keeper *k, struct ledger **ret, struct cede_error *reterr) {
 	CEDE_TRY(make_state(k->config->state, reterr));
-	CEDE_TRY(ledger_open(k->config->state, &ledger, reterr));
+	CEDE_TRY(ledger_open(k->config->state, ret, reterr));
+	return floor_load(*ret, &k->floor, reterr);
+}
+
+static int start_flow(struct keeper *k, struct ledger *ledger, struct cede_error *reterr) {
+	struct flow_setup setup;
+
+	flow_of(k, k->now, &setup);
+	k->now->keys_taken = true;
 	CEDE_TRY(spool_open(k->config->state, &setup.spool_fd, reterr));
 	CEDE_TRY(ledger_writer_start(&k->loop, ledger, &setup.ledger, reterr));
 	return flow_start(&setup, &k->flow, reterr);
+}
+
+/* Without events there is the signal. */
+static void watch_policy(struct keeper *k) {
+	const char *slash = strrchr(k->options->policy, '/');
+	CLEANUP(freep)
+	char *directory = slash == NULL
+		? strdup(".")
+		: strndup(k->options->policy, (size_t)(slash - k->options->policy) + 1);
+
+	if (directory == NULL || uv_fs_event_start(&k->policy_dir, on_policy_dir, directory, 0) < 0)
+		log_event(LOG_LEVEL_WARNING, "policy.unwatched",
+			"mend=\"send SIGHUP when the policy has changed\"");
 }
 
 static int start_handles(struct keeper *k, struct cede_error *reterr) {
@@ -330,66 +497,65 @@ static int start_handles(struct keeper *k, struct cede_error *reterr) {
 		return CEDE_FAIL(reterr, CEDE_ERR_IO, "event loop: %s", uv_strerror(r));
 	(void)uv_timer_init(&k->loop, &k->drain);
 	(void)uv_timer_init(&k->loop, &k->meters);
-	k->drain.data = k->meters.data = k;
+	(void)uv_timer_init(&k->loop, &k->swap);
+	(void)uv_timer_init(&k->loop, &k->settle);
+	(void)uv_fs_event_init(&k->loop, &k->policy_dir);
+	k->drain.data = k->meters.data = k->swap.data = k->settle.data = k->policy_dir.data = k;
 	return CEDE_OK;
 }
 
 /* The start list, in order. A failure ends the process: what was opened goes with it. */
-static int start(struct keeper *k, const struct keeper_options *o, struct cede_error *reterr) {
-	struct flow_destination_keys keys[POLICY_DESTINATIONS_MAX] = {0};
-	struct link_destination destinations[POLICY_DESTINATIONS_MAX] = {0};
-	struct link_events events;
-	char courier[PATH_MAX];
-	CLEANUP(fd_closep) int dirfd = -1;
+static int start(struct keeper *k, struct cede_error *reterr) {
+	struct inforce_want want;
+	struct ledger *ledger = NULL;
 
-	CEDE_TRY(load_files(k, o, reterr));
-	CEDE_TRY(load_identity(k, reterr));
-	CEDE_TRY(file_open_dir(AT_FDCWD, k->policy_dir, &dirfd, reterr));
-	for (size_t i = 0; i < k->policy->destination_count; i++)
-		CEDE_TRY(load_destination(k, i, dirfd, &keys[i], &destinations[i], reterr));
-	CEDE_TRY(find_courier(o->courier, courier, reterr));
+	CEDE_TRY(load_config(k, reterr));
+	CEDE_TRY(open_state(k, &ledger, reterr));
+	want = want_of(k);
+	int r = inforce_load(&want, &k->now, reterr);
+	if (r < 0) {
+		ledger_close(ledger);
+		return r;
+	}
+	raise_floor(k);
+	CEDE_TRY(find_courier(k->options->courier, k->courier, reterr));
 	CEDE_TRY(start_handles(k, reterr));
-	CEDE_TRY(start_flow(k, keys, reterr));
-	flow_link_events(k->flow, &events);
-	CEDE_TRY(link_start(&k->loop, courier, k->config->courier_user, k->config->metrics,
-		destinations, k->policy->destination_count, &events, &k->link, reterr));
-	buf_done(&k->key_pem); /* the link has its copy */
+	CEDE_TRY(start_flow(k, ledger, reterr));
+	CEDE_TRY(start_link(k, reterr));
 	flow_run(k->flow, k->link);
+	watch_policy(k);
 	if (k->config->metrics != NULL)
 		(void)uv_timer_start(&k->meters, on_meters, 0, METERS_MS);
 	return CEDE_OK;
 }
 
 static void keeper_done(struct keeper *k) {
-	for (size_t i = 0; i < POLICY_DESTINATIONS_MAX; i++)
-		buf_done(&k->ca[i]);
-	buf_done(&k->certificate_pem);
-	buf_done(&k->key_pem);
-	policy_free(k->policy);
+	inforce_free(k->now);
+	inforce_free(k->next);
 	agent_config_free(k->config);
-	free(k->policy_dir);
 }
 
 int keeper_run(const struct keeper_options *options, struct cede_error *reterr) {
-	struct keeper k = {0};
+	struct keeper k = {.options = options};
 
 	harden();
 	/* seals, checks, wipes and spools at once */
 	if (setenv("UV_THREADPOOL_SIZE", "8", 1) < 0)
 		return CEDE_FAIL_SYS(reterr, "set up the thread pool");
-	int r = start(&k, options, reterr);
-	if (r < 0)
-		return r; /* the process ends: nothing was begun */
+	int r = start(&k, reterr);
+	if (r < 0) { /* the process ends: nothing was begun */
+		keeper_done(&k);
+		return r;
+	}
 	log_event(LOG_LEVEL_INFO, "agent.ready",
-		"version=%s host=%s policy=%s serial=%llu sources=%zu", CEDE_VERSION, k.host,
-		k.policy->id, (unsigned long long)k.policy->serial, k.policy->source_count);
-	log_event(LOG_LEVEL_WARNING, "policy.unsigned",
-		"error=\"the policy's signature is not checked by this version\"");
-	if (flow_policy_expired(k.flow))
-		log_event(LOG_LEVEL_ERROR, "policy.expired",
-			"effect=\"nothing is handed over or wiped\" mend=\"get a newer policy from the agency\"");
+		"version=%s host=%s policy=%s serial=%llu sources=%zu", CEDE_VERSION, k.now->host,
+		k.now->policy->id, (unsigned long long)k.now->policy->serial,
+		k.now->policy->source_count);
+	say_policy(&k);
 	notify_ready();
 	(void)uv_run(&k.loop, UV_RUN_DEFAULT);
+	if (k.broken)
+		return CEDE_FAIL(reterr, CEDE_ERR_IO, "%s", k.fatal);
 	require(uv_loop_close(&k.loop) == 0);
 	log_event(LOG_LEVEL_INFO, "agent.stopped", "clean=%s", k.fatal[0] == 0 ? "yes" : "no");
 	r = k.fatal[0] == 0 ? CEDE_OK : CEDE_FAIL(reterr, CEDE_ERR_IO, "%s", k.fatal);

@@ -7,11 +7,14 @@
  * (another agent uses the state directory), IO. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/error.h"
 
 struct keeper_options {
 	const char *policy;  /* path of policy.yaml */
 	const char *config;  /* path of agent.yaml */
+	bool is_unsigned;    /* no signature of the policy is asked for */
 	const char *courier; /* path of cede-courier, or NULL: found beside this program */
 };
 

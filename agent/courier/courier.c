@@ -183,13 +183,13 @@ static int get_destination(
 }
 
 static void start_push(struct courier *c, size_t destination, const struct id *id, int fd,
-	uint64_t size, const uint8_t *sha256, bool reclaim) {
+	uint64_t size, const uint8_t *sha256, uint64_t rate, bool reclaim) {
 	struct running *r = calloc(1, sizeof *r);
 	struct cede_error err = {0};
 
 	if (r == NULL || c->running_count == PUSHES_MAX ||
-		push_start(&c->destinations[destination], id, fd, size, sha256, reclaim, on_ended,
-			c, &r->push, &err) < 0) {
+		push_start(&c->destinations[destination], id, fd, size, sha256, rate, reclaim,
+			on_ended, c, &r->push, &err) < 0) {
 		free(r);
 		say_failed(c, id, "courier", err.text[0] != 0 ? err.text : "too much at once", NULL);
 		return;
@@ -208,12 +208,15 @@ static int get_put(struct courier *c, struct ipc_reader *r, int *fd, struct cede
 	ipc_get_bytes(r, id.bytes, ID_SIZE);
 	uint64_t size = ipc_get_u64(r);
 	ipc_get_bytes(r, sha256, sizeof sha256);
+	uint64_t rate = ipc_get_u64(r);
 	CEDE_TRY(ipc_end(r, reterr));
+	if (rate > INT64_MAX)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a rate that is none");
 	if (destination >= c->count)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "no such destination");
 	if (fstat(*fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a bundle of another size than stated");
-	start_push(c, destination, &id, CEDE_TAKE_FD(*fd), size, sha256, false);
+	start_push(c, destination, &id, CEDE_TAKE_FD(*fd), size, sha256, rate, false);
 	return CEDE_OK;
 }
 
@@ -226,7 +229,7 @@ static int get_ask(struct courier *c, struct ipc_reader *r, struct cede_error *r
 	CEDE_TRY(ipc_end(r, reterr));
 	if (destination >= c->count)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "no such destination");
-	start_push(c, destination, &id, -1, 0, NULL, reclaim);
+	start_push(c, destination, &id, -1, 0, NULL, 0, reclaim);
 	return CEDE_OK;
 }
 

@@ -15,13 +15,14 @@
 #include "base/parse.h"
 #include "formats/digest.h"
 
-#define CONNECT_MS    10000L
-#define STALLED_BYTES 1024L /* slower than this ... */
-#define STALLED_S     30L   /* ... for so long is a failure; the wait for the answer included */
-#define SLOWEST       (UINT64_C(16) << 10) /* bytes a second, over all */
-#define EXPECT_LEAST  (UINT64_C(1) << 20)  /* smaller bodies are not worth the round trip */
-#define UPLOAD_BUFFER (512L << 10)
-#define RETRY_MOST_S  86400
+#define CONNECT_MS     10000L
+#define STALLED_BYTES  1024L /* slower than this ... */
+#define STALLED_S      30L   /* ... for so long is a failure; the wait for the answer included */
+#define SLOWEST        (UINT64_C(16) << 10) /* bytes a second, over all */
+#define EXPECT_LEAST   (UINT64_C(1) << 20)  /* smaller bodies are not worth the round trip */
+#define UPLOAD_BUFFER  (512L << 10)
+#define LIMITED_BUFFER (16L << 10)
+#define RETRY_MOST_S   86400
 
 enum stage { STAGE_PUT, STAGE_GET, STAGE_DELETE };
 
@@ -31,6 +32,7 @@ struct push {
 	char text_id[ID_TEXT_SIZE];
 	int fd;
 	uint64_t size;
+	uint64_t rate; /* bytes a second; 0: any */
 	uint8_t sha256[32];
 	bool reclaim;
 	enum stage stage;
@@ -269,7 +271,10 @@ static bool set_put(struct push *p) {
 	SET(CURLOPT_READDATA, p);
 	SET(CURLOPT_SEEKFUNCTION, seek_body);
 	SET(CURLOPT_SEEKDATA, p);
-	SET(CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER);
+	/* a small buffer keeps the rate even */
+	SET(CURLOPT_UPLOAD_BUFFERSIZE, p->rate > 0 ? LIMITED_BUFFER : UPLOAD_BUFFER);
+	if (p->rate > 0)
+		SET(CURLOPT_MAX_SEND_SPEED_LARGE, (curl_off_t)p->rate);
 	SET(CURLOPT_HTTPHEADER, p->headers);
 	return ok;
 }
@@ -410,8 +415,8 @@ void push_curl_done(void *ctx, CURL *easy, CURLcode result) {
 }
 
 int push_start(const struct push_destination *to, const struct id *bundle, int fd, uint64_t size,
-	const uint8_t sha256[32], bool reclaim, push_ended_fn *ended, void *ctx, struct push **ret,
-	struct cede_error *reterr) {
+	const uint8_t sha256[32], uint64_t rate, bool reclaim, push_ended_fn *ended, void *ctx,
+	struct push **ret, struct cede_error *reterr) {
 	struct push *p = calloc(1, sizeof *p);
 
 	if (p == NULL) {
@@ -423,6 +428,7 @@ int push_start(const struct push_destination *to, const struct id *bundle, int f
 	id_print(bundle, p->text_id);
 	p->fd = fd;
 	p->size = size;
+	p->rate = rate;
 	if (sha256 != NULL)
 		memcpy(p->sha256, sha256, sizeof p->sha256);
 	p->reclaim = reclaim;

@@ -44,8 +44,8 @@ typedef void push_ended_fn(void *ctx, struct push *push, const struct push_outco
 
 /* fd is taken (-1: ask only). ended() comes once, later, and the push is freed after it. */
 CEDE_MUST_USE int push_start(const struct push_destination *to, const struct id *bundle, int fd,
-	uint64_t size, const uint8_t sha256[32], bool reclaim, push_ended_fn *ended, void *ctx,
-	struct push **ret, struct cede_error *reterr);
+	uint64_t size, const uint8_t sha256[32], uint64_t rate /* bytes a second; 0: any */,
+	bool reclaim, push_ended_fn *ended, void *ctx, struct push **ret, struct cede_error *reterr);
 const struct id *push_id(const struct push *push);
 /* Ends it without ended(). */
 void push_cancel(struct push *push);

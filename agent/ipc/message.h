@@ -25,19 +25,19 @@
 enum ipc_phase { IPC_HELLO_PHASE = 1, IPC_WORK_PHASE = 2 };
 
 /* id, number (odd: from the courier), phase, largest body, descriptors */
-#define IPC_MESSAGES(X)                                                           \
-	X(HELLO, 1, IPC_HELLO_PHASE, 2, 0)                                        \
-	X(RECEIPT, 3, IPC_WORK_PHASE, 16 + 2 + IPC_NOTE_MAX, 0)                   \
-	X(ABSENT, 5, IPC_WORK_PHASE, 17, 0)                                       \
-	X(FAILED, 7, IPC_WORK_PHASE, 16 + 2 + 32 + 2 + 4 + 1 + 2 + 512, 0)        \
-	/* index, url, pins, prefixes; CA, certificate and key as memory files */ \
-	X(DESTINATION, 2, IPC_WORK_PHASE, IPC_BODY_MAX, 3)                        \
-	/* destination, id, size, sha256; the sealed bundle */                    \
-	X(PUT, 4, IPC_WORK_PHASE, 2 + 16 + 8 + 32, 1)                             \
-	/* destination, id, 1: if it is absent, make sure it stays so (DELETE) */ \
-	X(ASK, 6, IPC_WORK_PHASE, 2 + 16 + 1, 0)                                  \
-	X(CANCEL, 8, IPC_WORK_PHASE, 16, 0)                                       \
-	X(METRICS, 10, IPC_WORK_PHASE, 4, 1)                                      \
+#define IPC_MESSAGES(X)                                                                 \
+	X(HELLO, 1, IPC_HELLO_PHASE, 2, 0)                                              \
+	X(RECEIPT, 3, IPC_WORK_PHASE, 16 + 2 + IPC_NOTE_MAX, 0)                         \
+	X(ABSENT, 5, IPC_WORK_PHASE, 17, 0)                                             \
+	X(FAILED, 7, IPC_WORK_PHASE, 16 + 2 + 32 + 2 + 4 + 1 + 2 + 512, 0)              \
+	/* index, url, pins, prefixes; CA, certificate and key as memory files */       \
+	X(DESTINATION, 2, IPC_WORK_PHASE, IPC_BODY_MAX, 3)                              \
+	/* destination, id, size, sha256, bytes a second (0: any); the sealed bundle */ \
+	X(PUT, 4, IPC_WORK_PHASE, 2 + 16 + 8 + 32 + 8, 1)                               \
+	/* destination, id, 1: if it is absent, make sure it stays so (DELETE) */       \
+	X(ASK, 6, IPC_WORK_PHASE, 2 + 16 + 1, 0)                                        \
+	X(CANCEL, 8, IPC_WORK_PHASE, 16, 0)                                             \
+	X(METRICS, 10, IPC_WORK_PHASE, 4, 1)                                            \
 	X(STOP, 12, IPC_WORK_PHASE, 0, 0)
 
 enum ipc_type {

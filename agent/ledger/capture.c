@@ -333,7 +333,7 @@ static int keep_other(void *ctx, const struct ledger_capture *c, struct cede_err
 
 /* The rest of a capture's group travels with it, as far as it is ready and fits. */
 static int take_group(struct ledger *l, int64_t source, struct slice group, uint64_t bytes,
-	size_t captures, struct row_list *list, struct cede_error *reterr) {
+	size_t captures, int64_t now_ns, struct row_list *list, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf end = BUF_INIT(8192);
 	struct others o = {.taken = list};
 	sqlite3_stmt *st;
@@ -345,6 +345,7 @@ static int take_group(struct ledger *l, int64_t source, struct slice group, uint
 	LEDGER_TRY_BIND(
 		l, sqlite3_bind_blob(st, 2, group.data, (int)group.len, SQLITE_STATIC), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 3, end.data, (int)end.len, SQLITE_STATIC), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 4, now_ns), reterr);
 	int r = ledger_each(l, st, keep_other, &o, reterr);
 	(void)sqlite3_clear_bindings(st);
 	for (size_t i = 0; r == CEDE_OK && i < o.more.count; i++)
@@ -359,6 +360,7 @@ struct picking {
 	int64_t source;
 	size_t captures;
 	uint64_t bytes;
+	int64_t now_ns;
 	struct row_list *list;
 };
 
@@ -375,16 +377,17 @@ static int pick(void *ctx, const struct ledger_capture *c, struct cede_error *re
 	CEDE_TRY(keep_row(list, c, reterr));
 	if (c->group.len == 0 || list->bytes >= p->bytes)
 		return CEDE_OK;
-	return take_group(p->ledger, p->source, c->group, p->bytes, p->captures, list, reterr);
+	return take_group(
+		p->ledger, p->source, c->group, p->bytes, p->captures, p->now_ns, list, reterr);
 }
 
-static int pick_all(struct picking *p, int64_t now_ns, struct cede_error *reterr) {
+static int pick_all(struct picking *p, struct cede_error *reterr) {
 	struct ledger *l = p->ledger;
 	sqlite3_stmt *st;
 
 	CEDE_TRY(ledger_use(l, ST_TAKE, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, p->source), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, p->now_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, (int64_t)p->captures), reterr);
 	return ledger_each(l, st, pick, p, reterr);
 }
@@ -397,8 +400,8 @@ int ledger_take(struct ledger *l, struct slice source, size_t captures, uint64_t
 	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
 	if (id == 0 || captures == 0)
 		return CEDE_OK;
-	struct picking p = {l, id, captures, bytes, &list};
-	int r = pick_all(&p, now_ns, reterr);
+	struct picking p = {l, id, captures, bytes, now_ns, &list};
+	int r = pick_all(&p, reterr);
 	for (size_t i = 0; r == CEDE_OK && i < list.count; i++) {
 		r = move(l, list.rows[i].row, CAPTURE_READY, CAPTURE_BUNDLED, 0, reterr);
 		list.rows[i].state = CAPTURE_BUNDLED;
@@ -465,10 +468,10 @@ int ledger_capture_move(struct ledger *l, int64_t row, enum capture_state to, in
 }
 
 int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const char *reason,
-	int64_t now_ns, struct cede_error *reterr) {
+	int64_t now_ns, bool alone, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	enum capture_state from;
-	struct id id;
+	struct id id = {{0}};
 
 	CEDE_TRY(read_state(l, row, &from, &id, reterr));
 	if (from == CAPTURE_STATE_COUNT)
@@ -480,5 +483,88 @@ int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_text(st, 3, level, -1, SQLITE_STATIC), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_text(st, 4, reason, -1, SQLITE_STATIC), reterr);
-	return ledger_run(l, st, reterr);
+	CEDE_TRY(ledger_run(l, st, reterr));
+	if (!alone)
+		return CEDE_OK;
+	char detail[128];
+	(void)snprintf(detail, sizeof detail, "level=%s%s%s", level,
+		reason[0] != 0 ? " reason=" : "", reason);
+	return ledger_event(l, LEDGER_CAPTURE_WIPED, &id, now_ns, detail, reterr);
+}
+
+/* ---- holds, destruction, files that are gone */
+
+static int move_with_event(struct ledger *l, int64_t row, enum capture_state to,
+	enum ledger_event event, int64_t now_ns, const char *detail, struct cede_error *reterr) {
+	enum capture_state from;
+	struct id id = {{0}};
+
+	CEDE_TRY(read_state(l, row, &from, &id, reterr));
+	if (is_over(from))
+		return CEDE_OK;
+	CEDE_TRY(move(l, row, from, to, 0, reterr));
+	return ledger_event(l, event, &id, now_ns, detail, reterr);
+}
+
+int ledger_capture_held(struct ledger *l, int64_t row, int64_t now_ns, const char *hold,
+	struct cede_error *reterr) {
+	char detail[96];
+
+	(void)snprintf(detail, sizeof detail, "hold=%.64s", hold);
+	return move_with_event(l, row, CAPTURE_HELD, LEDGER_CAPTURE_HELD, now_ns, detail, reterr);
+}
+
+int ledger_hold_lifted(struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
+	return move_with_event(l, row, CAPTURE_WIPING, LEDGER_HOLD_LIFTED, now_ns, "", reterr);
+}
+
+int ledger_capture_destroying(
+	struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
+	return move_with_event(l, row, CAPTURE_WIPING, LEDGER_CAPTURE_DESTROYED, now_ns,
+		"reason=max-age proof=none", reterr);
+}
+
+int ledger_capture_absent(struct ledger *l, struct slice source, struct slice path, int64_t now_ns,
+	bool *ret_was_there, struct cede_error *reterr) {
+	struct live live = {0};
+	int64_t id, first_seen;
+
+	*ret_was_there = false;
+	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
+	if (id == 0)
+		return CEDE_OK;
+	CEDE_TRY(find_live(l, id, path, &live, &first_seen, reterr));
+	if (!live.there || (live.state != CAPTURE_READY && live.state != CAPTURE_SETTLING))
+		return CEDE_OK;
+	*ret_was_there = true;
+	return ledger_capture_move(
+		l, live.row, CAPTURE_GONE, 0, now_ns, "reason=removed-by-another-program", reterr);
+}
+
+int ledger_past_deadline(struct ledger *l, struct slice source, int64_t now_ns,
+	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	int64_t id;
+
+	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
+	if (id == 0)
+		return CEDE_OK;
+	CEDE_TRY(ledger_use(l, ST_PAST_DEADLINE, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
+	return ledger_each(l, st, fn, ctx, reterr);
+}
+
+int ledger_settling(struct ledger *l, struct slice source, size_t most, ledger_capture_fn *fn,
+	void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	int64_t id;
+
+	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
+	if (id == 0)
+		return CEDE_OK;
+	CEDE_TRY(ledger_use(l, ST_SETTLING_OF, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)most), reterr);
+	return ledger_each(l, st, fn, ctx, reterr);
 }

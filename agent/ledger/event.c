@@ -124,3 +124,26 @@ int ledger_verify(struct ledger *l, uint64_t *ret_events, uint64_t *ret_bad_sequ
 	*ret_bad_sequence = 0;
 	return CEDE_OK;
 }
+
+int ledger_events(struct ledger *l, ledger_row_fn *fn, void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+	int r = CEDE_OK;
+
+	CEDE_TRY(ledger_use(l, ST_EVENTS, &st, reterr));
+	while (r == CEDE_OK) {
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		if (!there)
+			break;
+		const struct ledger_row row = {.sequence = (uint64_t)sqlite3_column_int64(st, 0),
+			.at_ns = sqlite3_column_int64(st, 1),
+			.kind = sqlite3_column_int(st, 2),
+			.subject = slice_of(
+				sqlite3_column_blob(st, 3), (size_t)sqlite3_column_bytes(st, 3)),
+			.detail = slice_of(
+				sqlite3_column_text(st, 4), (size_t)sqlite3_column_bytes(st, 4))};
+		r = fn(ctx, &row, reterr);
+	}
+	(void)sqlite3_reset(st);
+	return r < 0 ? r : CEDE_OK;
+}

@@ -55,7 +55,10 @@ void ledger_rollback(struct ledger *ledger);
 	X(BUNDLE_DONE, "bundle-done")                                                           \
 	X(POLICY_LOADED, "policy-loaded")                                                       \
 	X(WATCH_GAP, "watch-gap") /* events overflowed; a scan follows */                       \
-	X(VIOLATION, "violation")
+	X(VIOLATION, "violation")                                                               \
+	X(CAPTURE_HELD, "capture-held")           /* proven, and kept under a legal hold */     \
+	X(HOLD_LIFTED, "hold-lifted")             /* no hold covers it any more: is wiped */    \
+	X(CAPTURE_DESTROYED, "capture-destroyed") /* max_age, the policy says destroy */
 
 enum ledger_event {
 
@@ -104,7 +107,7 @@ CEDE_MUST_USE int ledger_capture_seen(struct ledger *ledger, const struct ledger
 CEDE_MUST_USE int ledger_first_seen(struct ledger *ledger, struct slice source, struct slice path,
 	int64_t *ret_ns, struct cede_error *reterr);
 
-/* Called for each row; a negative return ends the walk with that code. */
+/* Called for each row; a negative return ends the walk with that code, a positive one with 0. */
 typedef int ledger_capture_fn(void *ctx, const struct ledger_capture *c, struct cede_error *reterr);
 
 /* Takes READY captures of a source whose not_before has come, earliest deadline first, moves them
@@ -121,10 +124,50 @@ CEDE_MUST_USE int ledger_next(struct ledger *ledger, struct slice source, int64_
  * was found REPLACED or GONE meanwhile stays so: nothing is done. */
 CEDE_MUST_USE int ledger_capture_move(struct ledger *ledger, int64_t row, enum capture_state to,
 	int64_t not_before_ns, int64_t now_ns, const char *detail, struct cede_error *reterr);
-/* WIPING -> WIPED. One whose name was found to be another file's while it was being wiped stays
- * REPLACED and gets its level all the same. level: "overwritten-current" ... (agent/wipe/wipe.h). */
+/* WIPING -> WIPED. alone: its bundle's last event does not tell of it, so it gets one. One whose
+ * name was found to be another file's while it was being wiped stays REPLACED and gets its level
+ * all the same. level: "overwritten-current" ... (agent/wipe/wipe.h). */
 CEDE_MUST_USE int ledger_capture_wiped(struct ledger *ledger, int64_t row, const char *level,
-	const char *reason, int64_t now_ns, struct cede_error *reterr);
+	const char *reason, int64_t now_ns, bool alone, struct cede_error *reterr);
+
+/* The file of a name is gone: a live capture of it that is READY or SETTLING becomes GONE. */
+CEDE_MUST_USE int ledger_capture_absent(struct ledger *ledger, struct slice source,
+	struct slice path, int64_t now_ns, bool *ret_was_there, struct cede_error *reterr);
+/* WIPING -> HELD; detail names the hold. */
+CEDE_MUST_USE int ledger_capture_held(struct ledger *ledger, int64_t row, int64_t now_ns,
+	const char *hold, struct cede_error *reterr);
+/* HELD -> WIPING. */
+CEDE_MUST_USE int ledger_hold_lifted(
+	struct ledger *ledger, int64_t row, int64_t now_ns, struct cede_error *reterr);
+/* READY, SETTLING or SEALED -> WIPING without a proof: what the policy says at max_age. */
+CEDE_MUST_USE int ledger_capture_destroying(
+	struct ledger *ledger, int64_t row, int64_t now_ns, struct cede_error *reterr);
+/* Captures of a source in these three states whose deadline has come. */
+CEDE_MUST_USE int ledger_past_deadline(struct ledger *ledger, struct slice source, int64_t now_ns,
+	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr);
+/* SETTLING captures of a source, at most `most`. */
+CEDE_MUST_USE int ledger_settling(struct ledger *ledger, struct slice source, size_t most,
+	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr);
+
+/* ---- policies that were in force */
+struct ledger_policy {
+	struct slice id; /* borrowed for the call; not read back */
+	uint64_t serial;
+	uint8_t sha256[32];
+	bool is_signed;
+	uint8_t signer[32];
+};
+
+/* The signed policy with the highest serial that was ever in force here; *ret_there. */
+CEDE_MUST_USE int ledger_policy_highest(struct ledger *ledger, struct ledger_policy *ret,
+	bool *ret_there, struct cede_error *reterr);
+/* The one that was loaded last. */
+CEDE_MUST_USE int ledger_policy_last(struct ledger *ledger, struct ledger_policy *ret,
+	bool *ret_there, struct cede_error *reterr);
+/* Records it with its event, and sends what another policy had found READY back to SETTLING: the
+ * next scan decides anew. */
+CEDE_MUST_USE int ledger_policy_loaded(struct ledger *ledger, const struct ledger_policy *p,
+	int64_t now_ns, struct cede_error *reterr);
 
 /* ---- bundles */
 struct ledger_bundle {
@@ -200,6 +243,19 @@ struct ledger_counts {
 
 CEDE_MUST_USE int ledger_count(
 	struct ledger *ledger, struct ledger_counts *ret, struct cede_error *reterr);
+
+struct ledger_row { /* an event; slices are borrowed for the call */
+	uint64_t sequence;
+	int64_t at_ns;
+	int kind;
+	struct slice subject; /* a capture's or bundle's id, or empty */
+	struct slice detail;
+};
+
+typedef int ledger_row_fn(void *ctx, const struct ledger_row *row, struct cede_error *reterr);
+/* Every event, first to last. */
+CEDE_MUST_USE int ledger_events(
+	struct ledger *ledger, ledger_row_fn *fn, void *ctx, struct cede_error *reterr);
 /* Walks the whole chain; *ret_bad_sequence is the first bad event (0: sound). INPUT when bad. */
 CEDE_MUST_USE int ledger_verify(struct ledger *ledger, uint64_t *ret_events,
 	uint64_t *ret_bad_sequence, struct cede_error *reterr);

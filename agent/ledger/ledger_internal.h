@@ -56,6 +56,12 @@ enum statement {
 	ST_COUNT_CAPTURES,
 	ST_COUNT_BUNDLES,
 	ST_OLDEST,
+	ST_PAST_DEADLINE,
+	ST_SETTLING_OF,
+	ST_POLICY_ADD,
+	ST_POLICY_HIGHEST,
+	ST_POLICY_LAST,
+	ST_UNDECIDE,
 	ST_EVENTS,
 	ST_COUNT,
 };
@@ -72,7 +78,6 @@ struct ledger {
 	uint8_t committed_hash[32];
 	struct buf last_source; /* the name asked for last, and its row; 0: none */
 	int64_t last_source_id;
-	char *copy; /* of a reader that can't share the live file: directory to remove */
 };
 
 CEDE_MUST_USE int ledger_fail(struct ledger *l, const char *what, struct cede_error *reterr);

@@ -5,9 +5,10 @@
 #define LEDGER_APPLICATION_ID 0x63656465 /* "cede" */
 #define LEDGER_SCHEMA_VERSION 1
 
-/* Live captures are those of the states before WIPED (0..3) and SETTLING (5): the partial index on names
- * holds these alone, so that history makes nothing slower. `live` says the same as the state does; it
- * is a column of its own so that a move from one live state to another leaves that index alone. */
+/* Live captures are those of the states before WIPED (0..3), SETTLING (5) and HELD (8): the partial
+ * index on names holds these alone, so that history makes nothing slower. `live` says the same as
+ * the state does; it is a column of its own so that a move from one live state to another leaves
+ * that index alone. */
 static const char ledger_schema[] =
 	"CREATE TABLE source(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;\n"
 	"CREATE TABLE event(seq INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, kind INTEGER NOT NULL,\n"
@@ -34,6 +35,8 @@ static const char ledger_schema[] =
 	"CREATE INDEX capture_later ON capture(source, not_before_ns)\n"
 	"  WHERE state = 0 AND not_before_ns > 0;\n"
 	"CREATE INDEX capture_bundle ON capture(bundle) WHERE bundle IS NOT NULL;\n"
+	"CREATE TABLE policy(id INTEGER PRIMARY KEY, loaded_ns INTEGER NOT NULL, policy TEXT NOT NULL,\n"
+	"  serial INTEGER NOT NULL, sha256 BLOB NOT NULL, signed INTEGER NOT NULL) STRICT;\n"
 	"CREATE TABLE segment(capture INTEGER NOT NULL REFERENCES capture(id), idx INTEGER NOT NULL,\n"
 	"  bundle INTEGER NOT NULL REFERENCES bundle(id), offset INTEGER NOT NULL,\n"
 	"  size INTEGER NOT NULL, sha256 BLOB NOT NULL, PRIMARY KEY(capture, idx)) STRICT;\n"

@@ -48,7 +48,8 @@ static const char *const ledger_sql[ST_COUNT] = {
 		    "ORDER BY c.deadline_ns LIMIT ?3",
 	[ST_TAKE_GROUP] =
 		"SELECT " CAPTURE_COLUMNS CAPTURE_FROM
-		"WHERE c.source = ?1 AND c.state = 0 AND c.path >= ?2 AND c.path < ?3 AND c.grp = ?2",
+		"WHERE c.source = ?1 AND c.state = 0 AND c.path >= ?2 AND c.path < ?3 AND c.grp = ?2 "
+		"AND c.not_before_ns <= ?4",
 	[ST_NEXT_DEADLINE] = "SELECT deadline_ns FROM capture WHERE source = ?1 AND state = 0 "
 			     "AND not_before_ns <= ?2 ORDER BY deadline_ns LIMIT 1",
 	[ST_NEXT_TIME] = "SELECT min(not_before_ns) FROM capture WHERE source = ?1 AND state = 0 "
@@ -101,5 +102,16 @@ static const char *const ledger_sql[ST_COUNT] = {
 	[ST_COUNT_CAPTURES] = "SELECT state, count(*) FROM capture GROUP BY state",
 	[ST_COUNT_BUNDLES] = "SELECT state, count(*) FROM bundle GROUP BY state",
 	[ST_OLDEST] = "SELECT min(born_ns) FROM capture WHERE live = 1",
+	[ST_PAST_DEADLINE] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
+			     "WHERE c.source = ?1 AND c.live = 1 AND c.state IN (0, 2, 5) "
+			     "AND c.deadline_ns <= ?2",
+	[ST_SETTLING_OF] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
+			   "WHERE c.source = ?1 AND c.live = 1 AND c.state = 5 LIMIT ?2",
+	[ST_POLICY_ADD] = "INSERT INTO policy(loaded_ns, policy, serial, sha256, signed) "
+			  "VALUES(?1, ?2, ?3, ?4, ?5)",
+	[ST_POLICY_HIGHEST] = "SELECT serial, sha256, signed FROM policy WHERE signed = 1 "
+			      "ORDER BY serial DESC, id DESC LIMIT 1",
+	[ST_POLICY_LAST] = "SELECT serial, sha256, signed FROM policy ORDER BY id DESC LIMIT 1",
+	[ST_UNDECIDE] = "UPDATE capture SET state = 5, not_before_ns = 0 WHERE state = 0",
 	[ST_EVENTS] = "SELECT seq, at_ns, kind, subject, detail, hash FROM event ORDER BY seq",
 };

@@ -219,9 +219,38 @@ int ledger_open(const char *state_dir, struct ledger **ret, struct cede_error *r
 	return CEDE_OK;
 }
 
+static bool has_content(const char *path, const char *ending) {
+	char name[4200];
+	struct stat st;
+
+	(void)snprintf(name, sizeof name, "%s%s", path, ending);
+	return stat(name, &st) == 0 && st.st_size > 0;
+}
+
+/* The file as a URI, so that reading makes no file beside it: while the agent runs, its own -wal
+ * and -shm are read; when it has stopped there is neither, and nothing else changes the file. Only
+ * after a power failure there is a -wal without its -shm: then SQLite makes one. */
+static int reader_uri(const char *path, char *out, size_t size, struct cede_error *reterr) {
+	size_t used = (size_t)snprintf(out, size, "file:");
+
+	for (const char *c = path; *c != 0; c++) {
+		if (used + 64 > size)
+			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "state directory: name too long");
+		bool plain = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
+			(*c >= '0' && *c <= '9') || strchr("/._-", *c) != NULL;
+		used += (size_t)snprintf(
+			out + used, size - used, plain ? "%c" : "%%%02x", (unsigned char)*c);
+	}
+	(void)snprintf(out + used, size - used, "?mode=ro%s",
+		!has_content(path, "-wal")          ? "&immutable=1"
+			: has_content(path, "-shm") ? "&readonly_shm=1"
+						    : "");
+	return CEDE_OK;
+}
+
 int ledger_open_reader(const char *state_dir, struct ledger **ret, struct cede_error *reterr) {
 	CLEANUP(ledger_closep) struct ledger *l = NULL;
-	char path[4096];
+	char path[4096], uri[3 * 4096];
 	int64_t version;
 
 	CEDE_TRY(make(&l, reterr));
@@ -230,7 +259,8 @@ int ledger_open_reader(const char *state_dir, struct ledger **ret, struct cede_e
 	if (access(path, F_OK) < 0 && errno == ENOENT)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUSY,
 			"no ledger yet in %s: the agent has not run here", state_dir);
-	int r = open_db(l, path, SQLITE_OPEN_READONLY, reterr);
+	CEDE_TRY(reader_uri(path, uri, sizeof uri, reterr));
+	int r = open_db(l, uri, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, reterr);
 	if (r < 0) {
 		cede_error_within(reterr, "%s", path);
 		return r;

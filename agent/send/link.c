@@ -49,6 +49,7 @@ struct destination {
 	unsigned failures;
 	int64_t retry_boot_ns;
 	size_t underway;
+	uint64_t rate; /* bytes a second; 0: no limit */
 };
 
 enum link_state { LINK_STARTING, LINK_WORKING, LINK_DEAD };
@@ -485,6 +486,7 @@ static int send_push(struct link *l, struct push *p, struct cede_error *reterr) 
 	}
 	ipc_put_u64(&w, p->size);
 	ipc_put_bytes(&w, p->sha256, sizeof p->sha256);
+	ipc_put_u64(&w, l->destinations[p->destination].rate);
 	CEDE_TRY(channel_send(l->process.socket, &w, &p->fd, 1, reterr));
 	p->stage = PUSH_SENDING;
 	return CEDE_OK;
@@ -511,8 +513,10 @@ static void arm(struct link *l, int64_t boot_ns) {
 
 /* How many more may start now: one probe when the destination is down and its time has come. */
 static size_t allowance(struct link *l, struct destination *d, int64_t now) {
+	size_t most = d->rate > 0 ? 1 : UNDERWAY_MOST;
+
 	if (!d->down)
-		return d->underway < UNDERWAY_MOST ? UNDERWAY_MOST - d->underway : 0;
+		return d->underway < most ? most - d->underway : 0;
 	if (d->underway > 0)
 		return 0;
 	if (d->retry_boot_ns > now) {
@@ -611,6 +615,11 @@ void link_forget(struct link *l, const struct id *bundle) {
 	no_longer_underway(l, p);
 	unlink_push(l, p);
 	free(p);
+}
+
+void link_rate(struct link *l, size_t destination, uint64_t bytes_per_s) {
+	if (destination < l->count)
+		l->destinations[destination].rate = bytes_per_s;
 }
 
 bool link_up(const struct link *l, size_t destination) {
@@ -722,4 +731,8 @@ void link_close(struct link *l, unsigned grace_ms, void (*on_closed)(void *ctx),
 	(void)!channel_send(
 		l->process.socket, &w, NULL, 0, NULL); /* else it is killed after the grace */
 	(void)uv_timer_start(&l->timer, on_timer, grace_ms, 0);
+}
+
+void link_adopt(struct link *l, const struct link_events *events) {
+	l->events = *events;
 }

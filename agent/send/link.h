@@ -60,9 +60,14 @@ CEDE_MUST_USE int link_ask(
 	struct link *l, size_t destination, const struct id *bundle, struct cede_error *reterr);
 /* Forgets a push or ask (no outcome will come). Unknown ids are fine. */
 void link_forget(struct link *l, const struct id *bundle);
+/* From the next push on: at most so many bytes a second, one push at a time; 0: no limit. */
+void link_rate(struct link *l, size_t destination, uint64_t bytes_per_s);
 bool link_up(const struct link *l, size_t destination);
 /* The exposition text that the courier's endpoint serves until the next call. */
 void link_metrics(struct link *l, struct slice text);
+
+/* Another owner of the pushes: its events from now on. */
+void link_adopt(struct link *l, const struct link_events *events);
 
 /* Asks the courier to stop, waits at most grace_ms, kills it, closes everything, then on_closed. */
 void link_close(struct link *l, unsigned grace_ms, void (*on_closed)(void *ctx), void *ctx);

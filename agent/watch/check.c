@@ -35,6 +35,15 @@ static int add(struct findings *f, size_t source, const char *path,
 	return CEDE_OK;
 }
 
+static int add_gone(struct findings *f, size_t source, const char *path, struct cede_error *reterr) {
+	struct file_identity nothing = {0};
+	struct decision d = {.action = ACTION_IGNORE, .reason = REASON_IGNORED};
+
+	CEDE_TRY(add(f, source, path, &nothing, &d, reterr));
+	f->items[f->count - 1].gone = true;
+	return CEDE_OK;
+}
+
 int check_refused(size_t source, const char *path, enum reason reason, struct findings *out,
 	struct cede_error *reterr) {
 	struct file_identity nothing = {0};
@@ -121,7 +130,7 @@ int check_path(const struct policy *policy, size_t source, int source_fd, const 
 
 	CEDE_TRY(look(policy, source, source_fd, path, now_ns, &there, &identity, &d, reterr));
 	if (!there)
-		return CEDE_OK;
+		return add_gone(out, source, path, reterr);
 	CEDE_TRY(add(out, source, path, &identity, &d, reterr));
 	if (policy->sources[source].grouped && d.action == ACTION_HAND_OVER)
 		return check_group(policy, source, source_fd, path, now_ns, out, first, reterr);

@@ -14,6 +14,7 @@ struct finding {
 	char *path; /* relative to the source */
 	struct file_identity identity;
 	struct decision decision;
+	bool gone; /* no file has the name; nothing else is set */
 };
 
 struct findings {
@@ -24,7 +25,7 @@ struct findings {
 
 void findings_done(struct findings *f); /* frees the items; usable again */
 
-/* A name that is gone adds nothing. In a grouped source that is ready, the members that the policy
+/* A name that is gone is said to be. In a grouped source that is ready, the members that the policy
  * requires are looked at as well and added with it; while one of them is not complete, all wait. */
 CEDE_MUST_USE int check_path(const struct policy *policy, size_t source, int source_fd,
 	const char *path, int64_t now_ns, struct findings *out, struct cede_error *reterr);

@@ -77,10 +77,16 @@ int facts_of(int source_fd, const char *path, const struct policy_source *source
 	struct decide_facts *ret, struct file_identity *ret_identity, struct cede_error *reterr) {
 	CLEANUP(fd_closep) int own_fd = -1;
 	const char *name;
-	struct statx st;
 	int dirfd;
 
 	CEDE_TRY(open_parent(source_fd, path, &own_fd, &dirfd, &name, reterr));
+	return facts_at(dirfd, name, path, source, ret, ret_identity, reterr);
+}
+
+int facts_at(int dirfd, const char *name, const char *path, const struct policy_source *source,
+	struct decide_facts *ret, struct file_identity *ret_identity, struct cede_error *reterr) {
+	struct statx st;
+
 	if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
 		    STATX_BASIC_STATS | STATX_BTIME, &st) < 0)
 		return CEDE_FAIL_SYS(reterr, "stat");

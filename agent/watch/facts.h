@@ -9,9 +9,13 @@
 #include "base/file.h"
 #include "policy/decide.h"
 
-/* IO with sys ENOENT or ENOTDIR: gone. REFUSED: the path leads out of the source. In a grouped source
- * group_complete and group_since_ns say whether every required ending is there as a regular file, and
- * since when the earliest member has been unchanged. ret->path is borrowed from path;
- * ret->open_for_writing is false: that takes an open. */
+/* Of a name in an open directory; path is its path relative to the source. IO with sys ENOENT or ENOTDIR:
+ * gone. REFUSED: the path leads out of the source. In a grouped source group_complete and group_since_ns
+ * say whether every required ending is there as a regular file, and since when the earliest member
+ * has been unchanged. ret->path is borrowed from path; ret->open_for_writing is false: that takes an open. */
+CEDE_MUST_USE int facts_at(int dirfd, const char *name, const char *path,
+	const struct policy_source *source, struct decide_facts *ret,
+	struct file_identity *ret_identity, struct cede_error *reterr);
+/* The same of a path beneath the source, whose directory is opened for it. */
 CEDE_MUST_USE int facts_of(int source_fd, const char *path, const struct policy_source *source,
 	struct decide_facts *ret, struct file_identity *ret_identity, struct cede_error *reterr);

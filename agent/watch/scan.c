@@ -130,7 +130,7 @@ static int list(struct walk *w, const char *path, struct cede_error *reterr) {
 	struct scan *s = w->scan;
 	CLEANUP(fd_closep) int fd = -1;
 	CLEANUP(dir_closep) DIR *dir = NULL;
-	struct dirent *entry;
+	struct dirent *entry = NULL;
 	struct cede_error err = {0};
 
 	int r = file_open_beneath(
@@ -150,10 +150,9 @@ static int list(struct walk *w, const char *path, struct cede_error *reterr) {
 	if (dir == NULL)
 		return CEDE_FAIL_SYS(reterr, "list a directory");
 	int listing = CEDE_TAKE_FD(fd); /* belongs to dir now */
-	errno = 0;
-	while (!s->stop && (entry = readdir(dir)) != NULL)
+	while (!s->stop && (errno = 0, entry = readdir(dir)) != NULL)
 		CEDE_TRY(visit(w, listing, path, entry, reterr));
-	if (errno != 0 && !s->stop)
+	if (entry == NULL && errno != 0 && !s->stop)
 		s->result.failed++;
 	return CEDE_OK;
 }

@@ -116,7 +116,8 @@ static bool is_ours(const struct batch *b, const struct open_file *f, uint64_t s
 		(size == f->item->want.size && memcmp(digest, f->item->sha256, 32) == 0);
 }
 
-static bool is_the_file(const struct batch *b, const struct open_file *f, const char **ret_reason) {
+static bool is_the_file(const struct batch *b, const struct open_file *f, const char **ret_reason,
+	bool *ret_untouched) {
 	const struct wipe_item *item = f->item;
 	struct stat st;
 
@@ -127,7 +128,8 @@ static bool is_the_file(const struct batch *b, const struct open_file *f, const 
 		*ret_reason = "hard-link";
 		return false;
 	}
-	if (file_identity_equal(&now, &item->want))
+	*ret_untouched = file_identity_equal(&now, &item->want);
+	if (*ret_untouched)
 		return true;
 	if (!item->begun || now.dev != item->want.dev || now.ino != item->want.ino)
 		return false;
@@ -179,6 +181,7 @@ static enum wipe_outcome look_at_name(const struct open_file *f) {
 static enum wipe_outcome open_alone(struct batch *b, struct open_file *f) {
 	struct wipe_item *item = f->item;
 	struct cede_error err = {0};
+	bool untouched = false;
 
 	if (has_writer(item))
 		return WIPE_BUSY;
@@ -186,9 +189,9 @@ static enum wipe_outcome open_alone(struct batch *b, struct open_file *f) {
 		return from_open(item, &err);
 	f->leased = fcntl(f->fd, F_SETLEASE, F_WRLCK) == 0;
 	f->readers = !f->leased && errno == EAGAIN;
-	if (!is_the_file(b, f, &item->reason))
+	if (!is_the_file(b, f, &item->reason, &untouched))
 		return WIPE_REPLACED;
-	return WIPE_DONE; /* so far */
+	return item->held && untouched ? WIPE_HELD : WIPE_DONE /* so far */;
 }
 
 /* The directory that has the name, so that the unlinking can't be led astray. */

@@ -24,6 +24,7 @@ enum wipe_outcome {
 	 * program got at it during the overwriting: what is there now is that program's. */
 	WIPE_REPLACED,
 	WIPE_BUSY, /* a program has it open for writing (or holds it in a way that excludes us): not touched, try again */
+	WIPE_HELD, /* still the file that was sealed, and `held`: not touched */
 	WIPE_FAILED, /* the system refused; what is there may be partly overwritten: try again */
 };
 
@@ -42,6 +43,8 @@ struct wipe_item {
 	 * content is what was sealed, or if our own overwriting is seen in it; a camera that wrote
 	 * the same inode anew since then gets WIPE_REPLACED. */
 	bool begun;
+	/* A legal hold covers it: it is left alone, unless an earlier wipe of it has begun. */
+	bool held;
 	/* out */
 	enum wipe_outcome outcome;
 	enum wipe_level level;

@@ -152,7 +152,7 @@ def pki_master():
 class World:
     """with World() as w: w.start(); w.write("a.jpg", b"..."); w.settled()"""
 
-    def __init__(self, source=None, destination=None, policy=None, sources=None, receiver=True):
+    def __init__(self, source=None, destination=None, policy=None, sources=None, receiver=True, signed=True):
         pki = pki_master()
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cede-world-"))
         self.pki, self.state, self.store = self.dir / "pki", self.dir / "state", self.dir / "store"
@@ -165,6 +165,7 @@ class World:
         self.processes = []
         self.agent = self.receiver = None
         self.has_receiver = receiver
+        self.signed = signed
         self.source = {
             "name": "faces", "path": str(self.capture), "match": ["**/*.jpg", "**/*.json"],
             "ignore": ["**/.*", "**/*.tmp", "**/*.part"], "destination": "agency", "quiet": "200ms",
@@ -205,10 +206,29 @@ class World:
             diag("\n".join(log.read_text(errors="replace").splitlines()[-25:]))
 
     def write_files(self):
+        """All files anew; a policy that changed gets the next serial and is signed."""
+        path = self.dir / "policy.yaml"
+        if path.exists() and path.read_text() != yaml(self.policy) and f"serial: {self.policy['serial']}\n" in path.read_text():
+            self.policy["serial"] += 1
         for name, value in (("policy.yaml", self.policy), ("agent.yaml", self.config),
                             ("receiver.yaml", self.receiver_config)):
             (self.dir / name).write_text(yaml(value))
+        if self.signed:
+            self.sign()
         return self
+
+    def sign(self, key="pki/policy.key", path=None):
+        self.cede("policy", "sign", "--key", self.dir / key, path or self.dir / "policy.yaml")
+
+    def publish(self):
+        """The next policy, as an agency's tool puts it in place: written and signed aside, then renamed."""
+        self.policy["serial"] += 1
+        new = self.dir / "policy.yaml.new"
+        new.write_text(yaml(self.policy))
+        self.sign(path=new)
+        os.rename(f"{new}.sig", self.dir / "policy.yaml.sig")
+        os.rename(new, self.dir / "policy.yaml")
+        return self.policy["serial"]
 
     def spawn(self, name, *words, env=None):
         process = Process(name, [str(w) for w in words], self.dir / f"{name}.log", env)
@@ -236,7 +256,7 @@ class World:
 
     def agent_words(self):
         return [program("cede"), "run", "--policy", str(self.dir / "policy.yaml"), "--config",
-                str(self.dir / "agent.yaml"), "--unsigned"]
+                str(self.dir / "agent.yaml"), *([] if self.signed else ["--unsigned"])]
 
     def start_agent(self, env=None):
         self.agent = self.spawn("agent", *self.agent_words(), env=env)

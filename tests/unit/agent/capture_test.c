@@ -6,14 +6,15 @@
 
 /* The whole square, as docs/states.md draws it: a row is a state, a letter the states it may go to. */
 static const char *const allowed[CAPTURE_STATE_COUNT] = {
-	[CAPTURE_READY] = "ready bundled settling gone replaced",
+	[CAPTURE_READY] = "ready bundled settling wiping gone replaced",
 	[CAPTURE_BUNDLED] = "sealed ready settling gone replaced",
 	[CAPTURE_SEALED] = "wiping ready replaced gone",
-	[CAPTURE_WIPING] = "wiped replaced gone",
+	[CAPTURE_WIPING] = "wiped held replaced gone",
 	[CAPTURE_WIPED] = "",
-	[CAPTURE_SETTLING] = "ready gone replaced",
+	[CAPTURE_SETTLING] = "ready wiping gone replaced",
 	[CAPTURE_GONE] = "",
 	[CAPTURE_REPLACED] = "",
+	[CAPTURE_HELD] = "wiping gone replaced",
 };
 
 static bool has_word(const char *list, const char *word) {
@@ -43,7 +44,8 @@ static void nothing_is_wiped_but_through_wiping(void **state) {
 			assert_int_equal(capture_move((enum capture_state)from, CAPTURE_WIPED, NULL),
 				CEDE_ERR_BUG);
 	for (int from = 0; from < CAPTURE_STATE_COUNT; from++)
-		if (from != CAPTURE_SEALED)
+		if (from != CAPTURE_SEALED && from != CAPTURE_HELD && from != CAPTURE_READY &&
+			from != CAPTURE_SETTLING) /* the last two: destroy */
 			assert_int_equal(capture_move((enum capture_state)from, CAPTURE_WIPING, NULL),
 				CEDE_ERR_BUG);
 }

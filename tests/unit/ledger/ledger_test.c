@@ -12,7 +12,8 @@ static struct ledger *of(void **state) {
 
 static void wiped(struct ledger *l, int64_t row) {
 	begin(l);
-	assert_int_equal(ledger_capture_wiped(l, row, "overwritten-current", "", NOW, NULL), CEDE_OK);
+	assert_int_equal(
+		ledger_capture_wiped(l, row, "overwritten-current", "", NOW, false, NULL), CEDE_OK);
 	commit(l);
 }
 

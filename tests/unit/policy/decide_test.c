@@ -25,7 +25,8 @@ struct decide_case {
 	enum reason reason;
 	int64_t not_before, born;
 	uint32_t rule; /* line */
-	bool open, grouped, complete, expired, overdue;
+	bool open, grouped, complete, expired, overdue, destroy;
+	int64_t held_until; /* a hold on captures born in the last 100 s; 0: none */
 };
 
 static const struct decide_case table[] = {
@@ -289,6 +290,75 @@ static const struct decide_case table[] = {
 		.reason = REASON_GROUP_INCOMPLETE,
 		.born = AGO(9),
 		.rule = 20},
+	{.what = "under a hold",
+		.path = "a.jpg",
+		.mtime = AGO(50),
+		.ctime = AGO(50),
+		.held_until = NOW + 1,
+		.reason = REASON_HELD,
+		.born = AGO(50),
+		.rule = 40},
+	{.what = "the hold's time is over",
+		.path = "a.jpg",
+		.mtime = AGO(50),
+		.ctime = AGO(50),
+		.held_until = NOW,
+		.reason = REASON_READY,
+		.born = AGO(50),
+		.rule = 20},
+	{.what = "born when the hold's span is over",
+		.path = "a.jpg",
+		.mtime = AGO(9),
+		.ctime = AGO(9),
+		.held_until = NOW + 1,
+		.reason = REASON_READY,
+		.born = AGO(9),
+		.rule = 20},
+	{.what = "born before the hold's span",
+		.path = "a.jpg",
+		.mtime = AGO(101),
+		.ctime = AGO(9),
+		.held_until = NOW + 1,
+		.reason = REASON_READY,
+		.born = AGO(101),
+		.rule = 20},
+	{.what = "overdue where the policy says destroy",
+		.path = "a.jpg",
+		.mtime = AGO(900),
+		.ctime = AGO(1),
+		.destroy = true,
+		.reason = REASON_DESTROYED,
+		.born = AGO(900),
+		.rule = 20,
+		.overdue = true},
+	{.what = "destroy waits for the writer",
+		.path = "a.jpg",
+		.mtime = AGO(900),
+		.ctime = AGO(900),
+		.destroy = true,
+		.open = true,
+		.reason = REASON_OPEN,
+		.born = AGO(900),
+		.rule = 20,
+		.overdue = true},
+	{.what = "not overdue: not destroyed",
+		.path = "a.jpg",
+		.mtime = AGO(899),
+		.ctime = AGO(899),
+		.destroy = true,
+		.reason = REASON_READY,
+		.born = AGO(899),
+		.rule = 20},
+	{.what = "a hold keeps from destruction",
+		.path = "b/a.jpg",
+		.mtime = AGO(950),
+		.ctime = AGO(950),
+		.destroy = true,
+		.held_until = NOW + 1,
+		.reason = REASON_HELD,
+		.born = AGO(950),
+		.rule = 41,
+		.overdue = true},
 	{.what = "group settles first",
 		.path = "a.jpg",
 		.grouped = true,
@@ -312,6 +382,7 @@ static void check_case(const struct decide_case *c) {
 	struct policy_pattern match[] = {
 		{text_of("**/*.jpg"), {20, 1}}, {text_of("**/*.json"), {21, 1}}};
 	struct policy_pattern ignore[] = {{text_of("**/.*"), {30, 1}}};
+	char *name = text_of("faces");
 	struct policy_source source = {.match = match,
 		.match_count = 2,
 		.ignore = ignore,
@@ -319,12 +390,35 @@ static void check_case(const struct decide_case *c) {
 		.quiet_ns = 2 * S,
 		.grouped = c->grouped,
 		.group_wait_ns = 30 * S,
+		.name = name,
 		.max_age_ns = 900 * S,
+		.at_max_age = c->destroy ? AT_MAX_AGE_DESTROY : AT_MAX_AGE_SEAL,
+		.max_size = POLICY_CAPTURE_MAX,
 		.where = {10, 1}};
+	char *sources[] = {text_of("other"), name};
+	struct policy_pattern in_b[] = {{text_of("b/**"), {41, 9}}};
+	struct policy_hold holds[] = {
+		{.from_ns = AGO(100), .to_ns = AGO(10), .until_ns = c->held_until, .where = {40, 1}},
+		{.sources = sources,
+			.source_count = 2,
+			.match = in_b,
+			.match_count = 1,
+			.from_ns = INT64_MIN,
+			.to_ns = INT64_MAX,
+			.until_ns = c->held_until,
+			.where = {41, 1}},
+		{.sources = sources, /* of another source: never */
+			.source_count = 1,
+			.from_ns = INT64_MIN,
+			.to_ns = INT64_MAX,
+			.until_ns = INT64_MAX,
+			.where = {42, 1}}};
 	struct policy policy = {.expires_ns = c->expired ? NOW : NOW + 1,
 		.sources = &source,
 		.source_count = 1,
-		.unmatched_max_age_ns = 3600 * S};
+		.unmatched_max_age_ns = 3600 * S,
+		.holds = holds,
+		.hold_count = ARRAY_LENGTH(holds)};
 	struct decide_facts facts = {.path = slice_str(c->path),
 		.kind = c->kind,
 		.size = c->size,
@@ -351,12 +445,40 @@ static void check_case(const struct decide_case *c) {
 	free(match[0].text);
 	free(match[1].text);
 	free(ignore[0].text);
+	free(sources[0]);
+	free(in_b[0].text);
+	free(name);
 }
 
 static void decisions(void **state) {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LENGTH(table); i++)
 		check_case(&table[i]);
+}
+
+/* 2027-01-15T08:00:00Z is a Friday. */
+static void rates_follow_the_windows(void **state) {
+	struct policy_window windows[] = {
+		{.days = 0x1f, .from_m = 480, .to_m = 1080, .rate = 100}, /* working hours */
+		{.days = 0x60, .from_m = 0, .to_m = 1440, .rate = 300},   /* weekends */
+		{.days = 0x7f, .from_m = 1380, .to_m = 1440, .rate = 900}};
+	const struct policy_destination d = {.rate = 200, .windows = windows, .window_count = 3};
+	const struct policy_destination none = {.rate = 0};
+
+	static const struct {
+		int64_t after_s;
+		uint64_t rate;
+	} cases[] = {{0, 100}, {-1, 200}, {10 * 3600 - 1, 100}, {10 * 3600, 200},
+		{15 * 3600 - 1, 200}, {15 * 3600, 900}, {16 * 3600, 300},
+		{16 * 3600 + 23 * 3600, 300}, {2 * 86400, 300}, {3 * 86400, 100}, {-4 * 86400, 100},
+		{-5 * 86400, 300}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LENGTH(cases); i++)
+		if (destination_rate(&d, NOW + cases[i].after_s * S) != cases[i].rate)
+			fail_msg("after %lld s: %llu", (long long)cases[i].after_s,
+				(unsigned long long)destination_rate(&d, NOW + cases[i].after_s * S));
+	assert_int_equal(destination_rate(&none, NOW), 0);
 }
 
 static void every_reason_but_none_more_is_decided(void **state) {
@@ -499,6 +621,7 @@ static void stems(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(decisions),
+		cmocka_unit_test(rates_follow_the_windows),
 		cmocka_unit_test(every_reason_but_none_more_is_decided),
 		cmocka_unit_test(reasons_are_the_golden_ones),
 		cmocka_unit_test(globs),

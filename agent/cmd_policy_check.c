@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/cmd_policy_internal.h"
+#include "agent/policy_files.h"
+#include "agent/wipe/media.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "policy/lint.h"
+
+struct check_report {
+	const char *name; /* of the file */
+	json_t *mistakes; /* NULL: to stderr */
+	json_t *warnings; /* likewise */
+	size_t warning_count;
+};
+
+static void add_line(json_t *list, const char *line) {
+	if (list == NULL)
+		(void)fprintf(stderr, "%s\n", line);
+	else if (json_array_append_new(list, json_string(line)) < 0)
+		(void)fprintf(stderr, "cede policy: no room in JSON for: %s\n", line);
+}
+
+static void say_mistake(void *ctx, struct policy_where where, const char *text) {
+	struct check_report *report = ctx;
+	char line[1024];
+
+	(void)snprintf(
+		line, sizeof line, "%s:%u:%u: %s", report->name, where.line, where.column, text);
+	add_line(report->mistakes, line);
+}
+
+static void say_warning(void *ctx, struct policy_where where, const char *text) {
+	struct check_report *report = ctx;
+	char line[1024];
+
+	report->warning_count++;
+	(void)snprintf(line, sizeof line, "%s:%u:%u: warning: %s", report->name, where.line,
+		where.column, text);
+	add_line(report->warnings, line);
+}
+
+/* What the policy asks of this host, and whether it can. */
+static void look_at_host(struct check_report *report, const struct policy *policy) {
+	for (size_t i = 0; i < policy->source_count; i++) {
+		const struct policy_source *s = &policy->sources[i];
+		CLEANUP(fd_closep) int fd = -1;
+		char text[768];
+		struct cede_error err;
+		if (file_open_dir(AT_FDCWD, s->path, &fd, &err) < 0) {
+			(void)snprintf(text, sizeof text,
+				"source %s: %.300s: make the directory, or mount it", s->name,
+				err.text);
+			say_warning(report, s->where, text);
+			continue;
+		}
+		const char *reason = media_directory(fd);
+		if (reason[0] == 0 || s->wipe_require != WIPE_REQUIRE_OVERWRITTEN)
+			continue;
+		(void)snprintf(text, sizeof text,
+			"source %s: wipe.require: overwritten can't be met here: %s; move the captures to ext4 or xfs, or ask the agency for another requirement",
+			s->name, reason);
+		say_warning(report, s->where, text);
+	}
+}
+
+static void print_checked(const struct check_report *report, const struct policy *policy, bool good) {
+	const char *plural_d = good && policy->destination_count == 1 ? "" : "s";
+	const char *plural_s = good && policy->source_count == 1 ? "" : "s";
+
+	if (report->mistakes != NULL && !good)
+		print_json(json_pack("{s:s, s:s, s:b, s:O, s:O}", "schema", "cede-policy-check/1",
+			"file", report->name, "ok", 0, "mistakes", report->mistakes, "warnings",
+			report->warnings));
+	else if (report->mistakes != NULL)
+		print_json(json_pack("{s:s, s:s, s:b, s:s, s:I, s:I, s:I, s:O}", "schema",
+			"cede-policy-check/1", "file", report->name, "ok", 1, "id", policy->id,
+			"serial", (json_int_t)policy->serial, "destinations",
+			(json_int_t)policy->destination_count, "sources",
+			(json_int_t)policy->source_count, "warnings", report->warnings));
+	else if (good)
+		(void)printf("%s: ok: id %s, serial %" PRIu64 ", %zu destination%s, %zu source%s\n",
+			report->name, policy->id, policy->serial, policy->destination_count,
+			plural_d, policy->source_count, plural_s);
+}
+
+static int check_signature(const struct policy_words *w, const char *path) {
+	CLEANUP(policy_freep) struct policy *policy = NULL;
+
+	return policy_load_for(w, path, &policy);
+}
+
+/* Everything but the text itself. */
+static int check_deeper(const struct policy_words *w, const char *path, const struct policy *policy,
+	struct check_report *report, size_t *ret_bad, struct cede_error *reterr) {
+	const struct policy_files_report files = {
+		.ctx = report, .mistake = say_mistake, .warning = say_warning};
+
+	CEDE_TRY(policy_files_check(policy, path, w->now_ns, &files, ret_bad, reterr));
+	policy_lint(policy, w->now_ns, say_warning, report);
+	if (w->host)
+		look_at_host(report, policy);
+	if (*ret_bad == 0 && w->config != NULL && check_signature(w, path) != EXIT_FINE)
+		*ret_bad = 1;
+	return CEDE_OK;
+}
+
+int cmd_policy_check(const struct policy_words *w) {
+	const char *path = w->rest[0];
+	CLEANUP(policy_freep) struct policy *policy = NULL;
+	CLEANUP(policy_mistakes_done) struct policy_mistakes mistakes = {NULL, 0};
+	struct check_report report = {.name = policy_base_name(path),
+		.mistakes = w->json ? json_array() : NULL,
+		.warnings = w->json ? json_array() : NULL};
+	struct cede_error err = {0};
+	size_t bad = 0;
+
+	int r = policy_load(path, &policy, &mistakes, &err);
+	for (size_t i = 0; i < mistakes.count; i++)
+		add_line(report.mistakes, mistakes.lines[i]);
+	if (r == CEDE_OK)
+		r = check_deeper(w, path, policy, &report, &bad, &err);
+	int code = r < 0 && mistakes.count == 0         ? policy_cannot(w, r, &err)
+		: r < 0 || bad > 0                      ? EXIT_INPUT
+		: w->strict && report.warning_count > 0 ? EXIT_FINDINGS
+							: EXIT_FINE;
+	if (r == CEDE_OK || mistakes.count > 0)
+		print_checked(&report, policy, r == CEDE_OK && bad == 0);
+	json_decref(report.mistakes);
+	json_decref(report.warnings);
+	return code;
+}

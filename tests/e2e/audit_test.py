@@ -1,0 +1,410 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The audit commands: read-only to the last system call, bounded in memory, fit for a terminal; and the
+walk of docs/auditing.md, whose output is compared with what the commands say."""
+
+import fcntl
+import json
+import os
+import pathlib
+import pty
+import re
+import resource
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
+
+import tap
+from tap import Skip, check, diag, equal
+from world import TOP, World, program, until
+
+# System calls that change something, or reach out. Opening for reading and writing to one's own
+# standard output are what is left.
+CHANGES = ("rename|renameat|renameat2|unlink|unlinkat|rmdir|mkdir|mkdirat|link|linkat|symlink|symlinkat|chmod|fchmod|fchmodat|"
+           "chown|fchown|fchownat|lchown|truncate|ftruncate|fallocate|utime|utimes|utimensat|futimesat|setxattr|fsetxattr|"
+           "lsetxattr|removexattr|mknod|mknodat|mount|umount2|pwrite64|pwritev|pwritev2|sendfile|splice|copy_file_range|"
+           "socket|connect|bind|listen|sendto|sendmsg|accept4|execveat|ptrace|kill|fcntl_setlease").split("|")
+
+
+class Tree(World):
+    """A prepared tree whose decisions do not change with time (with --at)."""
+
+    AT = "2026-11-23T12:00:00Z"
+
+    def __enter__(self):
+        super().__enter__()
+        noon = 1795435200
+        for name, content, age in (("lane1/0001.jpg", b"j" * 4000, 60), ("lane1/0001.json", b"{}", 60),
+                                   ("lane1/0002.jpg", b"j" * 900, 3600), ("lane2/0003.jpg", b"j" * 500, 90),
+                                   ("lane2/0003.json", b"{}", 90), ("lane2/evidence.jpg", b"e" * 70, 120),
+                                   ("notes.txt", b"hello", 200000), ("lane2/x.part", b"half", 10)):
+            path = self.capture / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            os.utime(path, (noon - age, noon - age))
+        os.symlink("/etc/passwd", self.capture / "shortcut.jpg")
+        os.utime(self.capture / "shortcut.jpg", (noon - 5, noon - 5), follow_symlinks=False)
+        return self
+
+
+def files(w, number):
+    for i in range(number):
+        folder = w.capture / f"d{i % 20}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{i}.jpg").write_bytes(b"x")
+
+
+def commands(w):
+    policy = w.dir / "policy.yaml"
+    return [["dry-run", "--policy", policy, "--config", w.dir / "agent.yaml"],
+            ["dry-run", "--policy", policy, "--json", "--summary"],
+            ["explain", "--policy", policy, "--config", w.dir / "agent.yaml", w.capture / "d3" / "3.jpg"],
+            ["diff", policy, w.dir / "new.yaml"], ["show", "--policy", policy],
+            ["check", "--config", w.dir / "agent.yaml", policy]]
+
+
+def read_only():
+    """strace over 1,000 files: no call that changes anything or reaches out; no access time changes"""
+    if shutil.which("strace") is None:
+        raise Skip("strace is not here")
+    with World() as w:
+        files(w, 1000)
+        w.start()
+        w.empty()
+        w.idle()
+        w.agent.stop()
+        files(w, 1000)
+        equal(sorted(p.name for p in w.state.glob("ledger.db*")), ["ledger.db"], "files of a ledger at rest")
+        (w.dir / "new.yaml").write_text((w.dir / "policy.yaml").read_text().replace("15m", "16m"))
+        for words in commands(w):
+            trace = w.dir / "trace"
+            done = subprocess.run(["strace", "-f", "-y", "-o", str(trace), program("cede"), "policy", *map(str, words)],
+                                  capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+            check(done.returncode in (0, 1), f"{words[0]}: status {done.returncode}: {done.stderr[-500:]}")
+            lines = trace.read_text(errors="replace").splitlines()
+            check(len(lines) > 50, f"{words[0]}: strace saw {len(lines)} calls")
+            for line in lines:
+                call = re.match(r"\d+\s+(\w+)\((.*)", line)
+                if not call:
+                    continue
+                name, rest = call.groups()
+                check(name not in CHANGES, f"{words[0]}: {line}")
+                if name in ("write", "writev"):
+                    check(re.match(r"[12]<", rest), f"{words[0]} writes elsewhere: {line}")
+                if name in ("open", "openat", "openat2", "creat"):
+                    check(not re.search("O_CREAT|O_TMPFILE|O_TRUNC|O_RDWR|O_WRONLY", rest) or "/dev/null" in rest,
+                          f"{words[0]}: {line}")
+            equal(sorted(p.name for p in w.state.glob("ledger.db*")), ["ledger.db"], "files of the ledger")
+
+
+def beside_the_agent():
+    """the ledger is read while the agent runs, and after it was killed: no file of its own, the same answer"""
+    with World(receiver=False) as w:
+        w.start_agent()
+        w.write("a.jpg", b"x")
+        until(lambda: w.counts()[0].get("sealed") == 1, 20, "sealed")
+        words = ["policy", "dry-run", "--policy", w.dir / "policy.yaml", "--config", w.dir / "agent.yaml"]
+        running = w.cede(*words)
+        before = sorted(p.name for p in w.state.iterdir())
+        equal(before, ["ledger.db", "ledger.db-shm", "ledger.db-wal", "lock", "spool"], "files of the state directory")
+        w.agent.kill()
+        (w.state / "ledger.db-shm").chmod(0o400)
+        equal(w.cede("status", "--state", w.state, "--json", status=(0, 1)).count('"sealed":1'), 2, "what is sealed")
+        equal(w.cede(*words).split("\n")[0], running.split("\n")[0], "the dry run")
+        equal(sorted(p.name for p in w.state.iterdir()), before, "files of the state directory")
+
+
+def access_times():
+    """access times of files and directories stay, where the file system records each access"""
+    if os.geteuid() != 0:
+        raise Skip("needs root to mount a file system with strictatime")
+    with World() as w:
+        place = w.dir / "strict"
+        place.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "strictatime,size=16m", "none", str(place)], capture_output=True)
+        if done.returncode != 0:
+            raise Skip("mounting is not allowed here")
+        try:
+            w.capture = place
+            w.source["path"] = str(place)
+            w.write_files()
+            files(w, 200)
+            (w.dir / "new.yaml").write_text((w.dir / "policy.yaml").read_text().replace("15m", "16m"))
+            everything = [place, *sorted(place.rglob("*"))]
+            for path in everything:
+                os.utime(path, (1_600_000_000, 1_600_000_000))
+            control = place / "control"
+            control.write_bytes(b"x")
+            os.utime(control, (1_600_000_000, 1_600_000_000))
+            control.read_bytes()
+            check(control.stat().st_atime > 1_600_000_000, "the file system records accesses at all")
+            control.unlink()
+            os.utime(place, (1_600_000_000, 1_600_000_000))
+            for words in commands(w):
+                w.cede("policy", *words, status=(0, 1))
+            equal([str(p) for p in everything if p.lstat().st_atime != 1_600_000_000], [], "files whose access time changed")
+        finally:
+            subprocess.run(["umount", str(place)], check=False)
+
+
+def memory():
+    """the dry run's memory does not grow with the files: 100,000 within 64 MiB"""
+    with World() as w:
+        many = 100_000
+        for folder in range(100):
+            top = w.capture / f"d{folder}"
+            top.mkdir()
+            handle = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+            for i in range(many // 100):
+                os.close(os.open(f"{i}.jpg", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=handle))
+            os.close(handle)
+        began = time.monotonic()
+        with open(os.devnull, "wb") as null:
+            child = subprocess.Popen([program("cede"), "policy", "dry-run", "--policy", str(w.dir / "policy.yaml")],
+                                     stdout=null, stderr=null)
+            peak = 0
+            while child.poll() is None:
+                with open(f"/proc/{child.pid}/status", encoding="ascii", errors="replace") as f:
+                    found = re.search(r"VmHWM:\s+(\d+)", f.read())
+                peak = max(peak, int(found.group(1)) if found else 0)
+                time.sleep(0.005)
+        check(peak > 0, "the peak was seen")
+        diag(f"{many} files: peak {peak} KiB, {many / (time.monotonic() - began):.0f} files/s")
+        check(peak < 64 * 1024, f"peak {peak} KiB")
+
+
+def exit_codes():
+    """0 compliant, 1 findings, 2 bad input, 3 unreadable; 4 on demand if there is work"""
+    with World() as w:
+        policy = w.dir / "policy.yaml"
+
+        def code(*words):
+            return subprocess.run([program("cede"), "policy", *map(str, words)], capture_output=True,
+                                  stdin=subprocess.DEVNULL).returncode
+        equal(code("dry-run", "--policy", policy), 0, "an empty source")
+        equal(code("dry-run", "--policy", policy, "--detailed-exitcode"), 0, "an empty source, detailed")
+        w.write("a.jpg", b"x", want=False)
+        equal(code("dry-run", "--policy", policy), 0, "a capture")
+        equal(code("dry-run", "--policy", policy, "--detailed-exitcode"), 4, "a capture, detailed")
+        equal(code("dry-run", "--policy", policy, "--at", "2099-01-01T00:00:00Z"), 1, "overdue by then")
+        w.write("b.txt", b"x", want=False)
+        equal(code("dry-run", "--policy", policy), 1, "unmatched")
+        equal(code("dry-run", "--policy", policy, "--source", "none"), 2, "no such source")
+        equal(code("dry-run", "--policy", w.dir / "none.yaml"), 3, "no such policy")
+        equal(code("dry-run"), 2, "no policy named")
+        equal(code("dry-run", "--policy", policy, "--at", "tomorrow"), 2, "no time")
+        equal(code("dry-run", "--policy", policy, "--key", "x"), 2, "an option of another command")
+        equal(code("explain", "--policy", policy, w.capture / "a.jpg"), 0, "explain")
+        equal(code("explain", "--policy", policy, w.capture / "b.txt"), 1, "explain a finding")
+        equal(code("explain", "--policy", policy, "/etc/passwd"), 2, "explain what is in no source")
+        equal(code("explain", "--policy", policy, w.capture / "none.jpg"), 3, "explain what is not there")
+        equal(code("diff", policy, policy), 0, "no difference")
+        w.source["path"] = str(w.dir / "nowhere")
+        w.write_files()
+        equal(code("dry-run", "--policy", policy), 3, "a source that is not there")
+
+
+def refused_by_commands():
+    """what the agent would refuse, the commands refuse with --config: each with its own message"""
+    with World() as w:
+        policy, config = w.dir / "policy.yaml", w.dir / "agent.yaml"
+        good = policy.read_bytes()
+
+        def says(needle):
+            for words in (["check", "--config", config, policy], ["dry-run", "--policy", policy, "--config", config],
+                          ["show", "--policy", policy, "--config", config],
+                          ["explain", "--policy", policy, "--config", config, w.capture / "a.jpg"]):
+                done = subprocess.run([program("cede"), "policy", *map(str, words)], capture_output=True, text=True,
+                                      stdin=subprocess.DEVNULL)
+                equal(done.returncode, 2, f"{words[0]}: {done.stderr}")
+                check(needle in done.stderr, f"{words[0]} says {needle!r}: {done.stderr}")
+                equal(done.stdout, "", f"{words[0]} prints")
+        policy.write_bytes(good + b"#\n")
+        says("not the file that was signed")
+        policy.write_bytes(good)
+        ca = (w.pki / "ca.pem").read_bytes()
+        (w.pki / "ca.pem").write_bytes(ca + b"\n")
+        says("ca.pem: not the file that was signed")
+        (w.pki / "ca.pem").write_bytes(ca)
+        signature = (w.dir / "policy.yaml.sig").read_bytes()
+        (w.dir / "policy.yaml.sig").unlink()
+        says("no signature")
+        (w.dir / "policy.yaml.sig").write_bytes(signature)
+        w.policy["serial"] = 9
+        w.write_files()
+        w.start()
+        w.write("a.jpg", b"x")
+        w.settled()
+        w.agent.stop()
+        policy.write_bytes(good)
+        (w.dir / "policy.yaml.sig").write_bytes(signature)
+        says("serial 1 is older than 9")
+
+
+def on_a_terminal(columns, *words):
+    """What a command prints on a terminal of so many columns."""
+    main, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    child = subprocess.Popen([program("cede"), "policy", *map(str, words)], stdin=end, stdout=end, stderr=subprocess.DEVNULL,
+                             env={k: v for k, v in os.environ.items() if k != "NO_COLOR"})
+    os.close(end)
+    said = b""
+    while True:
+        try:
+            some = os.read(main, 65536)
+        except OSError:
+            break
+        if not some:
+            break
+        said += some
+    child.wait()
+    os.close(main)
+    return said.decode().replace("\r\n", "\n")
+
+
+def terminal():
+    """the table fits the terminal; colour only there; nothing is shortened in a file"""
+    with Tree() as w:
+        long = w.write("lane1/" + "deep/" * 12 + "a-name-that-is-rather-long.jpg", b"x", want=False)
+        words = ["dry-run", "--policy", w.dir / "policy.yaml", "--at", w.AT]
+        for columns in (80, 132):
+            said = on_a_terminal(columns, *words)
+            check("\033[" in said, "colour on a terminal")
+            plain = re.sub(r"\033\[\d*m", "", said)
+            table = [line for line in plain.split("\n\n")[0].split("\n") if "hold case" not in line]
+            check(all(len(line) <= columns for line in table), f"lines of at most {columns} columns: {max(table, key=len)}")
+            check("..." in plain, "the long path is shortened in its middle")
+        plain = w.cede("policy", *words, status=(0, 1))
+        check("\033" not in plain, "no colour in a file")
+        check(os.fsdecode(long)[len(str(w.capture)) + 1:] in plain, "the whole path")
+
+
+def names():
+    """names of any bytes: escaped in the table, valid JSON, and found again by explain"""
+    with World() as w:
+        for name in (b"new\nline.jpg", b"\x1b[31mred.jpg", b"\xff\xfe.jpg", b'quo"te\\.jpg', b"-rf.jpg", b"a" * 251 + b".jpg"):
+            w.write(name, b"x", want=False)
+        table = w.cede("policy", "dry-run", "--policy", w.dir / "policy.yaml", status=(0, 1))
+        check(table.isascii() and "\x1b" not in table, "the table is plain text")
+        equal(len([line for line in table.splitlines() if "faces/" in line]), 6, "lines for six files")
+        for line in w.cede("policy", "dry-run", "--policy", w.dir / "policy.yaml", "--json", status=(0, 1)).splitlines():
+            json.loads(line)
+        said = w.cede("policy", "explain", "--policy", w.dir / "policy.yaml",
+                      os.fsdecode(os.path.join(os.fsencode(w.capture), b"new\nline.jpg")), status=(0, 1))
+        check("new\\x0aline.jpg" in said, said)
+
+
+def differences():
+    """diff names the keys that differ, and exactly the files that would be decided differently"""
+    with Tree() as w:
+        old = w.dir / "policy.yaml"
+        new = w.dir / "new.yaml"
+        second = w.dir / "second"
+        second.mkdir()
+        (second / "s.jpg").write_bytes(b"s")
+        w.source["match"] = ["**/*.jpg"]
+        w.source["max_age"] = "2h"
+        w.policy["sources"].append({**w.source, "name": "second", "path": str(second)})
+        from world import yaml
+        new.write_text(yaml(w.policy))
+        said = [json.loads(x) for x in w.cede("policy", "diff", "--json", "--at", w.AT, old, new, status=(1,)).splitlines()]
+        keys = {x["key"] for x in said if x["kind"] == "rule"}
+        check({"sources.faces.match", "sources.faces.max_age", "sources.second.path"} <= keys, f"keys: {keys}")
+        before = {x["path"]: x for x in map(json.loads, w.cede(
+            "policy", "dry-run", "--policy", old, "--json", "--at", w.AT, status=(0, 1)).splitlines()) if x["kind"] == "file"}
+        after = {(x["source"], x["path"]): x for x in map(json.loads, w.cede(
+            "policy", "dry-run", "--policy", new, "--json", "--at", w.AT, status=(0, 1)).splitlines()) if x["kind"] == "file"}
+        want = {f"{w.capture}/{p}" for p, x in before.items()
+                if (x["action"], x["reason"]) != (after["faces", p]["action"], after["faces", p]["reason"])}
+        want.add(f"{second}/s.jpg")
+        equal({x["path"] for x in said if x["kind"] == "file"}, want, "files")
+        equal(said[-1]["files"], len(want), "the total")
+
+
+def warnings():
+    """check warns with the place and the reason; --host looks at this host; --strict makes 1 of it"""
+    with World(policy={"expires": "2099-01-01T00:00:00Z"}) as w:
+        policy = w.dir / "policy.yaml"
+
+        def check_says(*words):
+            done = subprocess.run([program("cede"), "policy", "check", *map(str, words)], capture_output=True, text=True,
+                                  stdin=subprocess.DEVNULL)
+            return done.returncode, done.stdout, done.stderr
+        code, said, warned = check_says(policy)
+        equal(code, 0, "warnings alone")
+        check("ok: id test-lanes" in said, said)
+        for needle in (":6:3: warning: destination agency: neither pins nor addresses", "ca: pki/ca.pem ends at",
+                       "seal_to: pki/seal.pem ends at", "wipe.require: none"):
+            check(needle in warned, f"{needle!r} in {warned}")
+        equal(check_says("--strict", policy)[0], 1, "with --strict")
+        said = json.loads(check_says("--json", policy)[1])
+        equal((said["ok"], len(said["warnings"])), (True, 4), "warnings in JSON")
+        w.source["wipe"] = {"require": "overwritten"}
+        w.source["path"] = "/dev/shm"
+        w.policy["sources"].append({**w.source, "name": "none", "path": str(w.dir / "none")})
+        w.write_files()
+        warned = check_says("--host", policy)[2]
+        check("source faces: wipe.require: overwritten can't be met here: memory" in warned, warned)
+        check("source none: open directory" in warned and "make the directory" in warned, warned)
+        shutil.copy(w.pki / "agent.pem", w.pki / "ca.pem")
+        code, _, warned = check_says(policy)
+        equal(code, 2, "a CA that is none")
+        check("pki/ca.pem: no certificate authority" in warned, warned)
+
+
+def shown_again():
+    """show writes every default out, and what it writes loads to the same policy"""
+    with World(policy={"holds": [{"id": "case-7", "sources": ["faces"], "match": ["a/**"], "from": "2026-01-01T00:00:00Z",
+                                  "to": "2026-02-01T00:00:00.5Z", "until": "2027-01-01T00:00:00Z"}]},
+               destination={"addresses": ["127.0.0.0/8", "::1", "2001:db8::/32"], "bundle_size": "1MiB",
+                            "bandwidth": {"limit": "300kbit/s", "windows": [
+                                {"days": ["mon", "fri"], "from": "08:00", "to": "24:00", "limit": "2MiB/s"}]}},
+               source={"group": {"by": "stem", "require": [".jpg"]}, "classification": 'a "b" \\ c', "max_size": "5MiB"}) as w:
+        once = w.cede("policy", "show", "--policy", w.dir / "policy.yaml")
+        (w.dir / "shown.yaml").write_text(once)
+        twice = w.cede("policy", "show", "--policy", w.dir / "shown.yaml")
+        equal(twice, once, "shown twice")
+        check("wait: 30s" in once and "at_max_age: hold" in once, once)
+        equal(w.cede("policy", "diff", "--rules-only", w.dir / "policy.yaml", w.dir / "shown.yaml"), "0 rules differ\n", "diff")
+        json.loads(w.cede("policy", "show", "--policy", w.dir / "policy.yaml", "--json"))
+
+
+def the_walk():
+    """every command of docs/auditing.md says what is printed there"""
+    text = (TOP / "docs" / "auditing.md").read_text(encoding="utf-8")
+    with Tree() as w:
+        home = pathlib.Path(tempfile.mkdtemp(prefix="cede-walk-"))
+        try:
+            os.rename(w.capture, home / "capture")
+            policy = (TOP / "tests" / "golden" / "auditing" / "policy.yaml").read_text()
+            (home / "policy.yaml").write_text(policy.replace("/srv/capture", str(home / "capture")))
+            (home / "new.yaml").write_text(policy.replace("/srv/capture", str(home / "capture"))
+                                           .replace("serial: 7", "serial: 8").replace('"**/*.json"]', '"**/*.json", "*.txt"]'))
+            shutil.copytree(w.pki, home / "pki")
+            blocks = re.findall(r"^    \$ (cede .*)\n((?:    .*\n|\n(?=    ))*)", text, re.M)
+            check(len(blocks) >= 5, f"commands in docs/auditing.md: {len(blocks)}")
+            for command, output in blocks:
+                done = subprocess.run(["sh", "-c", command.replace("cede ", f"{program('cede')} ", 1)
+                                       .replace("/srv/capture", str(home / "capture"))],
+                                      cwd=home, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+                said = done.stdout.replace(str(home / "capture"), "/srv/capture")
+                want = "".join(line[4:] + "\n" if line.strip() else "\n" for line in output.splitlines()).rstrip("\n") + "\n"
+                # birth and status change are of today; everything else follows from --at
+                today = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ(?= \(in the future)|(?<=status changed )\S+Z|(?<=birth      )\S+Z")
+                # a directory's order is the file system's
+                equal(sorted(today.sub("T", said).split("\n")), sorted(today.sub("T", want).split("\n")), command)
+        finally:
+            shutil.rmtree(home)
+
+
+TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, terminal, names, differences, warnings, shown_again, the_walk]
+
+if __name__ == "__main__":
+    tap.run(TESTS)
