@@ -9,10 +9,11 @@
 #include "base/file.h"
 #include "policy/decide.h"
 
-/* Of a name in an open directory; path is its path relative to the source. IO with sys ENOENT or ENOTDIR:
- * gone. REFUSED: the path leads out of the source. In a grouped source group_complete and group_since_ns
- * say whether every required ending is there as a regular file, and since when the earliest member
- * has been unchanged. ret->path is borrowed from path; ret->open_for_writing is false: that takes an open. */
+/* Of a name in an open directory; path is its path relative to the source. IO with sys ENOENT or
+ * ENOTDIR: gone. REFUSED: the path leads out of the source. In a grouped source group_complete and
+ * group_since_ns say whether every required ending is there as a regular file, and since when the
+ * earliest member has been unchanged. ret->path is borrowed from path; ret->open_for_writing is
+ * false: that takes an open. */
 CEDE_MUST_USE int facts_at(int dirfd, const char *name, const char *path,
 	const struct policy_source *source, struct decide_facts *ret,
 	struct file_identity *ret_identity, struct cede_error *reterr);
