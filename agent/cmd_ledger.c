@@ -1,23 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/cmd_ledger.h"
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <openssl/x509.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "agent/cmd_ledger_internal.h"
 #include "agent/ledger/ledger.h"
+#include "agent/ledger/prune.h"
+#include "agent/ledger/verify.h"
 #include "base/buf.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/hex.h"
+#include "base/parse.h"
+#include "certs/key.h"
+#include "formats/checkpoint.h"
 
 static const char usage[] =
-	"usage: cede ledger verify --state DIR             the event chain, from the first to the last\n"
+	"usage: cede ledger verify --state DIR             everything, from the first event to the last\n"
+	"         [--checkpoint FILE [--key PUB]]          and against what the agency keeps of this host\n"
 	"       cede ledger list --state DIR [--json]      every capture with its state\n"
 	"       cede ledger events --state DIR [--json]    everything that happened, in order\n"
-	"       cede ledger receipt BUNDLE-ID --state DIR  the agency's receipt, as it came\n";
+	"       cede ledger export --json --state DIR      the same in a form that can be verified elsewhere\n"
+	"         [--from SEQUENCE]                        only from this event on\n"
+	"       cede ledger show ID --state DIR [--json]   the whole life of one capture\n"
+	"       cede ledger receipt BUNDLE-ID --state DIR  the agency's receipt, as it came\n"
+	"       cede ledger prune --before TIME --state DIR\n"
+	"         empties what is over, proven, and known to the agency, while the agent is stopped\n";
 
 struct listing {
 	bool json;
@@ -90,27 +106,84 @@ static int print_event(void *ctx, const struct ledger_row *row, struct cede_erro
 static int events(struct ledger *ledger, bool json, struct cede_error *reterr) {
 	struct listing l = {.json = json};
 
-	CEDE_TRY(ledger_events(ledger, print_event, &l, reterr));
+	CEDE_TRY(ledger_events(ledger, 1, print_event, &l, reterr));
 	return 0;
 }
 
-static int verify(struct ledger *ledger, struct cede_error *reterr) {
-	uint64_t events, bad;
-	uint8_t hash[32];
-	uint64_t sequence;
-	char text[65];
+struct words {
+	const char *state;
+	const char *verb;
+	const char *subject;
+	const char *checkpoint;
+	const char *key;
+	const char *before;
+	uint64_t from;
+	bool json;
+};
 
-	int r = ledger_verify(ledger, &events, &bad, reterr);
-	if (r == CEDE_ERR_INPUT) {
+/* The public half, as DER. A certificate's or a private key's file will do as well as a public key. */
+static int load_der(const char *path, bool secret, struct buf *der, struct cede_error *reterr) {
+	CLEANUP(key_freep) EVP_PKEY *key = NULL;
+	uint8_t bytes[CHECKPOINT_KEY_MAX];
+	uint8_t *at = bytes;
+
+	CEDE_TRY(secret ? key_load_private(AT_FDCWD, path, &key, reterr)
+			: key_load_public(AT_FDCWD, path, &key, reterr));
+	int len = i2d_PUBKEY(key, NULL);
+	if (len <= 0 || (size_t)len > sizeof bytes || i2d_PUBKEY(key, &at) != len)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "%s: no key for checkpoints", path);
+	return buf_add(der, bytes, (size_t)len, reterr);
+}
+
+/* The key beside the ledger: who may read the one may read the other, unless it was copied alone. */
+static int load_state_key(const char *state, struct buf *der, struct cede_error *reterr) {
+	char path[4200];
+
+	(void)snprintf(path, sizeof path, "%s/%s", state, LEDGER_KEY_NAME);
+	return access(path, R_OK) < 0 ? CEDE_OK : load_der(path, true, der, reterr);
+}
+
+static int print_check(const struct words *w, const struct ledger_check *c) {
+	char hash[65];
+
+	if (c->bad_sequence != 0) {
 		(void)printf("ledger: NOT SOUND: first bad event %llu: %s\n",
-			(unsigned long long)bad, reterr->text);
+			(unsigned long long)c->bad_sequence, c->why);
 		return 1;
 	}
-	CEDE_TRY(r);
-	ledger_head(ledger, &sequence, hash);
-	hex_print(hash, sizeof hash, text);
-	(void)printf("ledger: sound: %llu events, newest %s\n", (unsigned long long)events, text);
-	return 0;
+	hex_print(c->hash, sizeof c->hash, hash);
+	(void)printf("ledger: sound: %llu events, newest %s\n", (unsigned long long)c->events, hash);
+	if (c->pruned > 0)
+		(void)printf(
+			"ledger: %llu events were emptied by prune; their hashes are in the chain\n",
+			(unsigned long long)c->pruned);
+	(void)printf(
+		"ledger: %llu captures and %llu bundles are what the events say; %llu signed checkpoints fit\n",
+		(unsigned long long)c->captures, (unsigned long long)c->bundles,
+		(unsigned long long)c->checkpoints);
+	if (w->checkpoint != NULL)
+		(void)printf(
+			"ledger: agrees with the agency's checkpoints, the newest of %llu events\n",
+			(unsigned long long)c->seen);
+	return fflush(stdout) == 0 ? 0 : 3;
+}
+
+static int verify(const struct words *w, struct ledger *ledger, struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf notes = BUF_INIT(UINT32_MAX);
+	CLEANUP(buf_done) struct buf key = BUF_INIT(CHECKPOINT_KEY_MAX);
+	CLEANUP(buf_done) struct buf state_key = BUF_INIT(CHECKPOINT_KEY_MAX);
+	struct ledger_check check;
+
+	if (w->checkpoint != NULL)
+		CEDE_TRY(file_load(AT_FDCWD, w->checkpoint, &notes, reterr));
+	if (w->checkpoint != NULL && notes.len == 0)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "%s: no checkpoint in it", w->checkpoint);
+	if (w->key != NULL)
+		CEDE_TRY(load_der(w->key, false, &key, reterr));
+	CEDE_TRY(load_state_key(w->state, &state_key, reterr));
+	CEDE_TRY(ledger_check(
+		ledger, buf_slice(&notes), buf_slice(&key), buf_slice(&state_key), &check, reterr));
+	return print_check(w, &check);
 }
 
 static int receipt(struct ledger *ledger, const char *text, struct cede_error *reterr) {
@@ -129,22 +202,38 @@ static int receipt(struct ledger *ledger, const char *text, struct cede_error *r
 		: CEDE_FAIL_SYS(reterr, "write");
 }
 
-struct words {
-	const char *state;
-	const char *verb;
-	const char *subject;
-	bool json;
-};
+/* Each option belongs to one verb. */
+static bool options_fit(const struct words *w) {
+	bool verifies = strcmp(w->verb, "verify") == 0;
+	bool exports = strcmp(w->verb, "export") == 0;
+	bool prunes = strcmp(w->verb, "prune") == 0;
+
+	return (w->checkpoint == NULL || verifies) &&
+		(w->key == NULL || (verifies && w->checkpoint != NULL)) &&
+		(w->from == 0 || exports) && (w->before != NULL) == prunes &&
+		(w->json || !exports) && (!w->json || (!verifies && !prunes));
+}
 
 /* 0, or 1 for help, or -1. */
 static int parse(int argc, char **argv, struct words *ret) {
 	static const struct option options[] = {{"state", required_argument, NULL, 's'},
+		{"checkpoint", required_argument, NULL, 'c'}, {"key", required_argument, NULL, 'k'},
+		{"before", required_argument, NULL, 'b'}, {"from", required_argument, NULL, 'f'},
 		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 's')
 			ret->state = optarg;
+		else if (c == 'c')
+			ret->checkpoint = optarg;
+		else if (c == 'k')
+			ret->key = optarg;
+		else if (c == 'b')
+			ret->before = optarg;
+		else if (c == 'f' &&
+			parse_u64(slice_str(optarg), 1, INT64_MAX, &ret->from, NULL) == CEDE_OK)
+			continue;
 		else if (c == 'j')
 			ret->json = true;
 		else
@@ -154,28 +243,58 @@ static int parse(int argc, char **argv, struct words *ret) {
 		ret->verb = argv[optind++];
 	if (optind < argc)
 		ret->subject = argv[optind++];
-	bool wants = ret->verb != NULL && strcmp(ret->verb, "receipt") == 0;
+	bool wants = ret->verb != NULL &&
+		(strcmp(ret->verb, "receipt") == 0 || strcmp(ret->verb, "show") == 0);
 	return ret->state == NULL || ret->verb == NULL || wants != (ret->subject != NULL) ||
-			optind != argc
+			optind != argc || !options_fit(ret)
 		? -1
 		: 0;
+}
+
+/* The agent is the one writer: while it runs this is refused. */
+static int prune(const struct words *w, struct cede_error *reterr) {
+	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
+	struct ledger_prune done;
+	int64_t before;
+
+	int r = parse_time(slice_str(w->before), &before, reterr);
+	if (r < 0) {
+		cede_error_within(reterr, "--before %s", w->before);
+		return r;
+	}
+	if (access(w->state, F_OK) < 0)
+		return CEDE_FAIL_SYS(reterr, "%s", w->state);
+	CEDE_TRY(ledger_open(w->state, &ledger, reterr));
+	CEDE_TRY(ledger_prune(ledger, before, clock_wall_ns(), &done, reterr));
+	(void)printf(
+		"ledger: pruned %llu captures and %llu bundles; %llu events were emptied, their hashes stay; all up to event %llu, which the agency has acknowledged\n",
+		(unsigned long long)done.captures, (unsigned long long)done.bundles,
+		(unsigned long long)done.events, (unsigned long long)done.covered);
+	return fflush(stdout) == 0 ? 0 : CEDE_FAIL_SYS(reterr, "write");
 }
 
 static int run(const struct words *w, struct cede_error *reterr) {
 	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
 
+	if (strcmp(w->verb, "prune") == 0)
+		return prune(w, reterr);
 	CEDE_TRY(ledger_open_reader(w->state, &ledger, reterr));
 	if (strcmp(w->verb, "verify") == 0)
-		return verify(ledger, reterr);
+		return verify(w, ledger, reterr);
 	if (strcmp(w->verb, "list") == 0)
 		return list(ledger, w->json, reterr);
 	if (strcmp(w->verb, "events") == 0)
 		return events(ledger, w->json, reterr);
+	if (strcmp(w->verb, "export") == 0)
+		return ledger_export(ledger, w->from == 0 ? 1 : w->from, reterr);
+	if (strcmp(w->verb, "show") == 0)
+		return ledger_show(ledger, w->subject, w->json, reterr);
 	return receipt(ledger, w->subject, reterr);
 }
 
 int cmd_ledger(int argc, char **argv) {
-	static const char *const verbs[] = {"verify", "list", "events", "receipt"};
+	static const char *const verbs[] = {
+		"verify", "list", "events", "export", "show", "receipt", "prune"};
 	struct words words = {0};
 	struct cede_error err = {0};
 	bool known = false;

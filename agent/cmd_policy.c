@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/cmd_policy_internal.h"
 #include "agent/config.h"
@@ -18,10 +19,10 @@
 static const char usage[] =
 	"usage: cede policy check [--config AGENT] [--host] [--strict] [--json] FILE\n"
 	"       cede policy sign --key KEY [--name NAME] FILE\n"
-	"       cede policy dry-run --policy FILE [--source NAME] [--summary] [--detailed-exitcode] [...]\n"
-	"       cede policy explain --policy FILE [...] PATH\n"
+	"       cede policy dry-run [--policy FILE] [--source NAME] [--summary] [--detailed-exitcode] [...]\n"
+	"       cede policy explain [--policy FILE] [...] PATH\n"
 	"       cede policy diff [--rules-only] [...] OLD NEW\n"
-	"       cede policy show --policy FILE [--json]\n"
+	"       cede policy show [--policy FILE] [--json]\n"
 	"  check      reads the policy and the files it names; prints every mistake, and warnings\n"
 	"  sign       writes FILE.sig: the agency's signature over the policy and the files it names\n"
 	"  dry-run    what would be done to each file, and why; changes nothing\n"
@@ -29,6 +30,7 @@ static const char usage[] =
 	"  diff       which rules differ, and which files would be decided differently\n"
 	"  show       the policy with every default written out\n"
 	"with:\n"
+	"  --policy FILE        instead of /etc/cede/policy.yaml (with it, /etc/cede/agent.yaml counts if it is there)\n"
 	"  --config AGENT       agent.yaml: the signature must be one that it trusts; its ledger is read\n"
 	"  --state DIR          the agent's state directory alone: ages count from when a file was first seen\n"
 	"  --at TIME            decide as at this time (2027-06-30T00:00:00Z) instead of now\n"
@@ -53,18 +55,36 @@ const char *policy_base_name(const char *path) {
 	return slash == NULL ? path : slash + 1;
 }
 
-static int check_floor(const struct policy_words *w, const struct policy *policy, const char *state,
-	struct cede_error *reterr) {
+/* Not below what the host has had; and says whether it is the one that the agent enforces. */
+static int compare_with_host(const struct policy_words *w, const char *path,
+	const struct policy *policy, const char *state, struct cede_error *reterr) {
 	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
-	struct floor floor = {0};
+	struct ledger_policy last = {.serial = 0};
+	struct floor floor = {.serial = 0};
+	bool there = false;
 
 	int r = ledger_open_reader(state, &ledger, reterr);
-	if (r == CEDE_ERR_BUSY)
-		return CEDE_OK; /* the agent has not run here yet */
-	CEDE_TRY(r);
-	(void)w;
-	CEDE_TRY(floor_load(ledger, &floor, reterr));
-	return floor_check(policy, &floor, reterr);
+	if (r < 0 && r != CEDE_ERR_BUSY) /* that: the agent has not run here yet */
+		return r;
+	if (r == CEDE_OK) {
+		CEDE_TRY(floor_load(ledger, &floor, reterr));
+		CEDE_TRY(floor_check(policy, &floor, reterr));
+		CEDE_TRY(ledger_policy_last(ledger, &last, &there, reterr));
+	}
+	bool same = there && memcmp(last.sha256, policy->sha256, sizeof last.sha256) == 0;
+	if (same)
+		(void)fprintf(stderr,
+			"cede policy %s: %s is what the agent loaded last (serial %" PRIu64 ")\n",
+			w->command, policy_base_name(path), last.serial);
+	else if (there)
+		(void)fprintf(stderr,
+			"cede policy %s: %s is not what the agent loaded last: that has serial %" PRIu64
+			"\n",
+			w->command, policy_base_name(path), last.serial);
+	else
+		(void)fprintf(stderr, "cede policy %s: no agent has loaded a policy here yet\n",
+			w->command);
+	return CEDE_OK;
 }
 
 static int load_config(
@@ -92,7 +112,7 @@ static int load_signed(const struct policy_words *w, const char *path, struct po
 	int r = trusted_policy_load(path, signers, &t, mistakes, reterr);
 	note_keys_free(signers);
 	CEDE_TRY(r);
-	CEDE_TRY(check_floor(w, t->policy, config->state, reterr));
+	CEDE_TRY(compare_with_host(w, path, t->policy, config->state, reterr));
 	*ret = CEDE_TAKE(t->policy);
 	return CEDE_OK;
 }
@@ -201,6 +221,9 @@ enum {
 	HELP
 };
 
+#define DEFAULT_POLICY "/etc/cede/policy.yaml"
+#define DEFAULT_CONFIG "/etc/cede/agent.yaml"
+
 #define TAKES(option) (1U << (option))
 
 static const struct command {
@@ -216,13 +239,12 @@ static const struct command {
 	{"dry-run", cmd_policy_dry_run,
 		TAKES(POLICY) | TAKES(CONFIG) | TAKES(STATE) | TAKES(SOURCE) | TAKES(AT) |
 			TAKES(JSON) | TAKES(SUMMARY) | TAKES(DETAILED),
-		TAKES(POLICY), 0},
+		0, 0},
 	{"explain", cmd_policy_explain,
-		TAKES(POLICY) | TAKES(CONFIG) | TAKES(STATE) | TAKES(AT) | TAKES(JSON),
-		TAKES(POLICY), 1},
+		TAKES(POLICY) | TAKES(CONFIG) | TAKES(STATE) | TAKES(AT) | TAKES(JSON), 0, 1},
 	{"diff", cmd_policy_diff,
 		TAKES(CONFIG) | TAKES(STATE) | TAKES(AT) | TAKES(JSON) | TAKES(RULES), 0, 2},
-	{"show", cmd_policy_show, TAKES(POLICY) | TAKES(CONFIG) | TAKES(JSON), TAKES(POLICY), 0},
+	{"show", cmd_policy_show, TAKES(POLICY) | TAKES(CONFIG) | TAKES(JSON), 0, 0},
 };
 
 static bool set(struct policy_words *w, int option, char *value) {
@@ -313,6 +335,11 @@ static int run(const struct command *command, int argc, char **argv) {
 	w.rest_count = (size_t)(argc - optind);
 	if ((given & command->needs) != command->needs || w.rest_count != command->rest)
 		return bad_usage();
+	if (w.policy == NULL && (command->takes & TAKES(POLICY)) != 0) {
+		w.policy = DEFAULT_POLICY;
+		if (w.config == NULL && w.state == NULL && access(DEFAULT_CONFIG, R_OK) == 0)
+			w.config = DEFAULT_CONFIG;
+	}
 	return command->run(&w);
 }
 

@@ -6,10 +6,12 @@
 
 #include "agent/cmd_policy_internal.h"
 #include "agent/policy_files.h"
-#include "agent/wipe/media.h"
+#include "agent/vault_host.h"
+#include "agent/wipe/storage.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "policy/lint.h"
+#include "policy/show.h"
 
 struct check_report {
 	const char *name; /* of the file */
@@ -44,8 +46,29 @@ static void say_warning(void *ctx, struct policy_where where, const char *text) 
 	add_line(report->warnings, line);
 }
 
+static void look_at_vault(
+	struct check_report *report, const struct policy_words *w, const struct policy_source *s) {
+	CLEANUP(agent_config_freep) struct agent_config *config = NULL;
+	struct cede_error err = {0};
+	char text[768];
+	char **lines = NULL;
+
+	/* a configuration that can't be read is said by the check of the signature */
+	if (w->config != NULL && agent_config_load(w->config, &config, &lines, &err) < 0)
+		for (size_t i = 0; lines != NULL && lines[i] != NULL; i++)
+			freep(&lines[i]);
+	freep(&lines);
+	if (vault_host_check(s, config, false, &err) == CEDE_OK)
+		return;
+	(void)snprintf(text, sizeof text,
+		"source %s: vault can't be had here: %.400s; until then its captures are overwritten like any other's",
+		s->name, err.text);
+	say_warning(report, s->where, text);
+}
+
 /* What the policy asks of this host, and whether it can. */
-static void look_at_host(struct check_report *report, const struct policy *policy) {
+static void look_at_host(
+	struct check_report *report, const struct policy_words *w, const struct policy *policy) {
 	for (size_t i = 0; i < policy->source_count; i++) {
 		const struct policy_source *s = &policy->sources[i];
 		CLEANUP(fd_closep) int fd = -1;
@@ -58,12 +81,20 @@ static void look_at_host(struct check_report *report, const struct policy *polic
 			say_warning(report, s->where, text);
 			continue;
 		}
-		const char *reason = media_directory(fd);
-		if (reason[0] == 0 || s->wipe_require != WIPE_REQUIRE_OVERWRITTEN)
+		if (s->vault_epoch_ns > 0) {
+			look_at_vault(report, w, s);
 			continue;
+		}
+		wipe_reasons reasons;
+		char why[WIPE_REASONS_SIZE];
+		enum wipe_level best = storage_directory(fd, s->wipe_scrub_ns != 0, &reasons);
+		if (best >= wipe_required(s->wipe_require))
+			continue;
+		wipe_reasons_print(reasons, why);
 		(void)snprintf(text, sizeof text,
-			"source %s: wipe.require: overwritten can't be met here: %s; move the captures to ext4 or xfs, or ask the agency for another requirement",
-			s->name, reason);
+			"source %s: wipe.require: %s can't be met here: %s%s%s; move the captures to ext4 or xfs, or ask the agency for another requirement",
+			s->name, wipe_require_name(s->wipe_require), why,
+			why[0] != 0 ? ": at best " : "at best ", wipe_level_name(best));
 		say_warning(report, s->where, text);
 	}
 }
@@ -103,7 +134,7 @@ static int check_deeper(const struct policy_words *w, const char *path, const st
 	CEDE_TRY(policy_files_check(policy, path, w->now_ns, &files, ret_bad, reterr));
 	policy_lint(policy, w->now_ns, say_warning, report);
 	if (w->host)
-		look_at_host(report, policy);
+		look_at_host(report, w, policy);
 	if (*ret_bad == 0 && w->config != NULL && check_signature(w, path) != EXIT_FINE)
 		*ret_bad = 1;
 	return CEDE_OK;

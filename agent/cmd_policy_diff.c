@@ -120,15 +120,17 @@ static bool decide_other(struct differences *d, const struct policy *policy, con
 	struct decide_known known = {0};
 	struct decide_facts facts;
 	struct file_identity identity;
+	char key[EPOCH_SOURCE_SIZE];
 	const char *path;
 	const struct policy_source *source = source_of(policy, full, &path);
 
 	if (source == NULL || file_open_dir(AT_FDCWD, source->path, &fd, &d->err) < 0 ||
 		facts_of(fd, path, source, &facts, &identity, &d->err) < 0)
 		return false;
+	dry_run_ledger_source(fd, source, key);
 	if (d->ledger != NULL &&
-		ledger_first_seen(d->ledger, slice_str(source->name), slice_str(path),
-			&known.first_seen_ns, &d->err) < 0)
+		ledger_first_seen(d->ledger, slice_str(key), slice_str(path), &known.first_seen_ns,
+			&d->err) < 0)
 		return false;
 	*ret = decide(policy, source, &facts, &known, d->words->now_ns);
 	return true;

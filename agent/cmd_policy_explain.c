@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include "agent/cmd_policy_internal.h"
+#include "agent/dry_run.h"
 #include "agent/watch/facts.h"
+#include "agent/wipe/storage.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -158,6 +160,49 @@ static void say_holds(const struct explain *e) {
 		until);
 }
 
+static void say_vault(const struct explain *e) {
+	char epoch[SHOW_TEXT_SIZE];
+
+	if (e->source->vault_epoch_ns == 0)
+		return;
+	show_duration(e->source->vault_epoch_ns, epoch);
+	say(e, "vault",
+		"epochs of %s; unlinked when it is proven, gone for good with the key of its epoch",
+		epoch);
+}
+
+/* What its wipe can be worth where it lies now. */
+static void say_wipe(const struct explain *e, int source_fd) {
+	wipe_reasons reasons;
+	char why[WIPE_REASONS_SIZE];
+	enum wipe_level best = storage_directory(source_fd, e->source->wipe_scrub_ns != 0, &reasons);
+	enum wipe_level least = wipe_required(e->source->wipe_require);
+
+	wipe_reasons_print(reasons, why);
+	say(e, "wipe", "%s is required; here at best %s%s%s%s%s",
+		wipe_require_name(e->source->wipe_require), wipe_level_name(best),
+		why[0] != 0 ? " (" : "", why, why[0] != 0 ? ")" : "",
+		best >= least                        ? ""
+			: e->source->wipe_keep_below ? ": would be kept, and reported"
+						     : ": would be wiped, and reported");
+}
+
+/* Who may open it. */
+static void say_guard(const struct explain *e) {
+	const struct policy_guard *g = &e->policy->guard;
+
+	if (g->mode == GUARD_OFF) {
+		say(e, "guard", "none: whoever has the rights may open it");
+		return;
+	}
+	say(e, "guard", "line %u: besides cede %s; who else opens it %s", g->where.line,
+		g->allow_count == 0 ? "nobody may open it" : "these may open it",
+		g->mode == GUARD_ENFORCE ? "is denied and recorded" : "is recorded");
+	for (size_t i = 0; i < g->allow_count; i++)
+		say(e, "guard", "line %u: %s as user %s", g->allow[i].where.line, g->allow[i].exe,
+			g->allow[i].user);
+}
+
 static void say_next(const struct explain *e) {
 	const struct policy_destination *d = &e->policy->destinations[e->source->destination];
 	char when[CLOCK_TEXT_SIZE];
@@ -187,7 +232,7 @@ static void say_next(const struct explain *e) {
 	}
 }
 
-static void say_all(const struct explain *e) {
+static void say_all(const struct explain *e, int source_fd) {
 	char shown[SHOWN_MAX];
 
 	show_path(e->path, shown);
@@ -205,9 +250,15 @@ static void say_all(const struct explain *e) {
 	say(e, "settled", "status changed %s; quiet is %s", changed, quiet);
 	say_group(e);
 	say_holds(e);
+	say_guard(e);
 	say(e, "decision", "%s: %s (line %u): %s", action_name(e->decision.action),
 		reason_name(e->decision.reason), e->decision.rule.line,
 		reason_text(e->decision.reason));
+	bool goes = e->decision.action == ACTION_HAND_OVER || e->decision.action == ACTION_DESTROY;
+	if (goes && e->source->vault_epoch_ns > 0)
+		say_vault(e);
+	else if (goes)
+		say_wipe(e, source_fd);
 	say_next(e);
 }
 
@@ -215,14 +266,16 @@ static int explain(struct explain *e, const char *full, struct ledger *ledger) {
 	CLEANUP(fd_closep) int fd = -1;
 	struct file_identity identity;
 	struct cede_error err = {0};
-	char shown[SHOWN_MAX];
+	char shown[SHOWN_MAX], key[EPOCH_SOURCE_SIZE];
 
 	int r = file_open_dir(AT_FDCWD, e->source->path, &fd, &err);
 	if (r == CEDE_OK)
 		r = facts_of(fd, e->path, e->source, &e->facts, &identity, &err);
 	if (r == CEDE_OK && ledger != NULL)
-		r = ledger_first_seen(ledger, slice_str(e->source->name), slice_str(e->path),
-			&e->known.first_seen_ns, &err);
+		dry_run_ledger_source(fd, e->source, key);
+	if (r == CEDE_OK && ledger != NULL)
+		r = ledger_first_seen(
+			ledger, slice_str(key), slice_str(e->path), &e->known.first_seen_ns, &err);
 	if (r < 0)
 		return policy_cannot(e->words, r, &err);
 	e->decision = decide(e->policy, e->source, &e->facts, &e->known, e->words->now_ns);
@@ -231,7 +284,7 @@ static int explain(struct explain *e, const char *full, struct ledger *ledger) {
 		e->steps = json_array();
 	else
 		(void)printf("%s\n", shown);
-	say_all(e);
+	say_all(e, fd);
 	if (e->steps != NULL)
 		print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o}", "schema",
 			"cede-policy-explain/1", "path", shown, "source", e->source->name, "action",

@@ -3,55 +3,23 @@
 
 #include <getopt.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "agent/config.h"
-#include "agent/ledger/ledger.h"
-#include "base/check.h"
+#include "agent/status_read.h"
+#include "agent/status_show.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/parse.h"
 
-static const char usage[] = "usage: cede status (--config AGENT | --state DIR) [--json]\n";
+#define WATCH_S 2
 
-static int print_json(const struct ledger_counts *n) {
-	json_t *captures = json_object();
-	json_t *bundles = json_object();
-	char oldest[CLOCK_TEXT_SIZE];
-
-	for (int i = 0; i < CAPTURE_STATE_COUNT; i++)
-		(void)json_object_set_new(captures, capture_state_name((enum capture_state)i),
-			json_integer((json_int_t)n->captures[i]));
-	for (int i = 0; i < BUNDLE_STATE_COUNT; i++)
-		(void)json_object_set_new(bundles, bundle_state_name((enum bundle_state)i),
-			json_integer((json_int_t)n->bundles[i]));
-	clock_text(n->oldest_born_ns, oldest);
-	json_t *all = json_pack("{s:s, s:o, s:o, s:I}", "schema", "cede-status/1", "captures",
-		captures, "bundles", bundles, "events", (json_int_t)n->events);
-	if (all == NULL)
-		return 3;
-	(void)json_object_set_new(
-		all, "oldest", n->oldest_born_ns == INT64_MAX ? json_null() : json_string(oldest));
-	int r = json_dumpf(all, stdout, JSON_COMPACT);
-	json_decref(all);
-	return r == 0 && putchar('\n') != EOF ? 0 : 3;
-}
-
-static int print_table(const struct ledger_counts *n) {
-	for (int i = 0; i < CAPTURE_STATE_COUNT; i++)
-		(void)printf("captures %-10s %10llu\n", capture_state_name((enum capture_state)i),
-			(unsigned long long)n->captures[i]);
-	for (int i = 0; i < BUNDLE_STATE_COUNT; i++)
-		(void)printf("bundles  %-10s %10llu\n", bundle_state_name((enum bundle_state)i),
-			(unsigned long long)n->bundles[i]);
-	(void)printf("events   %-10s %10llu\n", "", (unsigned long long)n->events);
-	if (n->oldest_born_ns != INT64_MAX) {
-		char text[CLOCK_TEXT_SIZE];
-		clock_text(n->oldest_born_ns, text);
-		(void)printf("oldest capture on this host: %s\n", text);
-	}
-	return fflush(stdout) == 0 ? 0 : 3;
-}
+static const char usage[] =
+	"usage: cede status (--config AGENT | --state DIR) [--json] [--watch[=SECONDS]]\n"
+	"exit status: 0 all is in order, 1 somebody has to look, 2 usage, 3 it can't be told\n";
 
 static int state_of_config(const char *path, char **ret, struct cede_error *reterr) {
 	CLEANUP(agent_config_freep) struct agent_config *config = NULL;
@@ -68,23 +36,56 @@ static int state_of_config(const char *path, char **ret, struct cede_error *rete
 	return r;
 }
 
+/* 0 in order, 1 not, negative: it can't be told. */
 static int report(const char *state, bool json, struct cede_error *reterr) {
-	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
-	struct ledger_counts counts;
+	json_t *status;
 
-	CEDE_TRY(ledger_open_reader(state, &ledger, reterr));
-	CEDE_TRY(ledger_count(ledger, &counts, reterr));
-	return json ? print_json(&counts) : print_table(&counts);
+	CEDE_TRY(status_read(state, &status, reterr));
+	int result = status_in_order(status) ? 0 : 1;
+	if (json) {
+		if (json_dumpf(status, stdout, JSON_COMPACT) < 0)
+			result = CEDE_FAIL(reterr, CEDE_ERR_IO, "write it");
+		(void)putchar('\n');
+	} else {
+		status_show(status, clock_wall_ns(), stdout);
+	}
+	json_decref(status);
+	if (fflush(stdout) != 0)
+		return CEDE_FAIL_SYS(reterr, "write it");
+	return result;
+}
+
+/* Again and again, until it is interrupted or can't write any more. A ledger of many captures takes
+ * its time to be read: nine tenths of the time it is left alone. */
+static int watch(const char *state, bool json, uint64_t seconds) {
+	bool terminal = isatty(STDOUT_FILENO) == 1;
+
+	for (;;) {
+		struct cede_error err = {0};
+		int64_t began = clock_boot_ns();
+		if (terminal && !json)
+			(void)fputs("\033[H\033[J", stdout);
+		if (report(state, json, &err) < 0)
+			(void)fprintf(stderr, "cede status: %s\n", err.text);
+		if (!terminal && !json)
+			(void)putchar('\n');
+		if (fflush(stdout) != 0 || ferror(stdout) != 0)
+			return 3;
+		int64_t took_ms = (clock_boot_ns() - began) / NS_PER_MS;
+		int64_t wait_ms = (int64_t)seconds * 1000;
+		(void)poll(NULL, 0, (int)(wait_ms > 9 * took_ms ? wait_ms : 9 * took_ms));
+	}
 }
 
 int cmd_status(int argc, char **argv) {
 	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 		{"state", required_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'}, {0}};
+		{"watch", optional_argument, NULL, 'w'}, {"help", no_argument, NULL, 'h'}, {0}};
 	CLEANUP(freep) char *from_config = NULL;
 	const char *config = NULL;
 	const char *state = NULL;
 	struct cede_error err = {0};
+	uint64_t every_s = 0;
 	bool json = false;
 	int c;
 
@@ -95,6 +96,10 @@ int cmd_status(int argc, char **argv) {
 			state = optarg;
 		} else if (c == 'j') {
 			json = true;
+		} else if (c == 'w' &&
+			(optarg == NULL ||
+				parse_u64(slice_str(optarg), 1, 3600, &every_s, NULL) == CEDE_OK)) {
+			every_s = optarg == NULL ? WATCH_S : every_s;
 		} else {
 			(void)fputs(usage, c == 'h' ? stdout : stderr);
 			return c == 'h' ? 0 : 2;
@@ -105,6 +110,8 @@ int cmd_status(int argc, char **argv) {
 		return 2;
 	}
 	int r = config == NULL ? CEDE_OK : state_of_config(config, &from_config, &err);
+	if (r == CEDE_OK && every_s > 0)
+		return watch(state != NULL ? state : from_config, json, every_s);
 	if (r == CEDE_OK)
 		r = report(state != NULL ? state : from_config, json, &err);
 	if (r < 0)

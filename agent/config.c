@@ -7,13 +7,16 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/credential.h"
 #include "base/file.h"
 #include "base/parse.h"
 #include "base/yaml.h"
 
-static const char *const top_keys[] = {
-	"state", "identity", "policy_signers", "metrics", "courier_user", "log", "!control", NULL};
+static const char *const top_keys[] = {"state", "identity", "policy_signers", "metrics",
+	"courier_user", "spool", "vault", "log", "!control", NULL};
 static const char *const identity_keys[] = {"certificate", "key", NULL};
+static const char *const spool_keys[] = {"limit", NULL};
+static const char *const vault_keys[] = {"key", NULL};
 static const char *const log_keys[] = {"level", NULL};
 
 #define SIGNERS_MAX 16
@@ -47,6 +50,19 @@ static char *path(struct loader *l, const char *text) {
 	return s;
 }
 
+/* Of the host's identity: a file, or what the service manager passes. */
+static char *secret(struct loader *l, const struct yaml_node *map, const char *key) {
+	const char *text = yaml_get_text(l->y, map, key, true);
+	struct cede_error err = {0};
+	char *s = NULL;
+
+	if (text == NULL || !credential_named(text))
+		return path(l, text);
+	if (credential_path(text, &s, &err) < 0)
+		yaml_mistake(l->y, yaml_get(l->y, map, key, false), "%s: %s", key, err.text);
+	return s;
+}
+
 static void load_signers(struct loader *l, const struct yaml_node *root) {
 	const struct yaml_node *list = yaml_get_list(l->y, root, "policy_signers", false);
 
@@ -74,10 +90,10 @@ static void load_metrics(struct loader *l, const struct yaml_node *root) {
 								: NULL;
 	uint64_t number;
 	bool good = port != NULL ? parse_u64(slice_str(port), 1, UINT16_MAX, &number, NULL) == CEDE_OK
-				 : strncmp(text, "unix:/", 6) == 0;
+				 : strncmp(text, "unix:/", 6) == 0 || strcmp(text, "systemd") == 0;
 	if (!good) {
 		yaml_mistake(l->y, yaml_get(l->y, root, "metrics", false),
-			"metrics: 127.0.0.1:PORT, [::1]:PORT, unix:/PATH or off expected");
+			"metrics: 127.0.0.1:PORT, [::1]:PORT, unix:/PATH, systemd or off expected");
 		return;
 	}
 	l->config->metrics = copy(l, text);
@@ -94,19 +110,48 @@ static void load_log(struct loader *l, const struct yaml_node *root) {
 	yaml_only(l->y, map, log_keys);
 }
 
+static void load_spool(struct loader *l, const struct yaml_node *root) {
+	const struct yaml_node *map = yaml_get_map(l->y, root, "spool", false);
+
+	l->config->spool_limit = AGENT_SPOOL_LIMIT;
+	(void)yaml_get_size(l->y, map, "limit", false, &l->config->spool_limit);
+	yaml_only(l->y, map, spool_keys);
+}
+
+static void load_vault(struct loader *l, const struct yaml_node *root) {
+	const struct yaml_node *map = yaml_get_map(l->y, root, "vault", false);
+
+	if (map == NULL)
+		return;
+	l->config->vault_key = secret(l, map, "key");
+	yaml_only(l->y, map, vault_keys);
+}
+
+/* The file as it was installed does not say it: the reason, not just the rule. */
+static void load_identity(struct loader *l, const struct yaml_node *root) {
+	if (yaml_get(l->y, root, "identity", false) == NULL) {
+		yaml_mistake(l->y, root,
+			"identity is not filled in: which host is this? (identity: {certificate: agent.pem, key: agent.key}, with a certificate from the agency)");
+		return;
+	}
+	const struct yaml_node *identity = yaml_get_map(l->y, root, "identity", true);
+	l->config->certificate = secret(l, identity, "certificate");
+	l->config->key = secret(l, identity, "key");
+	yaml_only(l->y, identity, identity_keys);
+}
+
 static void load_top(struct loader *l, const struct yaml_node *root) {
 	if (root->kind != YAML_MAP) {
 		yaml_mistake(l->y, root, "keys with values expected (state: /var/lib/cede ...)");
 		return;
 	}
 	l->config->state = path(l, yaml_get_text(l->y, root, "state", true));
-	const struct yaml_node *identity = yaml_get_map(l->y, root, "identity", true);
-	l->config->certificate = path(l, yaml_get_text(l->y, identity, "certificate", true));
-	l->config->key = path(l, yaml_get_text(l->y, identity, "key", true));
-	yaml_only(l->y, identity, identity_keys);
+	load_identity(l, root);
 	load_signers(l, root);
 	load_metrics(l, root);
 	l->config->courier_user = copy(l, yaml_get_text(l->y, root, "courier_user", false));
+	load_spool(l, root);
+	load_vault(l, root);
 	load_log(l, root);
 	yaml_only(l->y, root, top_keys);
 }
@@ -151,6 +196,7 @@ void agent_config_free(struct agent_config *c) {
 	free(c->certificate);
 	free(c->key);
 	free(c->metrics);
+	free(c->vault_key);
 	free(c->courier_user);
 	free(c);
 }

@@ -4,9 +4,12 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 #include "base/log.h"
+
+#define AGENT_SPOOL_LIMIT (UINT64_C(16) << 30) /* unless spool.limit says another */
 
 struct agent_config {
 	char *state;           /* directory; made by cede run with mode 0700 */
@@ -14,8 +17,10 @@ struct agent_config {
 	char *key;             /* identity.key */
 	char **policy_signers; /* public keys; may be none in this version */
 	size_t policy_signer_count;
-	char *metrics;      /* "127.0.0.1:9464", "unix:/run/...", or NULL for off */
-	char *courier_user; /* or NULL */
+	char *metrics; /* "127.0.0.1:9464", "unix:/run/...", "systemd" (passed), or NULL for off */
+	char *courier_user;   /* or NULL */
+	uint64_t spool_limit; /* bytes; spool.limit */
+	char *vault_key;      /* vault.key: what wraps the keys of vaults; or NULL */
 	enum log_level log_level;
 };
 

@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/ledger/ledger.h"
+#include "agent/vault/fscrypt.h"
 #include "agent/walk.h"
 #include "agent/watch/facts.h"
 #include "base/cleanup.h"
@@ -15,6 +17,7 @@ struct visit {
 	const struct dry_run *run;
 	const struct policy_source *source;
 	struct dry_run_totals *totals;
+	char key[EPOCH_SOURCE_SIZE]; /* of the source in the ledger */
 };
 
 static void count(struct visit *v, const struct decision *d) {
@@ -57,14 +60,26 @@ static int on_file(
 	if (facts.kind == FILE_KIND_DIRECTORY) /* took the place of the file this moment */
 		return CEDE_OK;
 	if (v->run->ledger != NULL)
-		CEDE_TRY(ledger_first_seen(v->run->ledger, slice_str(v->source->name),
-			slice_str(path), &known.first_seen_ns, reterr));
+		CEDE_TRY(ledger_first_seen(v->run->ledger, slice_str(v->key), slice_str(path),
+			&known.first_seen_ns, reterr));
 	file.size = facts.size;
 	v->totals->bytes += facts.kind == FILE_KIND_REGULAR ? facts.size : 0;
 	file.decision = decide(v->run->policy, v->source, &facts, &known, v->run->now_ns);
 	count(v, &file.decision);
 	v->run->file(v->run->ctx, &file);
 	return CEDE_OK;
+}
+
+void dry_run_ledger_source(
+	int source_fd, const struct policy_source *source, char out[EPOCH_SOURCE_SIZE]) {
+	struct fscrypt_id id;
+	bool encrypted = false;
+
+	if (source->vault_epoch_ns > 0 && fscrypt_of(source_fd, &id, &encrypted, NULL) == CEDE_OK &&
+		encrypted)
+		epoch_source(source->name, id.bytes, out);
+	else
+		(void)snprintf(out, EPOCH_SOURCE_SIZE, "%s", source->name);
 }
 
 static int visit_source(const struct dry_run *run, const struct policy_source *source,
@@ -76,6 +91,7 @@ static int visit_source(const struct dry_run *run, const struct policy_source *s
 
 	if (file_open_dir(AT_FDCWD, source->path, &fd, &err) < 0)
 		return on_trouble(&v, "", &err, reterr);
+	dry_run_ledger_source(fd, source, v.key);
 	return walk_source(fd, &walk, reterr);
 }
 

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "agent/ledger/epoch.h"
 #include "base/error.h"
 #include "policy/decide.h"
 
@@ -46,6 +47,9 @@ struct dry_run {
 		const struct cede_error *why);
 };
 
+/* What the ledger calls the directory that is open: the source's name, or its epoch's. */
+void dry_run_ledger_source(
+	int source_fd, const struct policy_source *source, char out[EPOCH_SOURCE_SIZE]);
 /* INPUT: there is no source of that name. */
 CEDE_MUST_USE int dry_run(
 	const struct dry_run *run, struct dry_run_totals *ret, struct cede_error *reterr);

@@ -3,10 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/cmd_doctor.h"
+#include "agent/cmd_exposure.h"
 #include "agent/cmd_ledger.h"
 #include "agent/cmd_policy.h"
+#include "agent/cmd_purge.h"
 #include "agent/cmd_run.h"
 #include "agent/cmd_status.h"
+#include "agent/cmd_vault.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "version.h"
@@ -19,6 +23,10 @@ static const struct {
 	{"run", cmd_run, "the agent: watch, seal, hand over, wipe"},
 	{"policy", cmd_policy, "check a policy; dry-run: what would be done to each file"},
 	{"status", cmd_status, "what is waiting, what was handed over"},
+	{"exposure", cmd_exposure, "which captures were here in the clear, and when"},
+	{"doctor", cmd_doctor, "is this host able to keep its promises?"},
+	{"purge", cmd_purge, "take this host out of service: hand over, wipe, certify"},
+	{"vault", cmd_vault, "init: prepare sources that have one; status: epochs and their keys"},
 	{"ledger", cmd_ledger, "verify, list and show what the ledger holds"},
 };
 

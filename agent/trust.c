@@ -170,7 +170,12 @@ static int load(struct trusted_policy *t, const char *path, const struct note_ke
 	const char *name;
 
 	CEDE_TRY(open_directory(path, &dirfd, &name, reterr));
-	CEDE_TRY(file_load(dirfd, name, &text, reterr));
+	int r = file_load(dirfd, name, &text, reterr);
+	if (r < 0 && reterr->sys == ENOENT)
+		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
+			"%s: there is no policy yet; get it and its signature (%s.sig) from the agency",
+			path, name);
+	CEDE_TRY(r);
 	if (signers != NULL)
 		CEDE_TRY(load_note(dirfd, name, buf_slice(&text), signers, note, t->signer, reterr));
 	CEDE_TRY(policy_parse(buf_slice(&text), name, &t->policy, ret_mistakes, reterr));

@@ -63,31 +63,38 @@ static int enter(struct walker *w, int dir_fd, const char *name, struct cede_err
 	return CEDE_OK;
 }
 
-static bool is_directory(int dir_fd, const struct dirent *entry) {
-	struct stat st;
+/* A name that is gone again is no directory. */
+static int is_directory(int dir_fd, const struct dirent *entry, bool *ret, struct cede_error *reterr) {
+	struct stat st = {0};
 
+	*ret = entry->d_type == DT_DIR;
 	if (entry->d_type != DT_UNKNOWN)
-		return entry->d_type == DT_DIR;
-	return fstatat(dir_fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 &&
-		S_ISDIR(st.st_mode);
+		return CEDE_OK;
+	if (fstatat(dir_fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0 &&
+		errno != ENOENT)
+		return CEDE_FAIL_SYS(reterr, "stat");
+	*ret = S_ISDIR(st.st_mode);
+	return CEDE_OK;
 }
 
 static int take_entry(struct walker *w, const struct dirent *entry, struct cede_error *reterr) {
 	const struct level *level = &w->levels[w->depth - 1];
 	size_t len = strlen(entry->d_name);
 	int dir_fd = dirfd(level->dir);
+	struct cede_error err;
+	bool directory;
 
 	if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 		return CEDE_OK;
 	if (level->path_len + len >= sizeof w->path) {
-		struct cede_error err;
-
 		cede_error_set(&err, CEDE_ERR_REFUSED, "a path longer than %d bytes in it",
 			WALK_PATH_MAX - 1);
 		return trouble(w, &err, reterr);
 	}
 	memcpy(w->path + level->path_len, entry->d_name, len + 1);
-	if (is_directory(dir_fd, entry))
+	if (is_directory(dir_fd, entry, &directory, &err) < 0)
+		return trouble(w, &err, reterr);
+	if (directory)
 		return enter(w, dir_fd, entry->d_name, reterr);
 	return w->walk->on_file(w->walk->ctx, dir_fd, entry->d_name, w->path, reterr);
 }

@@ -77,7 +77,8 @@ int direct_put(struct direct *d, const void *data, size_t len, struct cede_error
 }
 
 int direct_finish(struct direct *d, struct cede_error *reterr) {
-	return write_out(d, reterr);
+	CEDE_TRY(write_out(d, reterr));
+	return cached_from_now(d, reterr);
 }
 
 void direct_end(struct direct *d) {

@@ -24,6 +24,7 @@ struct direct {
 CEDE_MUST_USE int direct_start(struct direct *d, int fd, struct cede_error *reterr);
 CEDE_MUST_USE int direct_put(
 	struct direct *d, const void *data, size_t len, struct cede_error *reterr);
+/* fd is an ordinary one again. */
 CEDE_MUST_USE int direct_finish(struct direct *d, struct cede_error *reterr);
 /* Frees the buffer; d may be all zero. */
 void direct_end(struct direct *d);

@@ -2,11 +2,14 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -55,6 +58,34 @@ int file_open_beneath(int dirfd, const char *path, int flags, int *ret_fd, struc
 		return CEDE_FAIL_SYS(reterr, "open beneath a directory");
 	*ret_fd = (int)fd;
 	return CEDE_OK;
+}
+
+uint64_t file_device_below(int dirfd) {
+	struct statfs fs;
+	struct stat st;
+
+	if (fstatfs(dirfd, &fs) < 0 || fstat(dirfd, &st) < 0)
+		return 0;
+	uint32_t type = (uint32_t)fs.f_type;
+	return type == OVERLAYFS_SUPER_MAGIC || type == BTRFS_SUPER_MAGIC ? 0 : st.st_dev;
+}
+
+int file_place_of(int dirfd, struct file_place *ret, struct cede_error *reterr) {
+	struct statx st;
+
+	if (statx(dirfd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &st) < 0)
+		return CEDE_FAIL_SYS(reterr, "stat of a directory");
+	bool told = (st.stx_mask & STATX_BTIME) != 0;
+	*ret = (struct file_place){.dev = file_device_below(dirfd),
+		.ino = st.stx_ino,
+		.born_ns = told ? st.stx_btime.tv_sec * NS_PER_SECOND + st.stx_btime.tv_nsec : 0};
+	return CEDE_OK;
+}
+
+bool file_is_elsewhere(int dirfd, uint64_t dev) {
+	uint64_t here = file_device_below(dirfd);
+
+	return here != 0 && here != dev;
 }
 
 int file_open_dir(int dirfd, const char *path, int *ret_fd, struct cede_error *reterr) {
@@ -163,6 +194,15 @@ int file_load(int dirfd, const char *path, struct buf *b, struct cede_error *ret
 	return r;
 }
 
+int file_create_new(const char *path, mode_t mode, int *ret_fd, struct cede_error *reterr) {
+	int fd = openat(AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+
+	if (fd < 0)
+		return CEDE_FAIL_SYS(reterr, "make %s", path);
+	*ret_fd = fd;
+	return CEDE_OK;
+}
+
 int file_sync(int fd, struct cede_error *reterr) {
 	if (fsync(fd) < 0)
 		return CEDE_FAIL_SYS(reterr, "flush to disk");
@@ -210,7 +250,30 @@ int file_link_only(int fd, int dirfd, const char *name, struct cede_error *reter
 int file_link_new(int fd, int dirfd, const char *name, struct cede_error *reterr) {
 	CEDE_TRY(file_sync(fd, reterr));
 	CEDE_TRY(file_link_only(fd, dirfd, name, reterr));
-	return file_sync(dirfd, reterr);
+	int r = file_sync(dirfd, reterr);
+	if (r < 0) /* not promised: the next try must not find it there */
+		(void)unlinkat(dirfd, name, 0);
+	return r;
+}
+
+int file_create(
+	int dirfd, const char *name, struct slice content, mode_t mode, struct cede_error *reterr) {
+	CLEANUP(fd_closep) int fd = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, mode);
+
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR))
+		return file_replace(dirfd, name, content, mode, reterr);
+	if (fd < 0)
+		return CEDE_FAIL_SYS(reterr, "create %s", name);
+	CEDE_TRY(file_write_all(fd, content.data, content.len, reterr));
+	return file_link_new(fd, dirfd, name, reterr);
+}
+
+bool file_rename_new(int dirfd, const char *from, const char *to) {
+	return renameat2(dirfd, from, dirfd, to, RENAME_NOREPLACE) == 0;
+}
+
+bool file_exchange(int a_dirfd, const char *a, int b_dirfd, const char *b) {
+	return renameat2(a_dirfd, a, b_dirfd, b, RENAME_EXCHANGE) == 0;
 }
 
 int file_memory(const char *label, int *ret_fd, struct cede_error *reterr) {

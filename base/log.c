@@ -9,12 +9,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/check.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/journal.h"
 
 #define WINDOW_NS   (10 * NS_PER_SECOND)
 #define WINDOW_MOST 50
-#define EVENT_KINDS 64
+#define EVENT_KINDS 256
 
 struct limiter {
 	const char *event;
@@ -27,8 +30,11 @@ static struct {
 	pthread_mutex_t lock;
 	const char *program;
 	enum log_level level;
+	int journal; /* -1: standard error */
+	bool set_up;
 	struct limiter limiters[EVENT_KINDS];
-} logger = {.lock = PTHREAD_MUTEX_INITIALIZER, .program = "cede", .level = LOG_LEVEL_INFO};
+} logger = {
+	.lock = PTHREAD_MUTEX_INITIALIZER, .program = "cede", .level = LOG_LEVEL_INFO, .journal = -1};
 
 static const char *const level_names[] = {"error", "warning", "info", "debug"};
 static const int syslog_levels[] = {3, 4, 6, 7};
@@ -36,6 +42,9 @@ static const int syslog_levels[] = {3, 4, 6, 7};
 void log_setup(const char *program, enum log_level level) {
 	logger.program = program;
 	logger.level = level;
+	if (!logger.set_up)
+		logger.journal = journal_open();
+	logger.set_up = true;
 }
 
 int log_level_parse(const char *name, enum log_level *ret) {
@@ -78,10 +87,37 @@ static bool may_pass(const char *event, unsigned *ret_dropped) {
 	return true;
 }
 
-void log_event(enum log_level level, const char *event, const char *fmt, ...) {
-	char line[1024];
-	unsigned dropped;
+/* Values may come from outside: a control character would begin another line, or field. */
+static void make_plain(char *text) {
+	for (; *text != 0; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			*text = '?';
+}
+
+static bool to_journal(enum log_level level, const char *event, const char *words) {
+	CLEANUP(buf_done) struct buf datagram = BUF_INIT(4096);
+
+	return logger.journal >= 0 &&
+		journal_fields(&datagram, syslog_levels[level], logger.program, event, words,
+			NULL) == CEDE_OK &&
+		journal_send(logger.journal, buf_slice(&datagram));
+}
+
+static void to_stderr(enum log_level level, const char *event, const char *words) {
+	char line[1200];
 	size_t len = 0;
+
+	if (getenv("JOURNAL_STREAM") != NULL)
+		len = (size_t)snprintf(line, sizeof line, "<%d>", syslog_levels[level]);
+	len += (size_t)snprintf(line + len, sizeof line - len, "%s: %s: %s %s\n", logger.program,
+		level_names[level], event, words);
+	ssize_t done = write(STDERR_FILENO, line, len); /* one write: lines never mix */
+	(void)done;                                     /* nobody left to tell */
+}
+
+void log_event(enum log_level level, const char *event, const char *fmt, ...) {
+	char words[1024];
+	unsigned dropped;
 	va_list ap;
 
 	if (level > logger.level)
@@ -91,23 +127,33 @@ void log_event(enum log_level level, const char *event, const char *fmt, ...) {
 	(void)pthread_mutex_unlock(&logger.lock);
 	if (!pass)
 		return;
-
-	if (getenv("JOURNAL_STREAM") != NULL)
-		len = (size_t)snprintf(line, sizeof line, "<%d>", syslog_levels[level]);
-	len += (size_t)snprintf(line + len, sizeof line - len, "%s: %s: %s ", logger.program,
-		level_names[level], event);
 	va_start(ap, fmt);
-	int n = vsnprintf(line + len, sizeof line - len, fmt, ap);
+	int n = vsnprintf(words, sizeof words, fmt, ap);
 	va_end(ap);
-	len += n > 0 ? (size_t)n : 0;
-	if (dropped > 0 && len < sizeof line)
-		len += (size_t)snprintf(line + len, sizeof line - len, " left_out=%u", dropped);
-	if (len > sizeof line - 2)
-		len = sizeof line - 2;
-	for (size_t i = 0; i < len; i++)
-		if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-			line[i] = '?';
-	line[len++] = '\n';
-	ssize_t done = write(STDERR_FILENO, line, len); /* one write: lines never mix */
-	(void)done;                                     /* nobody left to tell */
+	size_t len = n < 0 ? 0 : (size_t)n < sizeof words ? (size_t)n : sizeof words - 1;
+	words[len] = 0;
+	if (dropped > 0)
+		(void)snprintf(words + len, sizeof words - len, " left_out=%u", dropped);
+	make_plain(words);
+	if (!to_journal(level, event, words))
+		to_stderr(level, event, words);
+}
+
+void log_flush(void) {
+	int64_t now = clock_boot_ns();
+
+	for (size_t i = 0; i < EVENT_KINDS; i++) {
+		struct limiter *l = &logger.limiters[i];
+		(void)pthread_mutex_lock(&logger.lock);
+		const char *event = l->event;
+		unsigned dropped = event != NULL && now - l->since >= WINDOW_NS ? l->dropped : 0;
+		if (dropped > 0)
+			l->dropped = 0;
+		(void)pthread_mutex_unlock(&logger.lock);
+		if (event == NULL)
+			return;
+		if (dropped > 0)
+			log_event(LOG_LEVEL_WARNING, "log.limited", "event=%s lines=%u", event,
+				dropped);
+	}
 }

@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/credential.h"
 #include "base/file.h"
 #include "certs/host_id.h"
 #include "certs/ossl.h"
@@ -32,10 +33,13 @@ static int check_file(int fd, const char *path, mode_t forbidden, struct cede_er
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
 			"%s: belongs to user %u; only root or the running user may own it: chown it",
 			path, (unsigned)st.st_uid);
+	if (st.st_uid == 0 && credential_is(path))
+		forbidden &= (mode_t)~040;
 	if ((st.st_mode & forbidden) != 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			forbidden == 077 ? "%s: mode %04o lets others at the private key: chmod 0600"
-					 : "%s: mode %04o lets others write it: chmod 0644",
+			(forbidden & 07) == 07
+				? "%s: mode %04o lets others at the private key: chmod 0600"
+				: "%s: mode %04o lets others write it: chmod 0644",
 			path, (unsigned)(st.st_mode & 07777));
 	return CEDE_OK;
 }
@@ -46,8 +50,12 @@ static int load_file(
 	CLEANUP(fd_closep)
 	int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
-	if (fd < 0)
+	if (fd < 0) {
+		int sys = errno;
+		CEDE_TRY(credential_there(path, reterr));
+		errno = sys;
 		return CEDE_FAIL_SYS(reterr, "open %s", path);
+	}
 	CEDE_TRY(check_file(fd, path, forbidden, reterr));
 	int r = file_load_fd(fd, out, reterr);
 	if (r < 0)
@@ -215,6 +223,22 @@ int cert_validity(X509 *cert, int64_t *ret_from_ns, int64_t *ret_until_ns, struc
 	*ret_from_ns = from;
 	*ret_until_ns = until;
 	return CEDE_OK;
+}
+
+int64_t certs_until(struct slice pem) {
+	CLEANUP(ossl_bio_freep) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
+	int64_t first = 0;
+	X509 *cert;
+
+	while (bio != NULL && (cert = PEM_read_bio_X509(bio, NULL, no_pass_phrase, NULL)) != NULL) {
+		int64_t from, until;
+		int r = cert_validity(cert, &from, &until, NULL);
+		X509_free(cert);
+		if (r == CEDE_OK && (first == 0 || until < first))
+			first = until;
+	}
+	ERR_clear_error();
+	return first;
 }
 
 void key_freep(EVP_PKEY **key) {

@@ -43,5 +43,7 @@ CEDE_MUST_USE int cert_host_id(X509 *cert, char *out, size_t size, struct cede_e
 CEDE_MUST_USE int cert_validity(
 	X509 *cert, int64_t *ret_from_ns, int64_t *ret_until_ns, struct cede_error *reterr);
 
+/* When the first of the certificates in a PEM text ends (UTC); 0: there is none. */
+int64_t certs_until(struct slice pem);
 void key_freep(EVP_PKEY **key); /* for CLEANUP() */
 void cert_freep(X509 **cert);

@@ -101,6 +101,10 @@ static bool name_valid(struct slice name) {
 	return true;
 }
 
+bool note_name_valid(const char *name) {
+	return name_valid(slice_str(name));
+}
+
 /* Lines of printable ASCII, none empty, each ended by LF. */
 static int check_text(struct slice text, struct cede_error *reterr) {
 	size_t line = 0;
@@ -120,11 +124,17 @@ static int check_text(struct slice text, struct cede_error *reterr) {
 }
 
 static int check_type(enum note_role role, struct slice text, struct cede_error *reterr) {
+	const char *type = note_role_type(role);
 	struct slice first, rest;
 
-	if (!slice_cut(text, '\n', &first, &rest) || !slice_is(first, note_role_type(role)))
+	/* a checkpoint's first line is the origin of its log: the host's id follows the type */
+	if (!slice_cut(text, '\n', &first, &rest) ||
+		(role == NOTE_CHECKPOINT ? !slice_starts(first, type) ||
+					first.len < strlen(type) + 2 || first.data[strlen(type)] != '/'
+					 : !slice_is(first, type)))
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			"another statement: its first line must be %s", note_role_type(role));
+			"another statement: its first line must be %s%s", type,
+			role == NOTE_CHECKPOINT ? "/ and a host id" : "");
 	return CEDE_OK;
 }
 

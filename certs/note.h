@@ -6,10 +6,12 @@
  * By hand: cut the text, base64 -d the signature, tail -c +5, openssl dgst -sha256 -verify.
  *
  * A key is bound to one role, and a role to one statement type: the first line of the text, e.g.
- * "cede-receipt/1". note_verify() refuses any other type whoever signed it. */
+ * "cede-receipt/1"; of a checkpoint, as C2SP tlog-checkpoint has it, the type, '/' and the host
+ * whose log it is. note_verify() refuses any other type whoever signed it. */
 #pragma once
 
 #include <openssl/types.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/buf.h"
@@ -29,6 +31,9 @@ CEDE_MUST_USE int note_keys_new(
 /* Adds a reference to key. */
 CEDE_MUST_USE int note_keys_add(struct note_keys *keys, EVP_PKEY *key, struct cede_error *reterr);
 void note_keys_free(struct note_keys *keys);
+
+/* Of a signer: 1 to 128 printable ASCII characters, no space, no '+'. */
+bool note_name_valid(const char *name);
 
 /* Appends text + empty line + one signature line to out. text must end with LF, contain no empty
  * line, and its first line must be the role's type. name: no spaces, no '+'. */

@@ -5,6 +5,7 @@
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/rand.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +26,15 @@ void ossl_error_set(struct cede_error *reterr, enum cede_err code, const char *f
 	else
 		cede_error_set(reterr, code, "%s (OpenSSL: %s)", text, reason);
 	ERR_clear_error();
+}
+
+int ossl_start(struct cede_error *reterr) {
+	uint8_t random[16];
+
+	if (RAND_bytes(random, sizeof random) != 1 || RAND_priv_bytes(random, sizeof random) != 1)
+		return OSSL_FAIL(reterr, "no random numbers");
+	OPENSSL_cleanse(random, sizeof random);
+	return CEDE_OK;
 }
 
 bool ossl_is_p256(EVP_PKEY *key) {

@@ -16,6 +16,9 @@ void ossl_error_set(struct cede_error *reterr, enum cede_err code, const char *f
 	(ossl_error_set((reterr), CEDE_ERR_CRYPTO, __VA_ARGS__), (int)CEDE_ERR_CRYPTO)
 #define OSSL_FAIL_AS(reterr, code, ...) (ossl_error_set((reterr), (code), __VA_ARGS__), (int)(code))
 
+/* Sets up what OpenSSL would set up when it first needs random numbers: if memory were short then,
+ * it would remember the failure for ever. CRYPTO: it can't. */
+CEDE_MUST_USE int ossl_start(struct cede_error *reterr);
 bool ossl_is_p256(EVP_PKEY *key);
 
 void ossl_bio_freep(BIO **bio);           /* one BIO */

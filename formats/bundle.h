@@ -3,7 +3,7 @@
  * the captures in the manifest's order under "<source>/<path>" (a segment of a larger capture under
  * "<source>/<path>.segment-000001-of-000042", counted from 1).
  *
- * Writing streams into a sink; nothing is kept but the compressor's window.
+ * Writing streams into a sink; at most 256 KiB of small members are kept.
  * Reading never leaves the given directory, and checks size and SHA-256 of every member. */
 #pragma once
 

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The tar is written by hand: names up to 100 bytes (255 with a fitting '/') stand as they are in a
  * plain ustar header, so that every tar restores their very bytes; the others get a pax record.
- * libarchive (1.4 us a member, fast enough) recodes names by the locale. */
+ * libarchive (1.4 us a member, fast enough) recodes names by the locale.
+ *
+ * The tar is compressed as one zstd frame after another (RFC 8878, section 3: frames that follow
+ * each other are one stream), each in one call over memory: the streaming call copies its input
+ * first, and is half as fast with what can't be compressed. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +18,8 @@
 #include "formats/bundle.h"
 
 #define BLOCK       512
-#define OUT_SIZE    (256 * 1024)
+#define FRAME_SIZE  (256 * 1024)          /* of tar in one zstd frame, at most */
+#define DIRECT_SIZE (64 * 1024)           /* content from here on is compressed where it lies */
 #define TIME_MAX    INT64_C(077777777777) /* eleven octal digits */
 #define MEMBER_MAX  INT64_C(077777777777)
 #define RECORDS_MAX (MANIFEST_PATH_MAX + 1024)
@@ -50,32 +55,41 @@ struct bundle_writer {
 	bundle_sink *sink;
 	void *ctx;
 	struct buf name;
-	size_t filled; /* of out */
-	uint8_t out[OUT_SIZE];
+	size_t filled; /* of gathered */
+	uint8_t gathered[FRAME_SIZE];
+	uint8_t out[ZSTD_COMPRESSBOUND(FRAME_SIZE)];
 };
+
+/* At most FRAME_SIZE bytes as one frame. */
+static int put_frame(struct bundle_writer *w, struct slice bytes, struct cede_error *reterr) {
+	size_t n = ZSTD_compress2(w->zstd, w->out, sizeof w->out, bytes.data, bytes.len);
+
+	if (ZSTD_isError(n))
+		return CEDE_FAIL(reterr, CEDE_ERR_IO, "zstd: %s", ZSTD_getErrorName(n));
+	return w->sink(w->ctx, slice_of(w->out, n), reterr);
+}
 
 static int drain(struct bundle_writer *w, struct cede_error *reterr) {
 	if (w->filled == 0)
 		return CEDE_OK;
-	int r = w->sink(w->ctx, slice_of(w->out, w->filled), reterr);
+	struct slice all = slice_of(w->gathered, w->filled);
 	w->filled = 0;
-	return r;
+	return put_frame(w, all, reterr);
 }
 
-static int compress(struct bundle_writer *w, struct slice bytes, ZSTD_EndDirective end,
-	struct cede_error *reterr) {
-	ZSTD_inBuffer in = {bytes.data, bytes.len, 0};
-	size_t left;
-
-	do {
-		ZSTD_outBuffer out = {w->out, OUT_SIZE, w->filled};
-		left = ZSTD_compressStream2(w->zstd, &out, &in, end);
-		if (ZSTD_isError(left))
-			return CEDE_FAIL(reterr, CEDE_ERR_IO, "zstd: %s", ZSTD_getErrorName(left));
-		w->filled = out.pos;
-		if (w->filled == OUT_SIZE)
-			CEDE_TRY(drain(w, reterr));
-	} while (in.pos < in.size || (end == ZSTD_e_end && left > 0));
+static int put(struct bundle_writer *w, struct slice bytes, struct cede_error *reterr) {
+	if (bytes.len >= DIRECT_SIZE)
+		CEDE_TRY(drain(w, reterr));
+	while (bytes.len >= DIRECT_SIZE) {
+		size_t n = bytes.len < FRAME_SIZE ? bytes.len : FRAME_SIZE;
+		CEDE_TRY(put_frame(w, slice_of(bytes.data, n), reterr));
+		bytes = slice_of(bytes.data + n, bytes.len - n);
+	}
+	if (bytes.len > FRAME_SIZE - w->filled)
+		CEDE_TRY(drain(w, reterr));
+	if (bytes.len > 0)
+		memcpy(w->gathered + w->filled, bytes.data, bytes.len);
+	w->filled += bytes.len;
 	return CEDE_OK;
 }
 
@@ -83,9 +97,8 @@ static int compress(struct bundle_writer *w, struct slice bytes, ZSTD_EndDirecti
 static int put_padded(struct bundle_writer *w, struct slice bytes, struct cede_error *reterr) {
 	static const uint8_t zeros[BLOCK];
 
-	CEDE_TRY(compress(w, bytes, ZSTD_e_continue, reterr));
-	return compress(
-		w, slice_of(zeros, (BLOCK - bytes.len % BLOCK) % BLOCK), ZSTD_e_continue, reterr);
+	CEDE_TRY(put(w, bytes, reterr));
+	return put(w, slice_of(zeros, (BLOCK - bytes.len % BLOCK) % BLOCK), reterr);
 }
 
 static void octal(char *field, size_t size, uint64_t value) {
@@ -237,7 +250,7 @@ int bundle_writer_finish(struct bundle_writer *w, struct cede_error *reterr) {
 	if (w->next != w->manifest->count || w->finished)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "%zu members of the manifest are missing",
 			w->manifest->count - w->next);
-	CEDE_TRY(compress(w, slice_of(end, sizeof end), ZSTD_e_end, reterr));
+	CEDE_TRY(put(w, slice_of(end, sizeof end), reterr));
 	w->finished = true;
 	return drain(w, reterr);
 }
@@ -247,6 +260,7 @@ void bundle_writer_free(struct bundle_writer *w) {
 		return;
 	ZSTD_freeCCtx(w->zstd);
 	buf_done(&w->name);
+	explicit_bzero(w->gathered, sizeof w->gathered);
 	explicit_bzero(w->out, sizeof w->out);
 	free(w);
 }

@@ -18,6 +18,9 @@ struct id {
 };
 
 CEDE_MUST_USE int id_make(int64_t wall_ns, struct id *ret, struct cede_error *reterr);
+/* So many at once with one call for random numbers; at most ID_BATCH. */
+#define ID_BATCH 16
+CEDE_MUST_USE int id_make_many(int64_t wall_ns, struct id *ret, size_t n, struct cede_error *reterr);
 bool id_equal(const struct id *a, const struct id *b);
 void id_print(const struct id *id, char out[ID_TEXT_SIZE]);
 /* Exactly the lower-case form with version 7 and variant 2, and a time before the year 10000. */

@@ -78,6 +78,8 @@ int manifest_check(const struct manifest *m, struct cede_error *reterr) {
 			"manifest: policy id is empty, too long or no plain text");
 	if (m->policy_serial > INT64_MAX || m->ledger_sequence > INT64_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "manifest: a number is too large");
+	if (m->checkpoint.len > MANIFEST_NOTE_MAX)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "manifest: checkpoint is too long");
 	if (m->count == 0 || m->count > MANIFEST_ENTRIES_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "manifest: 1 to %d entries, not %zu",
 			MANIFEST_ENTRIES_MAX, m->count);
@@ -179,10 +181,16 @@ static int add_head(struct buf *out, const struct manifest *m, struct cede_error
 	CEDE_TRY(add_string(out, m->host, reterr));
 	CEDE_TRY(buf_add_str(out, ",\"policy\":{\"id\":", reterr));
 	CEDE_TRY(add_string(out, m->policy_id, reterr));
-	return buf_addf(out, reterr,
+	CEDE_TRY(buf_addf(out, reterr,
 		",\"serial\":%" PRIu64 "},\"created\":\"%s\",\"ledger\":{\"sequence\":%" PRIu64
-		",\"hash\":\"%s\"},\"seal\":\"" SEAL_SUITE "\",\"entries\":[",
-		m->policy_serial, created, m->ledger_sequence, hash);
+		",\"hash\":\"%s\"",
+		m->policy_serial, created, m->ledger_sequence, hash));
+	if (m->checkpoint.len > 0) {
+		CEDE_TRY(buf_add_str(out, ",\"checkpoint_base64\":\"", reterr));
+		CEDE_TRY(base64_encode(m->checkpoint, out, reterr));
+		CEDE_TRY(buf_add_str(out, "\"", reterr));
+	}
+	return buf_add_str(out, "},\"seal\":\"" SEAL_SUITE "\",\"entries\":[", reterr);
 }
 
 int manifest_write(const struct manifest *m, struct buf *out, struct cede_error *reterr) {

@@ -19,6 +19,7 @@
 #define MANIFEST_TEXT_MAX     255          /* bytes of source, policy id, classification */
 #define MANIFEST_PATH_MAX     4095         /* bytes of path and group */
 #define MANIFEST_CONTENT_MAX  (1ULL << 30) /* bytes of all members together */
+#define MANIFEST_NOTE_MAX     2048         /* bytes of the checkpoint */
 
 struct manifest_entry {
 	struct id capture;
@@ -43,6 +44,7 @@ struct manifest {
 	int64_t created_ns;
 	uint64_t ledger_sequence; /* newest event when it was sealed, and its hash */
 	uint8_t ledger_hash[32];
+	struct slice checkpoint; /* signed note (formats/checkpoint.h), or empty */
 	const struct manifest_entry *entries;
 	size_t count;
 };

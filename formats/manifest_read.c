@@ -120,14 +120,11 @@ static int take_text(struct manifest_read *m, struct object *o, const char *key,
 	return keep(m, text, ret, reterr);
 }
 
-/* "key" or "key_base64", not both. */
-static int take_name(struct manifest_read *m, struct object *o, const char *key,
-	const char *key_base64, struct slice *ret, struct cede_error *reterr) {
+static int take_base64(struct manifest_read *m, struct object *o, const char *key_base64,
+	struct slice *ret, struct cede_error *reterr) {
 	struct slice text;
 	size_t at = m->strings.len;
 
-	if (json_object_get(o->json, key) != NULL)
-		return take_text(m, o, key, ret, reterr);
 	CEDE_TRY(take_string(o, key_base64, &text, reterr));
 	int r = base64_decode(text, &m->strings, reterr);
 	if (r < 0) {
@@ -136,6 +133,13 @@ static int take_name(struct manifest_read *m, struct object *o, const char *key,
 	}
 	*ret = slice_of(m->strings.data + at, m->strings.len - at);
 	return CEDE_OK;
+}
+
+/* "key" or "key_base64", not both. */
+static int take_name(struct manifest_read *m, struct object *o, const char *key,
+	const char *key_base64, struct slice *ret, struct cede_error *reterr) {
+	return json_object_get(o->json, key) != NULL ? take_text(m, o, key, ret, reterr)
+						     : take_base64(m, o, key_base64, ret, reterr);
 }
 
 static int read_segment(json_t *json, struct manifest_entry *e, struct cede_error *reterr) {
@@ -212,6 +216,8 @@ static int read_ledger(struct manifest_read *m, json_t *json, struct cede_error 
 	CEDE_TRY(object_begin(json, &o, "ledger", reterr));
 	CEDE_TRY(take_size(&o, "sequence", &m->manifest.ledger_sequence, reterr));
 	CEDE_TRY(take_sha256(&o, "hash", m->manifest.ledger_hash, reterr));
+	if (json_object_get(o.json, "checkpoint_base64") != NULL)
+		CEDE_TRY(take_base64(m, &o, "checkpoint_base64", &m->manifest.checkpoint, reterr));
 	return object_end(&o, reterr);
 }
 

@@ -7,7 +7,9 @@
  *     size: <bytes of the sealed bundle>
  *     sha256: <64 hexadecimal digits, of the sealed bundle>
  *     received: <RFC 3339, UTC>
- * exactly these lines in this order. */
+ *     checkpoint: <number of events> <base64 of the root>
+ * exactly these lines in this order; the last one only if the agency has a checkpoint of the host's
+ * ledger (formats/checkpoint.h): the newest it had when it signed. */
 #pragma once
 
 #include <openssl/types.h>
@@ -24,6 +26,8 @@ struct receipt {
 	uint64_t size;
 	uint8_t sha256[32];
 	int64_t received_ns;
+	uint64_t checkpoint_size; /* 0: none */
+	uint8_t checkpoint_root[32];
 };
 
 /* Appends the signed note to out. signer: the name in the signature line. */

@@ -37,29 +37,36 @@ enum action {
 };
 
 /* REASONS(X): id, action, finding (counts in the exit code of a dry run), identifier, sentence */
-#define DECIDE_REASONS(X)                                                                       \
-	X(READY, ACTION_HAND_OVER, false, "ready", "complete; is handed over")                  \
-	X(OVERDUE, ACTION_HAND_OVER, true, "overdue", "older than max_age; is handed over")     \
-	X(HELD, ACTION_HAND_OVER, false, "held",                                                \
-		"complete, under a legal hold; is handed over and kept")                        \
-	X(DESTROYED, ACTION_DESTROY, true, "destroyed",                                         \
-		"older than max_age, and the policy says destroy; is wiped without a receipt")  \
-	X(GROUP_INCOMPLETE, ACTION_HAND_OVER, true, "group-incomplete",                         \
-		"its group stayed incomplete past wait; is handed over as it is")               \
-	X(SETTLING, ACTION_WAIT, false, "settling", "changed less than quiet ago")              \
-	X(OPEN, ACTION_WAIT, false, "open-for-writing", "a program has it open for writing")    \
-	X(GROUP_WAITS, ACTION_WAIT, false, "group-waits", "waits for the members of its group") \
-	X(IGNORED, ACTION_IGNORE, false, "ignored", "an ignore pattern matches")                \
-	X(UNMATCHED, ACTION_HOLD, true, "unmatched", "no match pattern matches; stays here")    \
-	X(UNMATCHED_OVERDUE, ACTION_HOLD, true, "unmatched-overdue",                            \
-		"no match pattern matches, and it is older than unmatched.max_age")             \
-	X(POLICY_EXPIRED, ACTION_HOLD, true, "policy-expired",                                  \
-		"the policy has expired; nothing is handed over or wiped")                      \
-	X(SYMLINK, ACTION_REFUSE, true, "symlink", "a symbolic link; never followed")           \
-	X(SPECIAL, ACTION_REFUSE, true, "special-file", "no regular file")                      \
-	X(HARD_LINK, ACTION_REFUSE, true, "hard-link",                                          \
-		"has another name (hard link); wiping it would reach outside")                  \
-	X(TOO_LARGE, ACTION_REFUSE, true, "too-large", "larger than max_size")
+#define DECIDE_REASONS(X)                                                                                      \
+	X(READY, ACTION_HAND_OVER, false, "ready", "complete; is handed over")                                 \
+	X(OVERDUE, ACTION_HAND_OVER, true, "overdue", "older than max_age; is handed over")                    \
+	X(HELD, ACTION_HAND_OVER, false, "held",                                                               \
+		"complete, under a legal hold; is handed over and kept")                                       \
+	X(DESTROYED, ACTION_DESTROY, true, "destroyed",                                                        \
+		"older than max_age, and the policy says destroy; is wiped without a receipt")                 \
+	X(GROUP_INCOMPLETE, ACTION_HAND_OVER, true, "group-incomplete",                                        \
+		"its group stayed incomplete past wait; is handed over as it is")                              \
+	X(SETTLING, ACTION_WAIT, false, "settling", "changed less than quiet ago")                             \
+	X(OPEN, ACTION_WAIT, false, "open-for-writing", "a program has it open for writing")                   \
+	X(GROUP_WAITS, ACTION_WAIT, false, "group-waits", "waits for the members of its group")                \
+	X(IGNORED, ACTION_IGNORE, false, "ignored", "an ignore pattern matches")                               \
+	X(UNMATCHED, ACTION_HOLD, true, "unmatched", "no match pattern matches; stays here")                   \
+	X(UNMATCHED_OVERDUE, ACTION_HOLD, true, "unmatched-overdue",                                           \
+		"no match pattern matches, and it is older than unmatched.max_age")                            \
+	X(POLICY_EXPIRED, ACTION_HOLD, true, "policy-expired",                                                 \
+		"the policy has expired; nothing is handed over or wiped")                                     \
+	X(SYMLINK, ACTION_REFUSE, true, "symlink", "a symbolic link; never followed")                          \
+	X(SPECIAL, ACTION_REFUSE, true, "special-file", "no regular file")                                     \
+	X(HARD_LINK, ACTION_REFUSE, true, "hard-link",                                                         \
+		"has another name (hard link); wiping it would reach outside")                                 \
+	X(TOO_LARGE, ACTION_REFUSE, true, "too-large", "larger than max_size")                                 \
+	/* what a walk can't get at: decide() never says these */                                              \
+	X(MOUNT_POINT, ACTION_REFUSE, true, "mount-point",                                                     \
+		"another file system is mounted there; what is below is not the source's")                     \
+	X(PATH_TOO_LONG, ACTION_REFUSE, true, "path-too-long",                                                 \
+		"its path below the source has more than 4095 bytes; neither it nor what is below is reached") \
+	X(UNREADABLE, ACTION_REFUSE, true, "unreadable",                                                       \
+		"the system does not let it be looked at; is tried again")
 
 enum reason {
 

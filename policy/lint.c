@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/clock.h"
 
-#define SOON_NS (30 * 86400 * NS_PER_SECOND)
+#define EPOCH_SHORT_NS (60 * NS_PER_SECOND)
+#define SOON_NS        (30 * 86400 * NS_PER_SECOND)
 
 struct lint {
 	const struct policy *policy;
@@ -112,9 +114,30 @@ static void lint_source(const struct lint *l, const struct policy_source *s) {
 		say(l, s->where,
 			"source %s: at_max_age: destroy wipes what the agency may never have got, and at once what arrives older than max_age",
 			s->name);
+	if (s->wipe_require == WIPE_REQUIRE_CRYPTO_ERASED && s->vault_epoch_ns == 0)
+		say(l, s->where,
+			"source %s: wipe.require: crypto-erased is met only by a vault, and this source has none",
+			s->name);
 	if (s->wipe_require == WIPE_REQUIRE_NONE)
 		say(l, s->where,
 			"source %s: wipe.require: none counts a wipe as good whatever the storage can promise",
+			s->name);
+}
+
+static void lint_vault(const struct lint *l, const struct policy_source *s) {
+	if (s->vault_epoch_ns == 0)
+		return;
+	if (s->vault_keys_in_memory)
+		say(l, s->where,
+			"source %s: vault.keys: memory: a restart of the system destroys every capture of it that the agency has not got",
+			s->name);
+	if (s->vault_keys_in_memory && l->policy->hold_count > 0)
+		say(l, s->where,
+			"source %s: vault.keys: memory: what a hold keeps goes with a restart of the system as well",
+			s->name);
+	if (s->vault_epoch_ns < EPOCH_SHORT_NS)
+		say(l, s->where,
+			"source %s: vault.epoch: shorter than a minute: a directory and two ledger events for each",
 			s->name);
 }
 
@@ -137,6 +160,36 @@ static void lint_hold(const struct lint *l, const struct policy_hold *h) {
 		say(l, h->where, "hold %s: its time is over: it holds nothing any more", h->id);
 }
 
+/* A program that runs whatever it is given: to allow it is to allow everything. */
+static bool is_interpreter(const char *exe) {
+	static const char *const names[] = {"ash", "awk", "bash", "busybox", "csh", "dash", "env",
+		"fish", "gawk", "gdb", "guile", "java", "ksh", "ld-", "ld.so", "lua", "mawk", "mksh",
+		"node", "perl", "php", "python", "ruby", "rbash", "sh", "strace", "tclsh", "zsh"};
+	const char *slash = strrchr(exe, '/');
+	const char *name = slash == NULL ? exe : slash + 1;
+
+	for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+		size_t n = strlen(names[i]);
+		/* "python3.11", "ld-linux-x86-64.so.2", and not "shoot" */
+		if (strncmp(name, names[i], n) == 0 &&
+			(names[i][n - 1] == '-' ||
+				strspn(name + n, "0123456789.-") == strlen(name + n)))
+			return true;
+	}
+	return false;
+}
+
+static void lint_guard(const struct lint *l, const struct policy_guard *g) {
+	if (g->mode == GUARD_ENFORCE && g->allow_count == 0)
+		say(l, g->where,
+			"guard: enforce without allow: only cede may open captures, so no camera can write one");
+	for (size_t i = 0; i < g->allow_count; i++)
+		if (is_interpreter(g->allow[i].exe))
+			say(l, g->allow[i].where,
+				"guard: %s runs any program that user %s gives it: allow the camera's own program",
+				g->allow[i].exe, g->allow[i].user);
+}
+
 void policy_lint(const struct policy *policy, int64_t now_ns, policy_warning_fn *warn, void *ctx) {
 	const struct lint l = {policy, now_ns, warn, ctx};
 	const struct policy_where top = {1, 1};
@@ -150,6 +203,9 @@ void policy_lint(const struct policy *policy, int64_t now_ns, policy_warning_fn 
 		lint_destination(&l, i);
 	for (size_t i = 0; i < policy->source_count; i++)
 		lint_source(&l, &policy->sources[i]);
+	for (size_t i = 0; i < policy->source_count; i++)
+		lint_vault(&l, &policy->sources[i]);
 	for (size_t i = 0; i < policy->hold_count; i++)
 		lint_hold(&l, &policy->holds[i]);
+	lint_guard(&l, &policy->guard);
 }

@@ -17,17 +17,18 @@
 #define LIST_MAX           64 /* patterns, pins, keys, addresses in one list */
 
 static const char *const top_keys[] = {"version", "id", "serial", "expires", "destinations",
-	"sources", "unmatched", "holds", "!guard", "!layers", "!below_requirement", NULL};
+	"sources", "unmatched", "holds", "guard", "sandbox", "!below_requirement", NULL};
 static const char *const destination_keys[] = {"url", "ca", "pins", "addresses", "seal_to",
 	"receipts", "bundle_size", "bandwidth", "!suites", "!dialect", NULL};
 static const char *const bandwidth_keys[] = {"limit", "windows", NULL};
 static const char *const window_keys[] = {"days", "from", "to", "limit", NULL};
 static const char *const source_keys[] = {"name", "path", "match", "ignore", "destination", "quiet",
-	"group", "max_age", "at_max_age", "max_size", "wipe", "classification", "!vault", "!guard",
+	"group", "max_age", "at_max_age", "max_size", "wipe", "classification", "vault", "!guard",
 	NULL};
 static const char *const group_keys[] = {"by", "require", "wait", NULL};
 static const char *const wipe_keys[] = {
-	"after", "method", "require", "!below_requirement", "!verify", NULL};
+	"after", "method", "require", "below_requirement", "verify", "scrub_within", NULL};
+static const char *const vault_keys[] = {"epoch", "keys", "leftovers", NULL};
 static const char *const hold_keys[] = {"id", "sources", "match", "from", "to", "until", NULL};
 static const char *const unmatched_keys[] = {"max_age", "at_max_age", NULL};
 
@@ -313,23 +314,65 @@ static void load_group(struct loader *l, const struct yaml_node *map, struct pol
 	yaml_only(l->y, group, group_keys);
 }
 
+/* A duration, or "never". */
+static void load_scrub(struct loader *l, const struct yaml_node *wipe, struct policy_source *s) {
+	const struct yaml_node *node = yaml_get(l->y, wipe, "scrub_within", false);
+
+	if (node != NULL && node->kind == YAML_SCALAR && strcmp(node->text, "never") == 0) {
+		(void)yaml_get_text(l->y, wipe, "scrub_within", false);
+		s->wipe_scrub_ns = 0;
+		return;
+	}
+	if (yaml_get_duration(l->y, wipe, "scrub_within", false, &s->wipe_scrub_ns) &&
+		s->wipe_scrub_ns < POLICY_SCRUB_MIN_S * NS_PER_SECOND)
+		yaml_mistake(l->y, node, "scrub_within: at least 1s expected, or never");
+}
+
 static void load_wipe(struct loader *l, const struct yaml_node *map, struct policy_source *s) {
 	static const char *const after[] = {"receipt", "seal", NULL};
 	static const char *const method[] = {"overwrite", "!unlink", "!vault", NULL};
 	static const char *const require[] = {
-		"none", "overwritten", "!watched", "!crypto-erased", NULL};
+		"none", "overwritten", "watched", "crypto-erased", NULL};
+	static const char *const below[] = {"wipe-and-report", "keep-and-report", NULL};
+	static const char *const verify[] = {"none", "sample", "all", NULL};
 	const struct yaml_node *wipe = yaml_get_map(l->y, map, "wipe", false);
 	size_t which;
 
 	s->wipe_require = WIPE_REQUIRE_OVERWRITTEN;
+	s->wipe_verify = WIPE_VERIFY_SAMPLE;
+	s->wipe_scrub_ns = POLICY_SCRUB_DEFAULT_S * NS_PER_SECOND;
 	if (wipe == NULL)
 		return;
 	if (yaml_get_word(l->y, wipe, "after", false, after, &which))
 		s->wipe_after_seal = which == 1;
 	(void)yaml_get_word(l->y, wipe, "method", false, method, &which);
 	if (yaml_get_word(l->y, wipe, "require", false, require, &which))
-		s->wipe_require = which == 0 ? WIPE_REQUIRE_NONE : WIPE_REQUIRE_OVERWRITTEN;
+		s->wipe_require = (enum wipe_require)which;
+	if (yaml_get_word(l->y, wipe, "below_requirement", false, below, &which))
+		s->wipe_keep_below = which == 1;
+	if (yaml_get_word(l->y, wipe, "verify", false, verify, &which))
+		s->wipe_verify = (enum wipe_verify)which;
+	load_scrub(l, wipe, s);
 	yaml_only(l->y, wipe, wipe_keys);
+}
+
+/* Each epoch's directory has a key of its own. */
+static void load_vault(struct loader *l, const struct yaml_node *map, struct policy_source *s) {
+	static const char *const keys[] = {"wrapped", "memory", NULL};
+	static const char *const leftovers[] = {"keep", "erase", NULL};
+	const struct yaml_node *vault = yaml_get_map(l->y, map, "vault", false);
+	size_t which;
+
+	if (vault == NULL)
+		return;
+	if (yaml_get_duration(l->y, vault, "epoch", true, &s->vault_epoch_ns) &&
+		(s->vault_epoch_ns < POLICY_EPOCH_MIN || s->vault_epoch_ns > POLICY_EPOCH_MAX))
+		yaml_mistake(l->y, yaml_get(l->y, vault, "epoch", false), "epoch: 1s to 7d expected");
+	if (yaml_get_word(l->y, vault, "keys", false, keys, &which))
+		s->vault_keys_in_memory = which == 1;
+	if (yaml_get_word(l->y, vault, "leftovers", false, leftovers, &which))
+		s->vault_erases_leftovers = which == 1;
+	yaml_only(l->y, vault, vault_keys);
 }
 
 static void load_ages(struct loader *l, const struct yaml_node *node, struct policy_source *s) {
@@ -375,6 +418,7 @@ static void load_source(struct loader *l, const struct yaml_node *node, struct p
 			"max_size: 1B to 1TiB expected");
 	load_group(l, node, s);
 	load_wipe(l, node, s);
+	load_vault(l, node, s);
 	text = yaml_get_text(l->y, node, "classification", false);
 	if (text != NULL && strlen(text) > CLASSIFICATION_MAX)
 		yaml_mistake(l->y, yaml_get(l->y, node, "classification", false),
@@ -475,6 +519,8 @@ static void load_top(struct loader *l, const struct yaml_node *root) {
 	load_sources(l, root);
 	load_unmatched(l, root);
 	load_holds(l, root);
+	load_guard(l, root);
+	load_sandbox(l, root);
 	yaml_only(l->y, root, top_keys);
 	policy_check(l);
 }
@@ -573,6 +619,7 @@ void policy_free(struct policy *p) {
 		free_patterns(p->holds[i].match, p->holds[i].match_count);
 		free(p->holds[i].id);
 	}
+	guard_done(&p->guard);
 	free(p->holds);
 	free(p->destinations);
 	free(p->sources);

@@ -27,5 +27,10 @@ bool path_valid(struct slice text);
 const char *pattern_wrong(struct slice text);
 /* "sha256//" and the base64 of 32 bytes. */
 bool pin_valid(struct slice text);
+/* The key `guard`; what it made is freed with guard_done(). */
+void load_guard(struct loader *l, const struct yaml_node *root);
+void guard_done(struct policy_guard *guard);
+/* The key `sandbox`. */
+void load_sandbox(struct loader *l, const struct yaml_node *root);
 /* Names are unique, destinations exist, sources do not overlap, holds name sources. */
 void policy_check(struct loader *l);

@@ -16,6 +16,7 @@
 #define POLICY_SOURCES_MAX      256
 #define POLICY_DESTINATIONS_MAX 16
 #define POLICY_HOLDS_MAX        256
+#define POLICY_GUARD_ALLOW_MAX  32
 #define POLICY_CAPTURE_MAX      (UINT64_C(1) << 40) /* 1 TiB: more is no capture */
 #define POLICY_BUNDLE_DEFAULT   (16U << 20)
 #define POLICY_BUNDLE_MIN       (64U << 10)
@@ -24,7 +25,17 @@
 
 enum at_max_age { AT_MAX_AGE_HOLD, AT_MAX_AGE_SEAL, AT_MAX_AGE_DESTROY };
 
-enum wipe_require { WIPE_REQUIRE_NONE, WIPE_REQUIRE_OVERWRITTEN };
+enum wipe_require {
+	WIPE_REQUIRE_NONE,
+	WIPE_REQUIRE_OVERWRITTEN,
+	WIPE_REQUIRE_WATCHED,
+	WIPE_REQUIRE_CRYPTO_ERASED
+};
+
+enum wipe_verify { WIPE_VERIFY_NONE, WIPE_VERIFY_SAMPLE, WIPE_VERIFY_ALL };
+
+#define POLICY_SCRUB_DEFAULT_S 60
+#define POLICY_SCRUB_MIN_S     1
 
 struct policy_where { /* a place in policy.yaml; counted from 1 */
 	uint32_t line;
@@ -84,10 +95,19 @@ struct policy_source {
 	enum at_max_age at_max_age;
 	bool wipe_after_seal; /* false: after the receipt */
 	enum wipe_require wipe_require;
-	uint64_t max_size;    /* bytes; larger files are refused */
-	char *classification; /* or "" */
+	bool wipe_keep_below; /* a file whose wipe would be worth less is kept, not wiped */
+	enum wipe_verify wipe_verify;
+	int64_t wipe_scrub_ns;       /* the journal is emptied this long after a wipe; 0: never */
+	uint64_t max_size;           /* bytes; larger files are refused */
+	char *classification;        /* or "" */
+	int64_t vault_epoch_ns;      /* how long a key encrypts; 0: no vault */
+	bool vault_keys_in_memory;   /* a reboot destroys what was not handed over; else wrapped */
+	bool vault_erases_leftovers; /* ignored files go with their epoch; else they keep it */
 	struct policy_where where;
 };
+
+#define POLICY_EPOCH_MIN (INT64_C(1000000000)) /* ns */
+#define POLICY_EPOCH_MAX (INT64_C(7) * 24 * 3600 * 1000000000)
 
 /* A legal hold: what it covers is handed over and kept while it stands. */
 struct policy_hold {
@@ -98,6 +118,26 @@ struct policy_hold {
 	size_t match_count;
 	int64_t from_ns, to_ns; /* covers captures born in [from, to) */
 	int64_t until_ns;       /* stands until then */
+	struct policy_where where;
+};
+
+enum guard_mode {
+	GUARD_OFF,     /* no key: nobody watches who opens captures */
+	GUARD_REPORT,  /* everybody may; who is not allowed to is noted */
+	GUARD_ENFORCE, /* who is not allowed to gets EPERM */
+};
+
+struct policy_guard_allow {
+	char *exe;  /* absolute path of the program */
+	char *user; /* that it must run as */
+	struct policy_where where;
+};
+
+/* Which programs besides cede may open what is in the sources. */
+struct policy_guard {
+	enum guard_mode mode;
+	struct policy_guard_allow *allow;
+	size_t allow_count;
 	struct policy_where where;
 };
 
@@ -112,7 +152,9 @@ struct policy {
 	int64_t unmatched_max_age_ns;
 	struct policy_hold *holds;
 	size_t hold_count;
-	uint8_t sha256[32]; /* of the file */
+	struct policy_guard guard;
+	uint32_t sandbox_require; /* 1 << enum sandbox_layer */
+	uint8_t sha256[32];       /* of the file */
 };
 
 /* Every mistake of one load, in order of place: "policy.yaml:12:3: ...". */

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/sandbox.h"
 
 #define DEPTH_MAX 4
 #define VALUE_MAX 262144
@@ -63,6 +64,12 @@ void show_rate(uint64_t bytes_per_s, char out[SHOW_TEXT_SIZE]) {
 		i++;
 	}
 	(void)snprintf(out, SHOW_TEXT_SIZE, "%" PRIu64 "%s", bits, units[i]);
+}
+
+const char *wipe_require_name(enum wipe_require require) {
+	static const char *const names[] = {"none", "overwritten", "watched", "crypto-erased"};
+
+	return names[require];
 }
 
 static int indent(struct writer *w, struct cede_error *reterr) {
@@ -243,6 +250,7 @@ static int show_destination(
 static int show_source(struct writer *w, const struct policy *policy, const struct policy_source *s,
 	struct cede_error *reterr) {
 	static const char *const at_max_age[] = {"hold", "seal", "destroy"};
+	static const char *const verify[] = {"none", "sample", "all"};
 
 	CEDE_TRY(open_map(w, "", s->name, reterr));
 	w->dash = true;
@@ -265,9 +273,22 @@ static int show_source(struct writer *w, const struct policy *policy, const stru
 	CEDE_TRY(open_map(w, "wipe", "wipe", reterr));
 	CEDE_TRY(put(w, "after", s->wipe_after_seal ? "seal" : "receipt", reterr));
 	CEDE_TRY(put(w, "method", "overwrite", reterr));
-	CEDE_TRY(put(w, "require", s->wipe_require == WIPE_REQUIRE_NONE ? "none" : "overwritten",
-		reterr));
+	CEDE_TRY(put(w, "require", wipe_require_name(s->wipe_require), reterr));
+	CEDE_TRY(put(w, "below_requirement",
+		s->wipe_keep_below ? "keep-and-report" : "wipe-and-report", reterr));
+	CEDE_TRY(put(w, "verify", verify[s->wipe_verify], reterr));
+	if (s->wipe_scrub_ns == 0)
+		CEDE_TRY(put(w, "scrub_within", "never", reterr));
+	else
+		CEDE_TRY(put_duration(w, "scrub_within", s->wipe_scrub_ns, reterr));
 	w->depth--;
+	if (s->vault_epoch_ns > 0) {
+		CEDE_TRY(open_map(w, "vault", "vault", reterr));
+		CEDE_TRY(put_duration(w, "epoch", s->vault_epoch_ns, reterr));
+		CEDE_TRY(put(w, "keys", s->vault_keys_in_memory ? "memory" : "wrapped", reterr));
+		CEDE_TRY(put(w, "leftovers", s->vault_erases_leftovers ? "erase" : "keep", reterr));
+		w->depth--;
+	}
 	if (s->classification[0] != 0)
 		CEDE_TRY(put_text(w, "classification", s->classification, reterr));
 	w->depth--;
@@ -287,6 +308,45 @@ static int show_hold(struct writer *w, const struct policy_hold *h, struct cede_
 	if (h->to_ns != INT64_MAX)
 		CEDE_TRY(put_time(w, "to", h->to_ns, reterr));
 	CEDE_TRY(put_time(w, "until", h->until_ns, reterr));
+	w->depth--;
+	return CEDE_OK;
+}
+
+static int show_guard(struct writer *w, const struct policy_guard *g, struct cede_error *reterr) {
+	static const char *const modes[] = {"off", "report", "enforce"};
+	char name[300];
+
+	if (g->mode == GUARD_OFF)
+		return CEDE_OK;
+	CEDE_TRY(open_map(w, "guard", "guard", reterr));
+	CEDE_TRY(put(w, "mode", modes[g->mode], reterr));
+	if (g->allow_count > 0)
+		CEDE_TRY(open_map(w, "allow", "allow", reterr));
+	for (size_t i = 0; i < g->allow_count; i++) {
+		(void)snprintf(name, sizeof name, "%.200s.%.64s", g->allow[i].exe, g->allow[i].user);
+		CEDE_TRY(open_map(w, "", name, reterr));
+		w->dash = true;
+		CEDE_TRY(put_text(w, "exe", g->allow[i].exe, reterr));
+		CEDE_TRY(put_text(w, "user", g->allow[i].user, reterr));
+		w->depth--;
+	}
+	w->depth -= g->allow_count > 0 ? 2 : 1;
+	return CEDE_OK;
+}
+
+static int show_sandbox(struct writer *w, const struct policy *p, struct cede_error *reterr) {
+	char *names[SANDBOX_LAYER_COUNT];
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
+		if ((p->sandbox_require & 1U << i) != 0) {
+			const char *name = sandbox_layer_name((enum sandbox_layer)i);
+			memcpy(&names[n++], &name, sizeof name);
+		}
+	if (n == 0)
+		return CEDE_OK;
+	CEDE_TRY(open_map(w, "sandbox", "sandbox", reterr));
+	CEDE_TRY(put_texts(w, "require", names, n, reterr));
 	w->depth--;
 	return CEDE_OK;
 }
@@ -311,13 +371,16 @@ static int show_all(struct writer *w, const struct policy *p, struct cede_error 
 	CEDE_TRY(put_duration(w, "max_age", p->unmatched_max_age_ns, reterr));
 	CEDE_TRY(put(w, "at_max_age", "hold", reterr));
 	w->depth--;
-	if (p->hold_count == 0)
-		return w->yaml != NULL ? put(w, "holds", "[]", reterr) : CEDE_OK;
-	CEDE_TRY(open_map(w, "holds", "holds", reterr));
-	for (size_t i = 0; i < p->hold_count; i++)
-		CEDE_TRY(show_hold(w, &p->holds[i], reterr));
-	w->depth--;
-	return CEDE_OK;
+	if (p->hold_count == 0 && w->yaml != NULL)
+		CEDE_TRY(put(w, "holds", "[]", reterr));
+	if (p->hold_count > 0) {
+		CEDE_TRY(open_map(w, "holds", "holds", reterr));
+		for (size_t i = 0; i < p->hold_count; i++)
+			CEDE_TRY(show_hold(w, &p->holds[i], reterr));
+		w->depth--;
+	}
+	CEDE_TRY(show_guard(w, &p->guard, reterr));
+	return show_sandbox(w, p, reterr);
 }
 
 int policy_show(const struct policy *policy, struct buf *out, struct cede_error *reterr) {

@@ -16,6 +16,9 @@ typedef int policy_key_fn(void *ctx, const char *key, const char *value, struct 
 CEDE_MUST_USE int policy_keys(
 	const struct policy *policy, policy_key_fn *fn, void *ctx, struct cede_error *reterr);
 
+/* As the policy writes it. */
+const char *wipe_require_name(enum wipe_require require);
+
 #define SHOW_TEXT_SIZE 64
 /* "15m" "1500ms": the largest unit that says it exactly. */
 void show_duration(int64_t ns, char out[SHOW_TEXT_SIZE]);

@@ -2,11 +2,20 @@
  * Everything a client may take of the receiver, in one place. */
 #pragma once
 
-#define LIMIT_BUNDLE_DEFAULT   (UINT64_C(80) << 20) /* bytes of one sealed bundle */
-#define LIMIT_CONNECTIONS      64U                  /* at once, in all */
-#define LIMIT_CONNECTIONS_PEER 32U                  /* of one address */
-#define LIMIT_IDLE_S           30U                  /* a connection that neither sends nor reads */
-#define LIMIT_HEADERS          32768U /* memory of one connection: request line, headers, buffers */
-#define LIMIT_UPLOADS          64     /* in progress at once */
-#define LIMIT_THREADS          4U
-#define LIMIT_STOP_MS          5000 /* uploads in progress get this long at the end */
+#define LIMIT_BUNDLE_DEFAULT    (UINT64_C(80) << 20) /* bytes of one sealed bundle */
+#define LIMIT_BUNDLE_LEAST      (UINT64_C(1) << 20)
+#define LIMIT_BUNDLE_MOST       (UINT64_C(1) << 30)
+#define LIMIT_SOCKET_PATH       108U /* of a UNIX socket, with its end */
+#define LIMIT_CONNECTIONS       512U /* at once, in all */
+#define LIMIT_CONNECTIONS_PEER  64U  /* of one address */
+#define LIMIT_CONNECTIONS_SPARE 64U  /* fewer places left: the oldest that never asked goes */
+#define LIMIT_HEAD_S            20   /* from the connect to the end of the headers */
+#define LIMIT_IDLE_S            30   /* a connection that neither sends nor reads */
+#define LIMIT_BODY_SLOWEST      (UINT64_C(16) << 10) /* bytes a second; the agent's limit, too */
+#define LIMIT_SWALLOWED         (UINT64_C(1) << 20)  /* of a body that was refused before it came */
+#define LIMIT_HEADERS           32768U /* memory of one connection: request line, headers, buffers */
+#define LIMIT_UPLOADS           64     /* in progress at once */
+#define LIMIT_UPLOADS_HOST      16     /* of one host; an agent makes 8 */
+#define LIMIT_THREADS           4U
+#define LIMIT_FILES             2048U /* descriptors: connections, uploads and their folders */
+#define LIMIT_STOP_MS           5000  /* uploads in progress get this long at the end */

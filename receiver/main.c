@@ -8,24 +8,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/check.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/sandbox.h"
 #include "certs/key.h"
+#include "receiver/audit_cmd.h"
 #include "receiver/config.h"
 #include "receiver/limits.h"
 #include "receiver/open_cmd.h"
 #include "receiver/server.h"
 #include "version.h"
 
-static const char usage[] = "usage: cede-receiver --config receiver.yaml\n"
-			    "       cede-receiver open BUNDLE... --key KEY --cert CERT --into DIR\n"
-			    "       cede-receiver --version\n";
+static const char usage[] =
+	"usage: cede-receiver --config receiver.yaml\n"
+	"       cede-receiver open BUNDLE... --key KEY --cert CERT --into DIR\n"
+	"       cede-receiver audit --store DIR --host HOST --ledger EXPORT [...]\n"
+	"       cede-receiver report --store DIR [...]\n"
+	"       cede-receiver --version\n";
 
 static int front_uid(const struct receiver_config *config, uid_t *ret, struct cede_error *reterr) {
 	const char *name = config->front_user == NULL ? "www-data" : config->front_user;
@@ -49,38 +55,64 @@ static sigset_t block_signals(void) {
 	return set;
 }
 
-static void harden(void) {
-	struct rlimit none = {0, 0};
+static void set_limits(void) {
+	struct rlimit files;
 
-	(void)setrlimit(RLIMIT_CORE, &none);
-	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < LIMIT_FILES) {
+		files.rlim_cur = files.rlim_max < LIMIT_FILES ? files.rlim_max : LIMIT_FILES;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
 	(void)umask(0077);
+}
+
+#define BEATS 4 /* within the time that the manager's watchdog grants */
+
+/* Until a signal says to end; its number. Signs of life meanwhile, while requests get on. */
+static int wait_for_end(struct notify *notify, struct server *server, const sigset_t *ending) {
+	const int64_t beat_ns = notify->watchdog_ns / BEATS;
+	const struct timespec beat = {
+		.tv_sec = beat_ns / NS_PER_SECOND, .tv_nsec = beat_ns % NS_PER_SECOND};
+
+	for (;;) {
+		bool fed = notify->watchdog_ns > 0 && server_gets_on(server, notify->watchdog_ns / 2);
+		if (fed)
+			notify_watchdog(notify);
+		else if (notify->watchdog_ns > 0)
+			log_event(LOG_LEVEL_ERROR, "receiver.stuck",
+				"error=\"a step of a request does not end\" mend=\"look at the store's disk\"");
+		int number = notify->watchdog_ns > 0 ? sigtimedwait(ending, NULL, &beat)
+						     : sigwaitinfo(ending, NULL);
+		if (number > 0)
+			return number;
+	}
 }
 
 static int serve(const struct receiver_config *config, struct cede_error *reterr) {
 	CLEANUP(key_freep) EVP_PKEY *key = NULL;
 	struct request_setup setup = {.bundle_max = config->bundle_max};
+	struct sandbox_report sandbox = {0};
 	struct server *server = NULL;
 	sigset_t ending = block_signals();
+	CLEANUP(notify_done) struct notify notify = {.fd = -1};
 	unsigned port;
-	int number;
 
-	harden();
+	CEDE_TRY(sandbox_begin(&sandbox, reterr));
+	set_limits();
+	notify_init(&notify);
 	CEDE_TRY(front_uid(config, &setup.peers.front_uid, reterr));
 	setup.peers.front = strncmp(config->listen, "unix:", 5) == 0;
 	CEDE_TRY(key_load_private(AT_FDCWD, config->receipt_key, &key, reterr));
 	CEDE_TRY(store_open(config->store, key, config->signer, &setup.store, reterr));
-	CEDE_TRY(server_start(config, &setup, &server, &port, reterr));
+	CEDE_TRY(server_start(config, &setup, &sandbox, &server, &port, reterr));
 	if (setup.peers.front)
 		log_event(LOG_LEVEL_INFO, "receiver.listening", "address=%s", config->listen);
 	else
 		log_event(LOG_LEVEL_INFO, "receiver.listening", "address=%.*s:%u",
 			(int)(strrchr(config->listen, ':') - config->listen), config->listen, port);
-	notify_ready();
-	while (sigwait(&ending, &number) != 0)
-		continue;
+	notify_ready(&notify);
+	int number = wait_for_end(&notify, server, &ending);
 	log_event(LOG_LEVEL_INFO, "receiver.stopping", "signal=%d", number);
-	notify_stopping();
+	notify_stopping(&notify);
 	server_drain(server, LIMIT_STOP_MS);
 	server_stop(server);
 	store_close(setup.store);
@@ -115,6 +147,10 @@ int main(int argc, char **argv) {
 	log_setup("cede-receiver", LOG_LEVEL_INFO);
 	if (argc >= 2 && strcmp(argv[1], "open") == 0)
 		return open_cmd(argc - 1, argv + 1);
+	if (argc >= 2 && strcmp(argv[1], "audit") == 0)
+		return audit_cmd(argc - 1, argv + 1);
+	if (argc >= 2 && strcmp(argv[1], "report") == 0)
+		return report_cmd(argc - 1, argv + 1);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'c') {
 			config = optarg;

@@ -12,6 +12,7 @@
 #include "certs/key.h"
 #include "certs/open.h"
 #include "formats/bundle.h"
+#include "receiver/profile.h"
 
 static const char usage[] =
 	"usage: cede-receiver open BUNDLE... --key KEY --cert CERT --into DIR\n"
@@ -57,6 +58,7 @@ int open_cmd(int argc, char **argv) {
 	CLEANUP(cert_freep) X509 *cert = NULL;
 	CLEANUP(fd_closep) int into = -1;
 	struct words words = {0};
+	struct sandbox_report report = {0};
 	struct cede_error err = {0};
 	int refused = 0;
 
@@ -74,6 +76,16 @@ int open_cmd(int argc, char **argv) {
 	if (file_open_dir(AT_FDCWD, words.into, &into, &err) < 0) {
 		(void)fprintf(stderr, "cede-receiver open: %s\n", err.text);
 		return 3;
+	}
+	if (sandbox_begin(&report, &err) < 0 ||
+		opener_enter(words.into, argv + optind, (size_t)(argc - optind), &report, &err) < 0) {
+		(void)fprintf(stderr, "cede-receiver open: %s\n", err.text);
+		return 3;
+	}
+	if (report.missing != 0) {
+		char missing[SANDBOX_TEXT_SIZE];
+		sandbox_text(report.missing, missing);
+		(void)fprintf(stderr, "cede-receiver open: this host's sandbox lacks: %s\n", missing);
 	}
 	for (int i = optind; i < argc; i++) {
 		int r = open_one(argv[i], key, cert, into, &err);

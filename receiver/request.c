@@ -4,12 +4,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include "base/check.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/parse.h"
+#include "formats/checkpoint.h"
 #include "formats/digest.h"
 #include "formats/receipt.h"
+#include "receiver/limits.h"
 
 struct request {
 	const struct request_setup *setup;
@@ -21,16 +25,21 @@ struct request {
 	bool retry;
 	struct buf body; /* of the answer */
 	struct store_upload *upload;
-	uint64_t length;
+	uint64_t length; /* of the body, once it is known to be a number */
 	uint64_t got;
+	bool waits; /* the client said Expect: it sends nothing before it hears us */
 	uint8_t sha256[32];
 };
 
-static void refuse(struct request *r, unsigned status, const char *why) {
+/* An answer that belongs to the protocol: nothing is wrong. */
+static void decline(struct request *r, unsigned status) {
 	r->status = status;
 	r->retry = status == MHD_HTTP_SERVICE_UNAVAILABLE;
-	if (status == MHD_HTTP_NOT_FOUND || status == MHD_HTTP_PRECONDITION_FAILED || r->retry)
-		return;
+}
+
+/* why: words of ours, never the client's. */
+static void refuse(struct request *r, unsigned status, const char *why) {
+	decline(r, status);
 	log_event(status == MHD_HTTP_CONFLICT ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
 		"request.refused", "host=%s bundle=%s status=%u error=\"%s\"", r->host, r->text_id,
 		status, why);
@@ -57,6 +66,67 @@ int request_path(struct slice url, struct id *ret, bool *ret_receipt, struct ced
 	if (*ret_receipt && !slice_is(tail, "receipt"))
 		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "no such path");
 	return id_parse(id, ret, reterr);
+}
+
+/* ---- headers */
+
+/* Names whose second line could mean something else to whoever stands between us and the client. */
+static const char *const once[] = {MHD_HTTP_HEADER_HOST, MHD_HTTP_HEADER_CONTENT_LENGTH,
+	MHD_HTTP_HEADER_TRANSFER_ENCODING, MHD_HTTP_HEADER_IF_NONE_MATCH, "Repr-Digest"};
+
+struct headers {
+	unsigned count[ARRAY_LENGTH(once)];
+	bool bad;
+};
+
+/* RFC 9110 section 5.6.2 */
+static bool is_token(const char *name) {
+	static const char others[] = "!#$%&'*+-.^_`|~";
+	size_t len = strlen(name);
+
+	for (size_t i = 0; i < len; i++)
+		if (!((name[i] >= 'a' && name[i] <= 'z') || (name[i] >= 'A' && name[i] <= 'Z') ||
+			    (name[i] >= '0' && name[i] <= '9') || strchr(others, name[i]) != NULL))
+			return false;
+	return len > 0;
+}
+
+static int look_at_header(void *ctx, enum MHD_ValueKind kind, const char *name, const char *value) {
+	struct headers *h = ctx;
+
+	(void)kind;
+	h->bad = h->bad || !is_token(name);
+	for (const char *at = value; at != NULL && *at != 0; at++)
+		h->bad = h->bad || ((unsigned char)*at < ' ' && *at != '\t') || *at == 0x7f;
+	for (size_t i = 0; i < ARRAY_LENGTH(once); i++)
+		h->count[i] += strcasecmp(name, once[i]) == 0;
+	return MHD_YES;
+}
+
+static int has_query(void *ctx, enum MHD_ValueKind kind, const char *name, const char *value) {
+	(void)kind;
+	(void)name;
+	(void)value;
+	*(bool *)ctx = true;
+	return MHD_NO;
+}
+
+/* The library is forgiving; what can be read in two ways is refused before anything is done. */
+static bool check_form(struct request *r, struct MHD_Connection *c) {
+	struct headers h = {0};
+	bool query = false;
+
+	(void)MHD_get_connection_values(
+		c, MHD_HEADER_KIND, (MHD_KeyValueIterator)(void (*)(void))look_at_header, &h);
+	(void)MHD_get_connection_values(
+		c, MHD_GET_ARGUMENT_KIND, (MHD_KeyValueIterator)(void (*)(void))has_query, &query);
+	for (size_t i = 0; i < ARRAY_LENGTH(once); i++)
+		h.bad = h.bad || h.count[i] > 1;
+	if (h.bad)
+		refuse(r, MHD_HTTP_BAD_REQUEST, "a header that is malformed or comes twice");
+	else if (query)
+		refuse(r, MHD_HTTP_BAD_REQUEST, "a query behind the path");
+	return r->status == 0;
 }
 
 /* ---- PUT */
@@ -99,13 +169,14 @@ static void is_there_already(struct request *r) {
 		refuse(r, MHD_HTTP_CONFLICT,
 			"SECURITY: another content under an id that is stored; somebody has this host's key, or it is damaged");
 	else
-		refuse(r, MHD_HTTP_PRECONDITION_FAILED, "");
+		decline(r, MHD_HTTP_PRECONDITION_FAILED);
 }
 
 static void begin_put(struct request *r, struct MHD_Connection *c) {
 	enum store_found found = STORE_NONE;
 	struct cede_error err = {0};
 
+	r->waits = header(c, MHD_HTTP_HEADER_EXPECT) != NULL;
 	if (!check_put_headers(r, c))
 		return;
 	int result = store_begin(r->setup->store, r->host, &r->bundle, &found, &r->upload, &err);
@@ -123,7 +194,7 @@ static void begin_put(struct request *r, struct MHD_Connection *c) {
 		refuse(r, MHD_HTTP_GONE, "its host gave this id up");
 		break;
 	case STORE_IN_PROGRESS:
-		refuse(r, MHD_HTTP_SERVICE_UNAVAILABLE, "");
+		decline(r, MHD_HTTP_SERVICE_UNAVAILABLE);
 		break;
 	}
 }
@@ -132,24 +203,38 @@ void request_body(struct request *r, const char *data, size_t len) {
 	struct cede_error err = {0};
 
 	r->got += len;
-	if (r->upload == NULL || r->status != 0)
+	if (r->status != 0)
 		return;
 	if (r->got > r->length) {
 		refuse(r, MHD_HTTP_BAD_REQUEST, "longer than Content-Length");
 		return;
 	}
 	int result = store_write(r->upload, data, len, &err);
-	if (result < 0)
+	if (result < 0) {
 		refuse_store(r, result, &err);
+		store_end(r->upload); /* its room on the disk is free while the rest still comes */
+		r->upload = NULL;
+	}
 }
 
-static void finish_put(struct request *r) {
+/* The bundle counts: what becomes of the host's checkpoint is said in the log and in the receipt. */
+static void take_checkpoint(struct request *r, struct MHD_Connection *c) {
+	const char *value = header(c, CHECKPOINT_FIELD);
+	struct cede_error err = {0};
+
+	if (value != NULL && store_checkpoint(r->setup->store, r->host, slice_str(value), &err) < 0)
+		log_event(LOG_LEVEL_ERROR, "checkpoint.unkept", "host=%s error=\"%s\"", r->host,
+			err.text);
+}
+
+static void finish_put(struct request *r, struct MHD_Connection *c) {
 	struct cede_error err = {0};
 
 	if (r->got != r->length) {
 		refuse(r, MHD_HTTP_BAD_REQUEST, "shorter than Content-Length");
 		return;
 	}
+	take_checkpoint(r, c);
 	int result = store_commit(r->upload, r->sha256, &r->body, &err);
 	if (result == CEDE_ERR_INPUT) {
 		refuse(r, MHD_HTTP_BAD_REQUEST, err.text);
@@ -171,11 +256,11 @@ static void get_receipt(struct request *r) {
 
 	int result = store_find(r->setup->store, r->host, &r->bundle, &found, NULL, &err);
 	if (result == CEDE_OK && found == STORE_IN_PROGRESS) {
-		refuse(r, MHD_HTTP_SERVICE_UNAVAILABLE, "");
+		decline(r, MHD_HTTP_SERVICE_UNAVAILABLE);
 		return;
 	}
 	if (result == CEDE_OK && found != STORE_THERE) {
-		refuse(r, MHD_HTTP_NOT_FOUND, "");
+		decline(r, MHD_HTTP_NOT_FOUND);
 		return;
 	}
 	if (result == CEDE_OK)
@@ -194,7 +279,7 @@ static void abandon(struct request *r) {
 	if (result < 0) {
 		refuse_store(r, result, &err);
 	} else if (found == STORE_IN_PROGRESS) {
-		refuse(r, MHD_HTTP_SERVICE_UNAVAILABLE, "");
+		decline(r, MHD_HTTP_SERVICE_UNAVAILABLE);
 	} else if (found == STORE_THERE) {
 		r->status =
 			MHD_HTTP_CONFLICT; /* the client fetches the receipt now: no security event */
@@ -233,7 +318,7 @@ static void dispatch(
 		abandon(r);
 	} else {
 		r->allow = receipt ? "GET" : "PUT, DELETE";
-		refuse(r, MHD_HTTP_METHOD_NOT_ALLOWED, method);
+		refuse(r, MHD_HTTP_METHOD_NOT_ALLOWED, "no such method here");
 	}
 }
 
@@ -253,17 +338,22 @@ struct request *request_new(const struct request_setup *setup, struct MHD_Connec
 		refuse(r, MHD_HTTP_FORBIDDEN, err.text);
 		return r;
 	}
-	dispatch(r, c, url, method);
+	if (check_form(r, c))
+		dispatch(r, c, url, method);
 	return r;
 }
 
-bool request_answered(const struct request *r) {
-	return r->status != 0;
+uint64_t request_length(const struct request *r) {
+	return r->length;
+}
+
+bool request_answer_now(const struct request *r) {
+	return r->status != 0 && (r->waits || r->length == 0 || r->length > LIMIT_SWALLOWED);
 }
 
 enum MHD_Result request_answer(struct request *r, struct MHD_Connection *c) {
 	if (r->status == 0)
-		finish_put(r);
+		finish_put(r, c);
 	store_end(r->upload); /* the id is free again before the client hears of it */
 	r->upload = NULL;
 	bool body = r->status == MHD_HTTP_OK || r->status == MHD_HTTP_CREATED;

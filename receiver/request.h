@@ -27,8 +27,10 @@ struct request *request_new(const struct request_setup *setup, struct MHD_Connec
 	const char *url, const char *method);
 /* Part of the body. */
 void request_body(struct request *r, const char *data, size_t len);
-/* Whether an answer is known (so that the body need not be waited for). */
-bool request_answered(const struct request *r);
+/* Whether to answer before the body. Not while a small one is on its way: closing behind the answer
+ * would reset the connection, and the client might never read it. */
+bool request_answer_now(const struct request *r);
+uint64_t request_length(const struct request *r); /* of the body that was announced */
 /* Everything is there: finishes and queues the answer. */
 enum MHD_Result request_answer(struct request *r, struct MHD_Connection *connection);
 void request_free(struct request *r); /* also when the client broke off: nothing stays */

@@ -18,17 +18,54 @@
 #include "base/log.h"
 #include "certs/key.h"
 #include "receiver/limits.h"
+#include "receiver/profile.h"
+#include "receiver/visitors.h"
 
-#define BACKLOG 128
+#define BACKLOG 1024
 
 struct server {
 	struct MHD_Daemon *daemon;
 	const struct request_setup *setup;
+	struct visitors *visitors;
 	struct buf certificate, key, ca;
 	pthread_mutex_t lock;
 	pthread_cond_t fewer;
 	size_t requests;
+	int64_t busy_since_ns[LIMIT_THREADS]; /* each thread that is within one of our calls; 0: free */
 };
+
+/* ---- who is at work: what the watchdog asks */
+
+static size_t enter(struct server *s) {
+	size_t place = 0;
+
+	(void)pthread_mutex_lock(&s->lock);
+	while (s->busy_since_ns[place] != 0)
+		require(++place < LIMIT_THREADS); /* the library has no more threads */
+	s->busy_since_ns[place] = clock_boot_ns();
+	(void)pthread_mutex_unlock(&s->lock);
+	return place;
+}
+
+static void leave(struct server *s, size_t place) {
+	(void)pthread_mutex_lock(&s->lock);
+	s->busy_since_ns[place] = 0;
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+bool server_gets_on(struct server *s, int64_t longest_ns) {
+	int64_t now = clock_boot_ns();
+	bool gets_on = true;
+
+	(void)pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < LIMIT_THREADS; i++)
+		gets_on = gets_on &&
+			(s->busy_since_ns[i] == 0 || now - s->busy_since_ns[i] <= longest_ns);
+	(void)pthread_mutex_unlock(&s->lock);
+	return gets_on;
+}
+
+/* ---- requests */
 
 static void count(struct server *s, int by) {
 	(void)pthread_mutex_lock(&s->lock);
@@ -37,47 +74,80 @@ static void count(struct server *s, int by) {
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
-/* Called once with the headers, then for each part of the body, then with no part. */
-static enum MHD_Result handle(void *ctx, struct MHD_Connection *c, const char *url,
-	const char *method, const char *version, const char *data, size_t *size, void **state) {
-	struct server *s = ctx;
+static enum MHD_Result answer(struct server *s, struct request *r, struct MHD_Connection *c) {
+	visitors_now(s->visitors, c, VISIT_WAITING, 0);
+	enum MHD_Result result = request_answer(r, c);
+	visitors_now(s->visitors, c, VISIT_TAKING, 0);
+	return result;
+}
+
+static enum MHD_Result handle_part(struct server *s, struct MHD_Connection *c, const char *url,
+	const char *method, const char *data, size_t *size, void **state) {
 	struct request *r = *state;
 
-	(void)version;
 	if (r == NULL) {
 		r = request_new(s->setup, c, url, method);
 		if (r == NULL)
 			return MHD_NO;
 		*state = r;
 		count(s, 1);
-		/* a refusal is told before the body is asked for */
-		return request_answered(r) ? request_answer(r, c) : MHD_YES;
+		/* the library closes the connection behind an early answer: a body that comes all
+		 * the same is never read as another request */
+		if (request_answer_now(r))
+			return answer(s, r, c);
+		visitors_now(s->visitors, c, VISIT_SENDING, request_length(r));
+		return MHD_YES;
 	}
 	if (*size > 0) {
 		request_body(r, data, *size);
 		*size = 0;
 		return MHD_YES;
 	}
-	return request_answer(r, c);
+	return answer(s, r, c);
+}
+
+/* Called once with the headers, then for each part of the body, then with no part. */
+static enum MHD_Result handle(void *ctx, struct MHD_Connection *c, const char *url,
+	const char *method, const char *version, const char *data, size_t *size, void **state) {
+	struct server *s = ctx;
+	size_t place = enter(s);
+
+	(void)version;
+	enum MHD_Result result = handle_part(s, c, url, method, data, size, state);
+	leave(s, place);
+	return result;
 }
 
 static void completed(
 	void *ctx, struct MHD_Connection *c, void **state, enum MHD_RequestTerminationCode code) {
 	struct server *s = ctx;
 
-	(void)c;
 	(void)code;
 	if (*state == NULL)
 		return;
+	size_t place = enter(s);
+	visitors_now(s->visitors, c, VISIT_ASKING, 0);
 	request_free(*state);
 	*state = NULL;
 	count(s, -1);
+	leave(s, place);
 }
 
+/* What the library refuses itself (no HTTP, headers too long ...) comes with its status. Its other
+ * words are about clients' broken connections, and may hold their bytes: not told. */
 static void on_library_log(void *ctx, const char *fmt, va_list ap) {
-	(void)ctx; /* its words are about clients' broken connections; they may hold their bytes */
-	(void)fmt;
-	(void)ap;
+	(void)ctx;
+	if (strncmp(fmt, "Error processing request", 24) == 0)
+		log_event(LOG_LEVEL_WARNING, "request.refused",
+			"host=- bundle=- status=%u error=\"malformed, or too large\"",
+			va_arg(ap, unsigned));
+}
+
+/* Paths are taken as they come: an id has one spelling. */
+static size_t no_unescaping(void *ctx, struct MHD_Connection *c, char *text) {
+	(void)ctx;
+	(void)c;
+	return strlen(text);
 }
 
 /* ---- sockets */
@@ -167,13 +237,10 @@ static int load_pem(struct server *s, const struct receiver_config *config, cons
 	return CEDE_OK;
 }
 
-static int start_daemon(struct server *s, const struct receiver_config *config, int fd, bool tls,
-	struct cede_error *reterr) {
-	const char *pem[3] = {NULL, NULL, NULL};
+static int start_daemon(
+	struct server *s, const char *const pem[3], int fd, bool tls, struct cede_error *reterr) {
 	unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ERROR_LOG;
 
-	if (tls)
-		CEDE_TRY(load_pem(s, config, pem, reterr));
 	struct MHD_OptionItem with_tls[] = {
 		{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)pem[0]},
 		{MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)pem[1]},
@@ -185,11 +252,12 @@ static int start_daemon(struct server *s, const struct receiver_config *config, 
 	s->daemon = MHD_start_daemon(tls ? flags | MHD_USE_TLS : flags, 0, NULL, NULL, handle, s,
 		MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL, MHD_OPTION_LISTEN_SOCKET,
 		(MHD_socket)fd, MHD_OPTION_CONNECTION_LIMIT, LIMIT_CONNECTIONS,
-		MHD_OPTION_PER_IP_CONNECTION_LIMIT, tls ? LIMIT_CONNECTIONS_PEER : 0U,
-		MHD_OPTION_CONNECTION_TIMEOUT, LIMIT_IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-		(size_t)LIMIT_HEADERS, MHD_OPTION_THREAD_POOL_SIZE, LIMIT_THREADS,
-		MHD_OPTION_NOTIFY_COMPLETED, completed, s, MHD_OPTION_ARRAY,
-		tls ? with_tls : without, MHD_OPTION_END);
+		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)LIMIT_IDLE_S,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)LIMIT_HEADERS,
+		MHD_OPTION_THREAD_POOL_SIZE, LIMIT_THREADS, MHD_OPTION_NOTIFY_COMPLETED, completed,
+		s, MHD_OPTION_NOTIFY_CONNECTION, visitors_notify, s->visitors,
+		MHD_OPTION_UNESCAPE_CALLBACK, no_unescaping, NULL, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+		MHD_OPTION_ARRAY, tls ? with_tls : without, MHD_OPTION_END);
 	if (s->daemon == NULL)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
 			"the server does not start: certificate, key and CA must be PEM and fit together");
@@ -197,9 +265,11 @@ static int start_daemon(struct server *s, const struct receiver_config *config, 
 }
 
 int server_start(const struct receiver_config *config, const struct request_setup *setup,
-	struct server **ret, unsigned *ret_port, struct cede_error *reterr) {
+	struct sandbox_report *report, struct server **ret, unsigned *ret_port,
+	struct cede_error *reterr) {
 	bool tls = strncmp(config->listen, "unix:", 5) != 0;
 	struct server *s = calloc(1, sizeof *s);
+	const char *pem[3] = {NULL, NULL, NULL};
 	int fd = -1;
 
 	if (s == NULL)
@@ -212,7 +282,12 @@ int server_start(const struct receiver_config *config, const struct request_setu
 		CEDE_TRY(listen_tcp(config->listen, &fd, ret_port, reterr));
 	else
 		CEDE_TRY(listen_unix(config->listen + 5, &fd, reterr));
-	CEDE_TRY(start_daemon(s, config, fd, tls, reterr));
+	if (tls)
+		CEDE_TRY(load_pem(s, config, pem, reterr));
+	CEDE_TRY(receiver_enter(config->store, report, reterr)); /* the threads start inside */
+	sandbox_say("receiver", report);
+	CEDE_TRY(visitors_new(tls, &s->visitors, reterr));
+	CEDE_TRY(start_daemon(s, pem, fd, tls, reterr));
 	*ret = s;
 	return CEDE_OK;
 }
@@ -233,6 +308,7 @@ void server_drain(struct server *s, unsigned ms) {
 
 void server_stop(struct server *s) {
 	MHD_stop_daemon(s->daemon);
+	visitors_free(s->visitors);
 	buf_done(&s->certificate);
 	buf_done(&s->key);
 	buf_done(&s->ca);

@@ -8,16 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/direct.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "formats/receipt.h"
+#include "receiver/custody.h"
 #include "receiver/limits.h"
 
-#define NAME_SIZE (ID_TEXT_SIZE + 16)
+#define NAME_SIZE  (ID_TEXT_SIZE + 16)
+#define KNOWN_DAYS 256
 
 struct claim {
 	bool used;
@@ -25,13 +29,22 @@ struct claim {
 	struct id bundle;
 };
 
+/* A folder of a day with what it held when we came, and all folders above it: on the disk. */
+struct known_day {
+	char host[HOST_ID_MAX + 1];
+	char day[ID_DAY_SIZE];
+};
+
 struct store {
 	int root;
 	EVP_PKEY *key;
+	struct custody *custody;
 	struct note_keys *keys; /* the same key: what it signed is checked before it is told again */
 	char *signer;
 	pthread_mutex_t lock;
 	struct claim claims[LIMIT_UPLOADS];
+	struct known_day known[KNOWN_DAYS];
+	size_t next_known;
 };
 
 struct store_upload {
@@ -44,11 +57,30 @@ struct store_upload {
 	EVP_MD_CTX *md;
 };
 
+/* The store's own name, after it was made. */
+static int sync_above(int root, struct cede_error *reterr) {
+	CLEANUP(fd_closep) int above = -1;
+
+	CEDE_TRY(file_open_dir(root, "..", &above, reterr));
+	return file_sync(above, reterr);
+}
+
+/* A receipt for nothing: a key that can't sign is found at the start, and what OpenSSL sets up at
+ * its first signature is there before memory can be short (it remembers a failure for ever). */
+static int try_key(EVP_PKEY *key, const char *signer, struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf note = BUF_INIT(RECEIPT_MAX);
+	struct receipt receipt = {.host = "self-test", .received_ns = clock_wall_ns()};
+
+	CEDE_TRY(id_make(receipt.received_ns, &receipt.bundle, reterr));
+	return receipt_sign(&receipt, signer, key, &note, reterr);
+}
+
 int store_open(const char *path, EVP_PKEY *receipt_key, const char *signer, struct store **ret,
 	struct cede_error *reterr) {
 	struct store *s;
+	bool made = mkdir(path, 0700) == 0;
 
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+	if (!made && errno != EEXIST)
 		return CEDE_FAIL_SYS(reterr, "create the store %s", path);
 	s = calloc(1, sizeof *s);
 	if (s == NULL || (s->signer = strdup(signer)) == NULL) {
@@ -59,10 +91,16 @@ int store_open(const char *path, EVP_PKEY *receipt_key, const char *signer, stru
 	s->key = receipt_key;
 	require(pthread_mutex_init(&s->lock, NULL) == 0);
 	int r = file_open_dir(AT_FDCWD, path, &s->root, reterr);
+	if (r == CEDE_OK && made)
+		r = sync_above(s->root, reterr);
+	if (r == CEDE_OK)
+		r = custody_new(s->root, &s->custody, reterr);
 	if (r == CEDE_OK)
 		r = note_keys_new(NOTE_RECEIPT, &s->keys, reterr);
 	if (r == CEDE_OK)
 		r = note_keys_add(s->keys, receipt_key, reterr);
+	if (r == CEDE_OK)
+		r = try_key(receipt_key, signer, reterr);
 	if (r < 0) {
 		store_close(s);
 		return r;
@@ -74,6 +112,7 @@ int store_open(const char *path, EVP_PKEY *receipt_key, const char *signer, stru
 void store_close(struct store *s) {
 	if (s == NULL)
 		return;
+	custody_free(s->custody);
 	fd_closep(&s->root);
 	note_keys_free(s->keys);
 	(void)pthread_mutex_destroy(&s->lock);
@@ -90,8 +129,11 @@ static void name_of(const struct id *bundle, const char *ending, char name[NAME_
 	(void)snprintf(name, NAME_SIZE, "%s%s", text, ending);
 }
 
-/* One directory further; made and durable if it is missing. BUSY: not there and not wanted. */
-static int step(int parent, const char *name, bool make, int *ret, struct cede_error *reterr) {
+/* One directory further. BUSY: not there and not wanted. sync: its name is not known to be on the
+ * disk; found is not enough, since whoever made it may have died before the flush. */
+static int step(
+	int parent, const char *name, bool make, bool sync, int *ret, struct cede_error *reterr) {
+	CLEANUP(fd_closep)
 	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0 && errno == ENOENT) {
@@ -99,47 +141,82 @@ static int step(int parent, const char *name, bool make, int *ret, struct cede_e
 			return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "not there");
 		if (mkdirat(parent, name, 0700) < 0 && errno != EEXIST)
 			return CEDE_FAIL_SYS(reterr, "create a directory of the store");
-		CEDE_TRY(file_sync(parent, reterr));
 		fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	}
 	if (fd < 0)
 		return CEDE_FAIL_SYS(reterr, "open a directory of the store");
-	*ret = fd;
+	if (sync)
+		CEDE_TRY(file_sync(parent, reterr));
+	*ret = CEDE_TAKE_FD(fd);
 	return CEDE_OK;
 }
 
+static bool is_known(struct store *s, const char *host, const char *day) {
+	bool known = false;
+
+	(void)pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; !known && i < KNOWN_DAYS; i++)
+		known = strcmp(s->known[i].host, host) == 0 && strcmp(s->known[i].day, day) == 0;
+	(void)pthread_mutex_unlock(&s->lock);
+	return known;
+}
+
+static void make_known(struct store *s, const char *host, const char *day) {
+	(void)pthread_mutex_lock(&s->lock);
+	struct known_day *k = &s->known[s->next_known++ % KNOWN_DAYS];
+	(void)snprintf(k->host, sizeof k->host, "%s", host);
+	(void)snprintf(k->day, sizeof k->day, "%s", day);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+/* The first time that a day is looked at, what an earlier life left there is flushed, too: it may
+ * have ended between a name and its flush, and what we find we shall sign for. */
 static int open_day(struct store *s, const char *host, const struct id *bundle, bool make, int *ret,
 	struct cede_error *reterr) {
 	CLEANUP(fd_closep) int at = -1;
-	char day[ID_DAY_SIZE];
-	char *rest = day;
+	char day[ID_DAY_SIZE], parts[ID_DAY_SIZE];
+	char *rest = parts;
 	char *part;
 
 	require(host_id_valid(slice_str(host)));
 	id_day(bundle, day);
-	CEDE_TRY(step(s->root, host, make, &at, reterr));
+	memcpy(parts, day, sizeof parts);
+	bool known = is_known(s, host, day);
+	CEDE_TRY(step(s->root, host, make, !known, &at, reterr));
 	while ((part = strsep(&rest, "/")) != NULL) {
 		int next = -1;
-		CEDE_TRY(step(at, part, make, &next, reterr));
+		CEDE_TRY(step(at, part, make, !known, &next, reterr));
 		(void)close(at);
 		at = next;
+	}
+	if (!known) {
+		CEDE_TRY(file_sync(at, reterr));
+		make_known(s, host, day);
 	}
 	*ret = CEDE_TAKE_FD(at);
 	return CEDE_OK;
 }
 
-static bool is_there(int day, const struct id *bundle, const char *ending) {
+/* What can't be looked at is not absent: a second copy, or a promise that it never came, would follow. */
+static int look_for(int day, const struct id *bundle, const char *ending, bool *ret,
+	struct cede_error *reterr) {
 	char name[NAME_SIZE];
 	struct stat st;
 
 	name_of(bundle, ending, name);
-	return fstatat(day, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	*ret = fstatat(day, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	return *ret || errno == ENOENT ? CEDE_OK
+				       : CEDE_FAIL_SYS(reterr, "look for a bundle in the store");
 }
 
-static enum store_found found_in(int day, const struct id *bundle) {
-	if (is_there(day, bundle, ".cms"))
-		return STORE_THERE;
-	return is_there(day, bundle, ".abandoned") ? STORE_ABANDONED : STORE_NONE;
+static int find_in(
+	int day, const struct id *bundle, enum store_found *ret, struct cede_error *reterr) {
+	bool there, abandoned;
+
+	CEDE_TRY(look_for(day, bundle, ".cms", &there, reterr));
+	CEDE_TRY(look_for(day, bundle, ".abandoned", &abandoned, reterr));
+	*ret = there ? STORE_THERE : abandoned ? STORE_ABANDONED : STORE_NONE;
+	return CEDE_OK;
 }
 
 /* ---- claims: one upload of an id at a time */
@@ -152,25 +229,36 @@ static struct claim *claim_of(struct store *s, const char *host, const struct id
 	return NULL;
 }
 
-/* NULL: somebody else has it (*ret_full false), or all places are taken. */
+static struct claim *claim_free(struct store *s, const char *host) {
+	struct claim *free_one = NULL;
+	size_t of_host = 0;
+
+	for (size_t i = 0; i < ARRAY_LENGTH(s->claims); i++) {
+		if (!s->claims[i].used)
+			free_one = &s->claims[i];
+		else
+			of_host += strcmp(s->claims[i].host, host) == 0;
+	}
+	return of_host < LIMIT_UPLOADS_HOST ? free_one : NULL;
+}
+
+/* NULL: somebody else has it (*ret_full false), or all places (of this host) are taken. */
 static struct claim *claim_take(
 	struct store *s, const char *host, const struct id *bundle, bool *ret_full) {
-	struct claim *free_one = NULL;
+	struct claim *claim = NULL;
 
-	*ret_full = false;
 	(void)pthread_mutex_lock(&s->lock);
 	bool taken = claim_of(s, host, bundle) != NULL;
-	for (size_t i = 0; !taken && i < ARRAY_LENGTH(s->claims); i++)
-		if (!s->claims[i].used) {
-			free_one = &s->claims[i];
-			free_one->used = true;
-			free_one->bundle = *bundle;
-			(void)snprintf(free_one->host, sizeof free_one->host, "%s", host);
-			break;
-		}
+	if (!taken)
+		claim = claim_free(s, host);
+	if (claim != NULL) {
+		claim->used = true;
+		claim->bundle = *bundle;
+		(void)snprintf(claim->host, sizeof claim->host, "%s", host);
+	}
 	(void)pthread_mutex_unlock(&s->lock);
-	*ret_full = !taken && free_one == NULL;
-	return free_one;
+	*ret_full = !taken && claim == NULL;
+	return claim;
 }
 
 static void claim_end(struct store *s, struct claim *claim) {
@@ -203,12 +291,27 @@ static int hash_file(int fd, uint8_t ret[32], uint64_t *ret_size, struct cede_er
 	return r;
 }
 
+/* What is known of the host's ledger. What can't be read is not acknowledged; the bundle is here
+ * all the same. */
+static void add_checkpoint(struct store *s, struct receipt *receipt) {
+	struct checkpoint newest = {.size = 0};
+	struct cede_error err = {0};
+	bool known = false;
+
+	if (custody_newest(s->custody, receipt->host, &newest, &known, &err) < 0)
+		log_event(LOG_LEVEL_ERROR, "checkpoint.unread", "host=%s error=\"%s\"",
+			receipt->host, err.text);
+	receipt->checkpoint_size = known ? newest.size : 0;
+	memcpy(receipt->checkpoint_root, newest.root, sizeof newest.root);
+}
+
 static int make_receipt(struct store *s, const char *host, const struct id *bundle, uint64_t size,
 	const uint8_t sha256[32], struct buf *note, struct cede_error *reterr) {
 	struct receipt receipt = {.bundle = *bundle, .size = size, .received_ns = clock_wall_ns()};
 
 	(void)snprintf(receipt.host, sizeof receipt.host, "%s", host);
 	memcpy(receipt.sha256, sha256, sizeof receipt.sha256);
+	add_checkpoint(s, &receipt);
 	return receipt_sign(&receipt, s->signer, s->key, note, reterr);
 }
 
@@ -219,89 +322,168 @@ static int open_bundle(int day, const struct id *bundle, int *ret, struct cede_e
 	return file_open_beneath(day, name, O_RDONLY, ret, reterr);
 }
 
-/* The receipt that was written, if it is whole: its file was not flushed. */
-static bool stored_receipt(
-	struct store *s, int day, const char *host, const struct id *bundle, struct buf *note) {
-	struct receipt receipt;
+/* The receipt that was written, if it is whole and for what is stored: its file was not flushed. */
+static bool stored_receipt(struct store *s, int day, const char *host, const struct id *bundle,
+	uint64_t size, struct buf *note, struct receipt *ret) {
 	char name[NAME_SIZE];
 
 	name_of(bundle, ".receipt", name);
 	if (file_load(day, name, note, NULL) == CEDE_OK &&
-		receipt_verify(s->keys, buf_slice(note), &receipt, NULL) == CEDE_OK &&
-		id_equal(&receipt.bundle, bundle) && strcmp(receipt.host, host) == 0)
+		receipt_verify(s->keys, buf_slice(note), ret, NULL) == CEDE_OK &&
+		id_equal(&ret->bundle, bundle) && strcmp(ret->host, host) == 0 && ret->size == size)
 		return true;
 	buf_clear(note);
 	return false;
+}
+
+/* The receipt's file, under its name and not flushed. It appears whole: there is no temporary name
+ * that a crash could leave. */
+static int name_receipt(
+	int day, const struct id *bundle, struct slice note, struct cede_error *reterr) {
+	char name[NAME_SIZE];
+	CLEANUP(fd_closep) int fd = openat(day, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return CEDE_FAIL_SYS(reterr, "create a file in the store");
+	name_of(bundle, ".receipt", name);
+	CEDE_TRY(file_write_all(fd, note.data, note.len, reterr));
+	int r = file_link_only(fd, day, name, reterr);
+	return r == CEDE_ERR_BUSY ? CEDE_OK : r; /* another thread's is as good */
+}
+
+static int drop_receipt(int day, const struct id *bundle, struct cede_error *reterr) {
+	char name[NAME_SIZE];
+
+	name_of(bundle, ".receipt", name);
+	if (unlinkat(day, name, 0) < 0 && errno != ENOENT)
+		return CEDE_FAIL_SYS(reterr, "remove a receipt that is worth nothing");
+	return CEDE_OK;
+}
+
+/* A receipt of before, with what is known of the host's ledger now; it takes the other's place. */
+static int tell_again(struct store *s, int day, const struct receipt *stored, struct buf *note,
+	struct cede_error *reterr) {
+	struct receipt now = *stored;
+
+	add_checkpoint(s, &now);
+	if (now.checkpoint_size == stored->checkpoint_size &&
+		memcmp(now.checkpoint_root, stored->checkpoint_root, 32) == 0)
+		return CEDE_OK;
+	buf_clear(note);
+	CEDE_TRY(receipt_sign(&now, s->signer, s->key, note, reterr));
+	CEDE_TRY(drop_receipt(day, &stored->bundle, reterr));
+	return name_receipt(day, &stored->bundle, buf_slice(note), reterr);
 }
 
 int store_receipt(struct store *s, const char *host, const struct id *bundle, struct buf *note,
 	struct cede_error *reterr) {
 	CLEANUP(fd_closep) int day = -1;
 	CLEANUP(fd_closep) int fd = -1;
-	char name[NAME_SIZE];
+	struct receipt receipt;
 	uint8_t sha256[32];
+	struct stat st;
 	uint64_t size;
+	bool there;
 
 	CEDE_TRY(open_day(s, host, bundle, false, &day, reterr));
-	if (!is_there(day, bundle, ".cms"))
+	CEDE_TRY(look_for(day, bundle, ".cms", &there, reterr));
+	if (!there)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "not there");
-	if (stored_receipt(s, day, host, bundle, note))
-		return CEDE_OK;
-	/* stored, and the end came before its receipt: its name may not be durable yet */
 	CEDE_TRY(open_bundle(day, bundle, &fd, reterr));
+	if (fstat(fd, &st) < 0)
+		return CEDE_FAIL_SYS(reterr, "stat a bundle");
+	if (stored_receipt(s, day, host, bundle, (uint64_t)st.st_size, note, &receipt))
+		return tell_again(s, day, &receipt, note, reterr);
+	/* stored, and the end came before its receipt */
 	CEDE_TRY(hash_file(fd, sha256, &size, reterr));
-	CEDE_TRY(file_sync(fd, reterr));
+	CEDE_TRY(file_sync(fd, reterr)); /* whoever put it there */
+	CEDE_TRY(file_sync(day, reterr));
 	CEDE_TRY(make_receipt(s, host, bundle, size, sha256, note, reterr));
-	name_of(bundle, ".receipt", name);
-	return file_replace(
-		day, name, buf_slice(note), 0600, reterr); /* flushes the directory, too */
+	CEDE_TRY(drop_receipt(day, bundle, reterr));
+	return name_receipt(day, bundle, buf_slice(note), reterr);
+}
+
+/* What was received under this name: as its receipt says, or read again. */
+static int stored_digest(struct store *s, int day, const char *host, const struct id *bundle,
+	uint8_t ret_sha256[32], struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf note = BUF_INIT(RECEIPT_MAX);
+	CLEANUP(fd_closep) int fd = -1;
+	struct receipt receipt;
+	struct stat st;
+	uint64_t size;
+
+	CEDE_TRY(open_bundle(day, bundle, &fd, reterr));
+	if (fstat(fd, &st) < 0)
+		return CEDE_FAIL_SYS(reterr, "stat a bundle");
+	if (!stored_receipt(s, day, host, bundle, (uint64_t)st.st_size, &note, &receipt))
+		return hash_file(fd, ret_sha256, &size, reterr);
+	memcpy(ret_sha256, receipt.sha256, sizeof receipt.sha256);
+	return CEDE_OK;
+}
+
+static bool is_claimed(struct store *s, const char *host, const struct id *bundle) {
+	(void)pthread_mutex_lock(&s->lock);
+	bool claimed = claim_of(s, host, bundle) != NULL;
+	(void)pthread_mutex_unlock(&s->lock);
+	return claimed;
 }
 
 int store_find(struct store *s, const char *host, const struct id *bundle, enum store_found *ret,
 	uint8_t *ret_sha256, struct cede_error *reterr) {
 	CLEANUP(fd_closep) int day = -1;
-	CLEANUP(fd_closep) int fd = -1;
-	uint64_t size;
 
-	(void)pthread_mutex_lock(&s->lock);
-	bool busy = claim_of(s, host, bundle) != NULL;
-	(void)pthread_mutex_unlock(&s->lock);
 	*ret = STORE_NONE;
 	int r = open_day(s, host, bundle, false, &day, reterr);
 	if (r < 0 && r != CEDE_ERR_BUSY)
 		return r;
 	if (r == CEDE_OK)
-		*ret = found_in(day, bundle);
-	if (*ret == STORE_NONE && busy)
+		CEDE_TRY(find_in(day, bundle, ret, reterr));
+	/* looked at after the name: while an upload has it, the name may not be on the disk yet */
+	if (*ret != STORE_ABANDONED && is_claimed(s, host, bundle))
 		*ret = STORE_IN_PROGRESS;
 	if (*ret != STORE_THERE || ret_sha256 == NULL)
 		return CEDE_OK;
-	CEDE_TRY(open_bundle(day, bundle, &fd, reterr));
-	return hash_file(fd, ret_sha256, &size, reterr);
+	return stored_digest(s, day, host, bundle, ret_sha256, reterr);
+}
+
+/* A name that is durable and was never there in part. */
+static int name_tombstone(int day, const struct id *bundle, struct cede_error *reterr) {
+	char name[NAME_SIZE];
+	CLEANUP(fd_closep) int fd = openat(day, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return CEDE_FAIL_SYS(reterr, "create a file in the store");
+	name_of(bundle, ".abandoned", name);
+	CEDE_TRY(file_write_all(fd, "abandoned\n", 10, reterr));
+	return file_link_new(fd, day, name, reterr);
 }
 
 int store_abandon(struct store *s, const char *host, const struct id *bundle, enum store_found *ret,
 	struct cede_error *reterr) {
 	CLEANUP(fd_closep) int day = -1;
-	char name[NAME_SIZE];
 	bool full;
 
 	struct claim *claim = claim_take(s, host, bundle, &full);
+	if (claim == NULL && full)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "too many uploads at once");
 	if (claim == NULL) {
 		*ret = STORE_IN_PROGRESS;
 		return CEDE_OK;
 	}
 	int r = open_day(s, host, bundle, true, &day, reterr);
-	if (r == CEDE_OK) {
-		*ret = found_in(day, bundle);
-		name_of(bundle, ".abandoned", name);
-		if (*ret == STORE_NONE)
-			r = file_replace(day, name, SLICE_LIT("abandoned\n"), 0600, reterr);
-		if (r == CEDE_OK && *ret == STORE_NONE)
-			*ret = STORE_ABANDONED;
-	}
+	if (r == CEDE_OK)
+		r = find_in(day, bundle, ret, reterr);
+	if (r == CEDE_OK && *ret == STORE_NONE && (r = name_tombstone(day, bundle, reterr)) == CEDE_OK)
+		*ret = STORE_ABANDONED;
 	claim_end(s, claim);
 	return r;
+}
+
+int store_checkpoint(
+	struct store *s, const char *host, struct slice value, struct cede_error *reterr) {
+	enum custody_verdict verdict;
+
+	return custody_take(s->custody, host, value, &verdict, reterr);
 }
 
 /* ---- uploads */
@@ -309,7 +491,7 @@ int store_abandon(struct store *s, const char *host, const struct id *bundle, en
 static int start_upload(struct store_upload *u, const char *host, const struct id *bundle,
 	enum store_found *ret_found, struct cede_error *reterr) {
 	CEDE_TRY(open_day(u->store, host, bundle, true, &u->day, reterr));
-	*ret_found = found_in(u->day, bundle);
+	CEDE_TRY(find_in(u->day, bundle, ret_found, reterr));
 	if (*ret_found != STORE_NONE)
 		return CEDE_OK;
 	u->fd = openat(u->day, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -355,24 +537,30 @@ int store_write(struct store_upload *u, const void *data, size_t len, struct ced
 	return CEDE_OK;
 }
 
-/* The receipt's file, named and not flushed. One of an earlier life that is there without its
- * bundle is replaced. */
-static int name_receipt(struct store_upload *u, struct slice note, struct cede_error *reterr) {
+/* Content first, then its name, then the receipt's: a receipt never stands alone. The flush of the
+ * directory is for both names. */
+static int name_both(struct store_upload *u, struct slice note, struct cede_error *reterr) {
+	const struct id *bundle = &u->claim->bundle;
 	char name[NAME_SIZE];
-	CLEANUP(fd_closep) int fd = openat(u->day, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 
-	if (fd < 0)
-		return CEDE_FAIL_SYS(reterr, "create a file in the store");
-	name_of(&u->claim->bundle, ".receipt", name);
-	CEDE_TRY(file_write_all(fd, note.data, note.len, reterr));
-	int r = file_link_only(fd, u->day, name, reterr);
-	return r == CEDE_ERR_BUSY ? file_replace(u->day, name, note, 0600, reterr) : r;
+	name_of(bundle, ".cms", name);
+	CEDE_TRY(file_sync(u->fd, reterr));
+	CEDE_TRY(drop_receipt(u->day, bundle, reterr)); /* of an earlier life, for other bytes */
+	CEDE_TRY(file_link_only(u->fd, u->day, name, reterr));
+	int r = name_receipt(u->day, bundle, note, reterr);
+	if (r == CEDE_OK)
+		r = file_sync(u->day, reterr);
+	if (r == CEDE_OK)
+		return CEDE_OK;
+	/* not promised: it is not there, and can come again */
+	(void)drop_receipt(u->day, bundle, NULL);
+	(void)unlinkat(u->day, name, 0);
+	return r;
 }
 
 int store_commit(struct store_upload *u, const uint8_t sha256[32], struct buf *note,
 	struct cede_error *reterr) {
 	uint8_t digest[32];
-	char name[NAME_SIZE];
 
 	if (EVP_DigestFinal_ex(u->md, digest, NULL) != 1)
 		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
@@ -381,9 +569,7 @@ int store_commit(struct store_upload *u, const uint8_t sha256[32], struct buf *n
 	CEDE_TRY(make_receipt(
 		u->store, u->claim->host, &u->claim->bundle, u->size, digest, note, reterr));
 	CEDE_TRY(direct_finish(&u->out, reterr));
-	CEDE_TRY(name_receipt(u, buf_slice(note), reterr));
-	name_of(&u->claim->bundle, ".cms", name);
-	return file_link_new(u->fd, u->day, name, reterr); /* content, name, directory: durable */
+	return name_both(u, buf_slice(note), reterr);
 }
 
 void store_end(struct store_upload *u) {

@@ -14,6 +14,27 @@ struct confirm_want {
 	uint8_t sha256[32];
 };
 
-/* REFUSED or INPUT with the reason in words. */
+/* id, identifier: why a receipt is not one */
+#define CONFIRM_REFUSALS(X)       \
+	X(MALFORMED, "malformed") \
+	X(SIGNATURE, "signature") \
+	X(BUNDLE, "other-bundle") \
+	X(HOST, "other-host")     \
+	X(SIZE, "other-size")     \
+	X(DIGEST, "other-digest")
+
+enum confirm_refusal {
+
+#define X(id, name) CONFIRM_REFUSAL_##id,
+	CONFIRM_REFUSALS(X)
+#undef X
+		CONFIRM_REFUSAL_COUNT
+};
+
+const char *confirm_refusal_name(enum confirm_refusal r);
+
+/* REFUSED or INPUT with the reason in words, and in *ret_why (also on failure).
+ * ret: what it says. */
 CEDE_MUST_USE int confirm_receipt(const struct note_keys *keys, const struct confirm_want *want,
-	struct slice note, struct cede_error *reterr);
+	struct slice note, struct receipt *ret, enum confirm_refusal *ret_why,
+	struct cede_error *reterr);

@@ -9,25 +9,27 @@
 #include "base/error.h"
 
 /* id, name, allowed next states */
-#define CAPTURE_STATES(X)                                                                        \
-	/* complete, waits for a bundle */                                                       \
-	X(READY, "ready",                                                                        \
-		TO(BUNDLED) | TO(READY) | TO(SETTLING) | TO(WIPING) | TO(GONE) | TO(REPLACED))   \
-	/* being read into a bundle that is not sealed yet */                                    \
-	X(BUNDLED, "bundled", TO(SEALED) | TO(READY) | TO(SETTLING) | TO(GONE) | TO(REPLACED))   \
-	/* whole in a sealed bundle; the plaintext is still there */                             \
-	X(SEALED, "sealed", TO(WIPING) | TO(READY) | TO(REPLACED) | TO(GONE))                    \
-	/* the proof is in the ledger (or the policy says destroy); is being overwritten */      \
-	X(WIPING, "wiping", TO(WIPED) | TO(HELD) | TO(REPLACED) | TO(GONE))                      \
-	X(WIPED, "wiped", 0)                                                                     \
-	/* found open or changed when it was to be read: complete again later */                 \
-	X(SETTLING, "settling", TO(READY) | TO(WIPING) | TO(GONE) | TO(REPLACED))                \
-	/* somebody else removed it before it was wiped: custody gap, reported */                \
-	X(GONE, "gone", 0)                                                                       \
-	/* the file under this name was changed or replaced: the new content is a new capture */ \
-	X(REPLACED, "replaced", 0)                                                               \
-	/* the proof is in the ledger, and a legal hold keeps the file */                        \
-	X(HELD, "held", TO(WIPING) | TO(GONE) | TO(REPLACED))
+#define CAPTURE_STATES(X)                                                                         \
+	/* complete, waits for a bundle */                                                        \
+	X(READY, "ready",                                                                         \
+		TO(BUNDLED) | TO(READY) | TO(SETTLING) | TO(WIPING) | TO(GONE) | TO(REPLACED))    \
+	/* being read into a bundle that is not sealed yet */                                     \
+	X(BUNDLED, "bundled", TO(SEALED) | TO(READY) | TO(SETTLING) | TO(GONE) | TO(REPLACED))    \
+	/* whole in a sealed bundle; the plaintext is still there */                              \
+	X(SEALED, "sealed", TO(WIPING) | TO(READY) | TO(REPLACED) | TO(GONE))                     \
+	/* the proof is in the ledger (or the policy says destroy); is being overwritten */       \
+	X(WIPING, "wiping", TO(WIPED) | TO(HELD) | TO(KEPT) | TO(REPLACED) | TO(GONE))            \
+	X(WIPED, "wiped", 0)                                                                      \
+	/* found open or changed when it was to be read: complete again later */                  \
+	X(SETTLING, "settling", TO(READY) | TO(WIPING) | TO(GONE) | TO(REPLACED))                 \
+	/* somebody else removed it before it was wiped: custody gap, reported */                 \
+	X(GONE, "gone", 0)                                                                        \
+	/* the file under this name was changed or replaced: the new content is a new capture */  \
+	X(REPLACED, "replaced", 0)                                                                \
+	/* the proof is in the ledger, and a legal hold keeps the file */                         \
+	X(HELD, "held", TO(WIPING) | TO(GONE) | TO(REPLACED))                                     \
+	/* the proof is in the ledger, and its storage can't meet wipe.require: kept, reported */ \
+	X(KEPT, "kept", TO(WIPING) | TO(GONE) | TO(REPLACED))
 
 /* id, name, allowed next states */
 #define BUNDLE_STATES(X)                                                                         \

@@ -3,11 +3,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/core/epochs.h"
 #include "agent/core/flow_internal.h"
+#include "agent/ledger/epoch.h"
+#include "agent/wipe/storage.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "policy/show.h"
 
 /* One batch: its captures, its job, its way into the ledger. */
 struct batch {
@@ -24,11 +28,24 @@ static void disposal_drop(struct disposal *d) {
 	free(d);
 }
 
+/* What was being wiped, or read from the ledger, while the number changed. */
+static void follow_remount(const struct flow *flow, struct disposal *d) {
+	const struct ledger_remount *r = &flow->sources[d->source].remount;
+
+	if (!r->happened || d->identity.dev != r->from)
+		return;
+	d->identity.dev = r->to;
+	d->due_boot_ns = 0;
+}
+
 static void append(struct flow *flow, struct disposal *d) {
+	follow_remount(flow, d);
 	d->next = NULL;
 	*flow->disposals_end = d;
 	flow->disposals_end = &d->next;
 	flow->disposal_count++;
+	d->counted = d->tries == 0 && flow_source_there(flow, d->source);
+	flow->wipes_ahead += d->counted;
 }
 
 int disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, bool alone,
@@ -38,6 +55,8 @@ int disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, 
 	if (!flow_source_named(flow, c->source, &source))
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
 			"the policy no longer has the source of a capture that is to be wiped");
+	if (epochs_is_lost(flow, source))
+		return CEDE_OK; /* its end is core/epochs_lost.c's */
 	struct disposal *d = calloc(1, sizeof *d);
 	char *path = strndup((const char *)c->path.data, c->path.len);
 	if (d == NULL || path == NULL) {
@@ -52,11 +71,60 @@ int disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, 
 		.path = path,
 		.identity = c->identity,
 		.born_ns = c->born_ns,
+		.deadline_ns = c->deadline_ns,
+		.segment_size = c->segment_size,
 		.begun = begun,
 		.alone = alone};
 	memcpy(d->sha256, c->sha256, sizeof d->sha256);
+	d->key_goes = epochs_has_key(flow, source);
 	append(flow, d);
 	return CEDE_OK;
+}
+
+/* What was appended behind `last` comes before all else that waits. */
+static void to_front(struct flow *flow, struct disposal **last) {
+	struct disposal *first = *last;
+
+	if (last == &flow->disposals || first == NULL)
+		return;
+	*flow->disposals_end = flow->disposals;
+	flow->disposals_end = last;
+	*last = NULL;
+	flow->disposals = first;
+}
+
+/* A receipt that came between two policies: recovery reads the ledger after it was recorded, and
+ * finds its captures there. Added here as well they would be wiped twice, at the same time. */
+static void note_unbegun(struct flow *flow, const struct capture_list *list) {
+	int64_t *rows =
+		reallocarray(flow->unbegun, flow->unbegun_count + list->count + 1, sizeof *rows);
+
+	if (rows == NULL)
+		return; /* then they count as begun: looked at more closely */
+	flow->unbegun = rows;
+	for (size_t i = 0; i < list->count; i++)
+		rows[flow->unbegun_count++] = list->items[i].row;
+}
+
+void disposal_add_all(struct flow *flow, const struct capture_list *list) {
+	struct disposal **last = flow->disposals_end;
+	int64_t deadline = INT64_MAX;
+
+	if (!flow->running) {
+		note_unbegun(flow, list);
+		return;
+	}
+	for (size_t i = 0; i < list->count; i++) {
+		struct cede_error err = {0};
+		if (disposal_add(flow, &list->items[i], false, false, &err) < 0)
+			/* stays in state wiping: the next start wipes it */
+			log_event(LOG_LEVEL_ERROR, "wipe.deferred", "error=\"%s\"", err.text);
+		if (list->items[i].deadline_ns < deadline)
+			deadline = list->items[i].deadline_ns;
+	}
+	if (flow->disposals != NULL && deadline < flow->disposals->deadline_ns)
+		to_front(flow, last);
+	disposal_run(flow);
 }
 
 static void batch_release(void *ctx) {
@@ -72,28 +140,74 @@ static void batch_release(void *ctx) {
 	flow_settled(flow);
 }
 
-static int record_wiped(struct ledger *ledger, const struct disposal *d,
+static const struct policy_source *source_of(const struct batch *b, const struct disposal *d) {
+	return &b->flow->policy->sources[d->source];
+}
+
+/* Unlinked before the crash; the blocks were overwritten before that. */
+static bool was_interrupted(const struct disposal *d, const struct wipe_item *item) {
+	return item->outcome == WIPE_ABSENT && d->begun;
+}
+
+static bool is_below(const struct batch *b, const struct disposal *d, const struct wipe_item *item) {
+	return (item->outcome == WIPE_DONE || was_interrupted(d, item)) &&
+		!d->key_goes && /* the end of its epoch tells */
+		item->level < wipe_required(source_of(b, d)->wipe_require);
+}
+
+/* What the policy requires and what came of it, for a wipe that is worth less. */
+static void print_below(const struct batch *b, const struct disposal *d,
+	const struct wipe_item *item, const char *effect, char *out, size_t size) {
+	char why[WIPE_REASONS_SIZE];
+
+	wipe_reasons_print(item->reasons, why);
+	(void)snprintf(out, size,
+		"source=%s reason=wipe-below-requirement require=%s effect=%s %s=%s why=%s",
+		source_of(b, d)->name, wipe_require_name(source_of(b, d)->wipe_require), effect,
+		item->outcome == WIPE_KEPT ? "best" : "level", wipe_level_name(item->level), why);
+}
+
+static int record_level(struct ledger *ledger, const struct batch *b, const struct disposal *d,
 	const struct wipe_item *item, int64_t now, struct cede_error *reterr) {
+	char why[WIPE_REASONS_SIZE], detail[700];
+
+	wipe_reasons_print(item->reasons, why);
+	CEDE_TRY(ledger_capture_wiped(
+		ledger, d->row, wipe_level_name(item->level), why, now, d->alone, reterr));
+	if (!is_below(b, d, item))
+		return CEDE_OK;
+	print_below(b, d, item, "wiped", detail, sizeof detail);
+	return ledger_event(ledger, LEDGER_VIOLATION, &d->id, now, detail, reterr);
+}
+
+static int record_wiped(struct ledger *ledger, const struct batch *b, const struct disposal *d,
+	const struct wipe_item *item, int64_t now, struct cede_error *reterr) {
+	const char *error;
+	char detail[700];
+
 	switch (item->outcome) {
 	case WIPE_DONE:
-		return ledger_capture_wiped(ledger, d->row, wipe_level_name(item->level),
-			item->reason, now, d->alone, reterr);
+		return record_level(ledger, b, d, item, now, reterr);
 	case WIPE_ABSENT:
-		if (d->begun) /* unlinked before the crash; the blocks were overwritten before that */
-			return ledger_capture_wiped(ledger, d->row, wipe_level_name(WIPE_UNPROVEN),
-				"interrupted", now, d->alone, reterr);
+		if (was_interrupted(d, item))
+			return record_level(ledger, b, d, item, now, reterr);
 		return ledger_capture_move(ledger, d->row, CAPTURE_GONE, 0, now,
 			"reason=removed-by-another-program", reterr);
 	case WIPE_REPLACED:
 		return ledger_capture_move(ledger, d->row, CAPTURE_REPLACED, 0, now,
 			"reason=changed-since-sealed", reterr);
 	case WIPE_FAILED:
-		if (d->tries > 0)
+		if (d->failed)
 			return CEDE_OK; /* said once */
-		return ledger_event(
-			ledger, LEDGER_WIPE_FAILED, &d->id, now, "reason=system-error", reterr);
+		error = strerrorname_np(item->err.sys);
+		(void)snprintf(detail, sizeof detail, "reason=system-error error=%s",
+			error != NULL ? error : "unknown");
+		return ledger_event(ledger, LEDGER_WIPE_FAILED, &d->id, now, detail, reterr);
 	case WIPE_HELD:
 		return ledger_capture_held(ledger, d->row, now, d->hold, reterr);
+	case WIPE_KEPT:
+		print_below(b, d, item, "kept", detail, sizeof detail);
+		return ledger_capture_kept(ledger, d->row, now, detail, reterr);
 	case WIPE_BUSY:
 		break;
 	}
@@ -106,7 +220,7 @@ static int wiped_work(struct ledger *ledger, void *ctx, struct cede_error *reter
 	int64_t last = 0;
 
 	for (size_t i = 0; i < b->count; i++)
-		CEDE_TRY(record_wiped(ledger, b->captures[i], &b->items[i], now, reterr));
+		CEDE_TRY(record_wiped(ledger, b, b->captures[i], &b->items[i], now, reterr));
 	for (size_t i = 0; i < b->count; i++) {
 		bool done;
 		if (b->captures[i]->bundle_row == last || b->captures[i]->bundle_row == 0)
@@ -125,10 +239,45 @@ static void try_again(struct flow *flow, struct disposal **capture) {
 	append(flow, d);
 }
 
+/* What is gone from the directories, and what was emptied of it. */
+static void count_names(struct flow *flow, const struct batch *b) {
+	for (size_t i = 0; i < b->count; i++) {
+		const struct wipe_item *item = &b->items[i];
+		size_t source = b->captures[i]->source;
+		if (item->outcome == WIPE_DONE && !item->key_goes) /* else they are ciphertext */
+			names_removed(flow, source, 1);
+	}
+	for (size_t i = 0; i < b->count; i++)
+		if (b->items[i].scrubbed && b->items[i].scrub_took_ns > 0)
+			names_scrubbed(flow, b->captures[i]->source, b->items[i].scrub_took_ns);
+}
+
+static void count_wiped(struct flow *flow, const struct batch *b, const struct disposal *d,
+	const struct wipe_item *item) {
+	struct source_figures *source = &flow->sources[d->source].figures;
+
+	source->wiped++;
+	if (item->outcome == WIPE_DONE) /* else it was over before: when, nobody knows */
+		histogram_add(&source->exposure, clock_wall_ns() - d->identity.ctime_ns);
+	flow->figures.wipes[item->level]++;
+	flow->figures.wiped_below += is_below(b, d, item);
+}
+
+static void say_kept(struct flow *flow, const struct wipe_item *item, const char *id) {
+	char why[WIPE_REASONS_SIZE];
+
+	flow->figures.kept_below++;
+	wipe_reasons_print(item->reasons, why);
+	log_event(LOG_LEVEL_WARNING, "wipe.kept",
+		"capture=%s best=%s why=%s effect=\"not wiped: below wipe.require, and the policy says keep-and-report\"",
+		id, wipe_level_name(item->level), why);
+}
+
 static void wiped_done(struct flow *flow, void *ctx) {
 	struct batch *b = ctx;
 
 	flow->wipe_jobs--;
+	count_names(flow, b);
 	for (size_t i = 0; i < b->count; i++) {
 		const struct wipe_item *item = &b->items[i];
 		struct disposal *d = b->captures[i];
@@ -136,14 +285,13 @@ static void wiped_done(struct flow *flow, void *ctx) {
 		id_print(&d->id, id);
 		switch (item->outcome) {
 		case WIPE_DONE:
-			flow->figures.wiped++;
-			flow->figures.wiped_below += item->level < WIPE_OVERWRITTEN_CURRENT &&
-				flow->policy->sources[d->source].wipe_require ==
-					WIPE_REQUIRE_OVERWRITTEN;
+			count_wiped(flow, b, d, item);
 			break;
 		case WIPE_ABSENT:
-			flow->figures.wiped += d->begun;
-			flow->figures.gone += !d->begun;
+			if (d->begun)
+				count_wiped(flow, b, d, item);
+			else
+				flow->figures.gone++;
 			break;
 		case WIPE_REPLACED:
 			flow->figures.replaced++;
@@ -156,11 +304,15 @@ static void wiped_done(struct flow *flow, void *ctx) {
 			flow->figures.wipe_failures++;
 			log_event(LOG_LEVEL_ERROR, "wipe.failed", "capture=%s error=\"%s\"", id,
 				item->err.text);
-			d->begun = true; /* what is there may be overwritten in part */
+			d->failed = true;
+			d->begun = d->begun || item->touched;
 			try_again(flow, &b->captures[i]);
 			break;
 		case WIPE_HELD:
 			flow->figures.kept++;
+			break;
+		case WIPE_KEPT:
+			say_kept(flow, item, id);
 			break;
 		case WIPE_BUSY:
 			try_again(flow, &b->captures[i]);
@@ -168,12 +320,21 @@ static void wiped_done(struct flow *flow, void *ctx) {
 		}
 	}
 	disposal_run(flow);
+	epochs_look(flow);
+	handover_plan(flow); /* it may have waited for this */
 }
 
 static void wipe_work(void *ctx) {
 	struct batch *b = ctx;
 
 	b->result = wipe_batch(b->items, b->count, &b->err);
+	for (size_t i = 0; b->result == CEDE_OK && i < b->count; i++)
+		if (was_interrupted(b->captures[i], &b->items[i])) {
+			bool key_goes = b->captures[i]->key_goes;
+			b->items[i].level = key_goes ? WIPE_REMOVED : WIPE_UNPROVEN;
+			b->items[i].reasons =
+				key_goes ? WIPE_BIT(PENDING_ERASE) : WIPE_BIT(INTERRUPTED);
+		}
 }
 
 static void wipe_done(void *ctx) {
@@ -215,25 +376,44 @@ static bool is_held(const struct flow *flow, struct disposal *d) {
 	return hold != NULL;
 }
 
+static struct wipe_item item_of(struct flow *flow, struct disposal *d, size_t number) {
+	const struct policy_source *s = &flow->policy->sources[d->source];
+	struct wipe_item item = {.source_fd = flow->sources[d->source].fd,
+		.path = d->path,
+		.want = d->identity,
+		.segment_size = d->segment_size,
+		.begun = d->begun,
+		.held = is_held(flow, d),
+		.key_goes = d->key_goes,
+		.least = s->wipe_keep_below && !d->key_goes ? wipe_required(s->wipe_require)
+							    : WIPE_REMOVED,
+		.watched = history_end(flow, d->source, d->path, d->identity.ino) && !d->begun,
+		.verify = s->wipe_verify == WIPE_VERIFY_SAMPLE && number % VERIFY_SAMPLE != 0
+			? WIPE_VERIFY_NONE
+			: s->wipe_verify,
+		.scrub = s->wipe_scrub_ns != 0 && !d->key_goes};
+
+	memcpy(item.sha256, d->sha256, sizeof d->sha256);
+	return item;
+}
+
 /* Moves what is due from the waiting list into the batch. */
 static void fill(struct flow *flow, struct batch *b) {
 	struct disposal **at = &flow->disposals;
 	int64_t now = clock_boot_ns();
 
+	tree_drain(flow->tree); /* what happened to them up to now */
 	while (*at != NULL && b->count < WIPE_BATCH) {
 		struct disposal *d = *at;
-		if (d->due_boot_ns > now || flow->sources[d->source].fd < 0) {
+		if (d->due_boot_ns > now || !flow_source_there(flow, d->source) ||
+			names_wait(flow, d->source)) {
 			at = &d->next;
 			continue;
 		}
 		*at = d->next;
 		flow->disposal_count--;
-		b->items[b->count] = (struct wipe_item){.source_fd = flow->sources[d->source].fd,
-			.path = d->path,
-			.want = d->identity,
-			.begun = d->begun,
-			.held = is_held(flow, d)};
-		memcpy(b->items[b->count].sha256, d->sha256, sizeof d->sha256);
+		flow->wipes_ahead -= d->counted;
+		b->items[b->count] = item_of(flow, d, b->count);
 		b->captures[b->count++] = d;
 	}
 	while (*at != NULL) /* to the end: where the next is appended */
@@ -277,57 +457,61 @@ void disposal_free(struct flow *flow) {
 
 /* ---- captures that are wiped for another reason than a receipt of this moment */
 
-struct release { /* captures on their way to WIPING */
-	struct flow *flow;
-	struct ledger_capture *list; /* path and source in one block each */
-	size_t count;
-	bool expire;
+struct release_place { /* copied: a vault's places come and go */
+	char key[EPOCH_SOURCE_SIZE];
+	bool destroy;
+	bool there;
+	bool stays_below; /* what was kept for its storage would be kept again */
 };
 
-static void release_clear(struct release *r) {
-	for (size_t i = 0; i < r->count; i++)
-		free((void *)(uintptr_t)r->list[i].path.data);
-	r->count = 0;
-}
+struct release { /* captures on their way to WIPING */
+	struct flow *flow;
+	struct release_place *places;
+	size_t place_count;
+	struct capture_list list;
+	bool expire;
+	size_t kept; /* the first so many were kept for their storage */
+};
 
-static int release_keep(struct release *r, const struct ledger_capture *c, struct cede_error *reterr) {
-	char *block = malloc(c->path.len + c->source.len + 2);
-
-	if (block == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	memcpy(block, c->path.data, c->path.len);
-	block[c->path.len] = 0;
-	memcpy(block + c->path.len + 1, c->source.data, c->source.len);
-	block[c->path.len + 1 + c->source.len] = 0;
-	r->list[r->count] = *c;
-	r->list[r->count].path = slice_of(block, c->path.len);
-	r->list[r->count].source = slice_of(block + c->path.len + 1, c->source.len);
-	r->list[r->count].group = SLICE_NONE;
-	r->count++;
-	return CEDE_OK;
+static const struct release_place *place_of(const struct release *r, struct slice key) {
+	for (size_t i = 0; i < r->place_count; i++)
+		if (slice_is(key, r->places[i].key))
+			return &r->places[i];
+	return NULL;
 }
 
 /* One that no hold covers; a source that the policy no longer has keeps what it has. */
 static int release_one(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
 	struct release *r = ctx;
-	size_t source;
 
-	if (r->count == WIPE_BATCH)
+	if (r->list.count == WIPE_BATCH)
 		return 1; /* enough: the rest next time */
-	if (!flow_source_named(r->flow, c->source, &source) ||
-		hold_of(r->flow->policy, c->source, c->path, c->born_ns, clock_wall_ns()) != NULL)
+	if (place_of(r, c->source) == NULL ||
+		hold_of(r->flow->policy, epoch_source_name(c->source), c->path, c->born_ns,
+			clock_wall_ns()) != NULL)
 		return CEDE_OK;
-	return release_keep(r, c, reterr);
+	return capture_list_add(&r->list, c, reterr);
+}
+
+/* What was kept is tried again when the policy or, as far as the directory tells, the storage has
+ * changed so that it may come to another end. */
+static int release_kept(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+	struct release *r = ctx;
+	const struct release_place *p = place_of(r, c->source);
+
+	if (r->list.count == WIPE_BATCH)
+		return 1;
+	if (p == NULL || !p->there || p->stays_below)
+		return CEDE_OK;
+	return release_one(ctx, c, reterr);
 }
 
 static int expired_captures(
 	struct ledger *ledger, struct release *r, int64_t now, struct cede_error *reterr) {
-	const struct policy *policy = r->flow->policy;
-
-	for (size_t i = 0; i < policy->source_count; i++)
-		if (policy->sources[i].at_max_age == AT_MAX_AGE_DESTROY)
-			CEDE_TRY(ledger_past_deadline(ledger, slice_str(policy->sources[i].name),
-				now, release_one, r, reterr));
+	for (size_t i = 0; i < r->place_count; i++)
+		if (r->places[i].destroy)
+			CEDE_TRY(ledger_past_deadline(
+				ledger, slice_str(r->places[i].key), now, release_one, r, reterr));
 	return CEDE_OK;
 }
 
@@ -335,14 +519,20 @@ static int release_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 	struct release *r = ctx;
 	int64_t now = clock_wall_ns();
 
-	release_clear(r); /* of a first try */
+	capture_list_done(&r->list); /* of a first try */
 	if (r->expire)
 		CEDE_TRY(expired_captures(ledger, r, now, reterr));
-	else
+	else if (r->flow->keeping)
+		CEDE_TRY(ledger_kept(ledger, r->flow->kept_row, release_kept, r, reterr));
+	r->kept = r->expire ? 0 : r->list.count;
+	if (!r->expire)
 		CEDE_TRY(ledger_captures(ledger, CAPTURE_HELD, release_one, r, reterr));
-	for (size_t i = 0; i < r->count; i++)
-		CEDE_TRY(r->expire ? ledger_capture_destroying(ledger, r->list[i].row, now, reterr)
-				   : ledger_hold_lifted(ledger, r->list[i].row, now, reterr));
+	for (size_t i = 0; i < r->list.count; i++) {
+		int64_t row = r->list.items[i].row;
+		CEDE_TRY(r->expire ? ledger_capture_destroying(ledger, row, "max-age", now, reterr)
+				: i < r->kept ? ledger_keep_ended(ledger, row, now, reterr)
+					      : ledger_hold_lifted(ledger, row, now, reterr));
+	}
 	return CEDE_OK;
 }
 
@@ -351,14 +541,18 @@ static void release_done(struct flow *flow, void *ctx) {
 	struct cede_error err = {0};
 
 	if (r->expire)
-		flow->figures.destroyed += r->count;
-	for (size_t i = 0; i < r->count; i++) {
-		if (disposal_add(flow, &r->list[i], false, true, &err) < 0)
+		flow->figures.destroyed += r->list.count;
+	for (size_t i = 0; i < r->list.count; i++) {
+		if (disposal_add(flow, &r->list.items[i], false, true, &err) < 0)
 			log_event(LOG_LEVEL_ERROR, "wipe.deferred", "error=\"%s\"", err.text);
 	}
-	if (r->count == WIPE_BATCH && r->expire)
+	if (r->kept > 0) /* those behind it are looked at next, and none of them twice */
+		flow->kept_row = r->list.items[r->kept - 1].row;
+	if (!r->expire)
+		flow->keeping = flow->keeping && r->kept == WIPE_BATCH;
+	if (r->list.count == WIPE_BATCH && r->expire)
 		flow->expire_boot_ns = 0;
-	else if (r->count == WIPE_BATCH)
+	else if (r->list.count == WIPE_BATCH)
 		flow->lift_ns = 0;
 	disposal_run(flow);
 }
@@ -371,21 +565,43 @@ static void release_release(void *ctx) {
 		flow->expiring = false;
 	else
 		flow->lifting = false;
-	release_clear(r);
-	free(r->list);
+	capture_list_done(&r->list);
+	free(r->places);
 	free(r);
 	flow_settled(flow);
+}
+
+static bool note_places(struct release *r) {
+	const struct policy *policy = r->flow->policy;
+
+	r->places = calloc(policy->source_count, sizeof *r->places);
+	for (size_t i = 0; r->places != NULL && i < policy->source_count; i++) {
+		const struct policy_source *s = &policy->sources[i];
+		wipe_reasons reasons;
+		if (r->flow->sources[i].idle)
+			continue;
+		struct release_place *p = &r->places[r->place_count++];
+		p->destroy = s->at_max_age == AT_MAX_AGE_DESTROY;
+		p->there = flow_source_there(r->flow, i);
+		p->stays_below = p->there && s->wipe_keep_below && !epochs_has_key(r->flow, i) &&
+			storage_directory(r->flow->sources[i].fd, s->wipe_scrub_ns != 0, &reasons) <
+				wipe_required(s->wipe_require);
+		(void)snprintf(p->key, sizeof p->key, "%s", r->flow->sources[i].key);
+	}
+	return r->places != NULL;
 }
 
 static bool release_start(struct flow *flow, bool expire) {
 	struct release *r = calloc(1, sizeof *r);
 
-	if (r == NULL || (r->list = calloc(WIPE_BATCH, sizeof *r->list)) == NULL) {
-		free(r);
+	if (r == NULL)
 		return false; /* the tick tries again */
-	}
 	r->flow = flow;
 	r->expire = expire;
+	if (!note_places(r)) {
+		free(r);
+		return false;
+	}
 	flow_record(flow, release_work, release_done, release_release, r);
 	return true;
 }
@@ -415,7 +631,17 @@ void disposal_expire(struct flow *flow) {
 	if (!wanted || flow->expiring || flow->stopping || flow->failed || flow_expired(flow))
 		return;
 	flow->expire_boot_ns = clock_boot_ns() + EXPIRE_NS;
+	flow_watch_clock(flow);
+	if (clock_boot_ns() < flow->destroy_boot_ns)
+		return;
 	flow->expiring = release_start(flow, true);
+}
+
+void disposal_remounted(struct flow *flow, size_t source, const struct ledger_remount *remount) {
+	flow->sources[source].remount = *remount;
+	for (struct disposal *d = flow->disposals; d != NULL; d = d->next)
+		follow_remount(flow, d);
+	disposal_run(flow);
 }
 
 void disposal_tick(struct flow *flow) {

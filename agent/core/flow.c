@@ -5,12 +5,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/core/epochs.h"
 #include "agent/core/flow_internal.h"
 #include "agent/seal/spool.h"
+#include "agent/watch/lives.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "formats/checkpoint.h"
 #include "version.h"
 
 /* ---- ledger work that is tried until it succeeds */
@@ -54,6 +57,7 @@ static void record_result(void *ctx, int result, const struct cede_error *err) {
 		"error=\"%s\" mend=\"tried again each second\"", err->text);
 	r->next = flow->again;
 	flow->again = r;
+	flow->again_count++;
 	if (flow->stopping)
 		flow_settled(flow);
 }
@@ -90,6 +94,7 @@ void flow_record(struct flow *flow, ledger_work_fn *work, flow_recorded_fn *done
 static void record_again(struct flow *flow) {
 	struct record *list = CEDE_TAKE(flow->again);
 
+	flow->again_count = 0;
 	while (list != NULL) {
 		struct record *r = list;
 		list = r->next;
@@ -103,6 +108,15 @@ bool flow_expired(const struct flow *flow) {
 	return clock_wall_ns() >= flow->policy->expires_ns;
 }
 
+bool flow_busy(const struct flow *flow) {
+	return ledger_writer_waiting(flow->ledger) + flow->again_count > LEDGER_BUSY;
+}
+
+bool flow_source_there(const struct flow *flow, size_t source) {
+	return flow->sources[source].fd >= 0 && !flow->sources[source].missing &&
+		!epochs_is_closed(flow, source);
+}
+
 void flow_fail(struct flow *flow, const char *text) {
 	if (flow->failed)
 		return;
@@ -112,7 +126,7 @@ void flow_fail(struct flow *flow, const char *text) {
 
 bool flow_source_named(const struct flow *flow, struct slice name, size_t *ret) {
 	for (size_t i = 0; i < flow->policy->source_count; i++)
-		if (slice_is(name, flow->policy->sources[i].name)) {
+		if (!flow->sources[i].idle && slice_is(name, flow->sources[i].key)) {
 			*ret = i;
 			return true;
 		}
@@ -128,46 +142,24 @@ bool flow_destination_named(const struct flow *flow, struct slice name, size_t *
 	return false;
 }
 
-void flow_figures(const struct flow *flow, struct flow_figures *ret) {
-	*ret = flow->figures;
-	ret->held = 0;
-	for (size_t i = 0; i < flow->policy->source_count; i++)
-		ret->held += flow->sources[i].held_last;
-	ret->settling = settle_count(flow->settle);
-	ret->wipes_waiting = flow->disposal_count;
-	ret->bundles_open = 0;
-	ret->link_up = flow->link != NULL;
-	for (size_t i = 0; i < flow->policy->destination_count; i++) {
-		for (const struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
-			ret->bundles_open++;
-		ret->link_up = ret->link_up && link_up(flow->link, i);
-	}
-	ret->expired = flow_expired(flow);
-}
-
 /* ---- recovery: what an earlier process had begun */
 
 struct recovery {
 	struct flow *flow;
+	struct ledger *ledger;         /* while its work is done */
 	bool succeeds;                 /* another policy in the same process */
 	struct ledger_bundle *bundles; /* SEALED; destination points into one block each */
 	size_t bundle_count;
-	struct ledger_capture *captures; /* WIPING; path and source likewise */
-	size_t capture_count;
+	struct capture_list captures; /* WIPING */
 };
 
 static void recovery_clear(struct recovery *r) {
 	for (size_t i = 0; i < r->bundle_count; i++)
 		free((void *)(uintptr_t)r->bundles[i].destination.data);
-	for (size_t i = 0; i < r->capture_count; i++) {
-		free((void *)(uintptr_t)r->captures[i].path.data);
-		free((void *)(uintptr_t)r->captures[i].source.data);
-	}
 	free(r->bundles);
-	free(r->captures);
 	r->bundles = NULL;
-	r->captures = NULL;
-	r->bundle_count = r->capture_count = 0;
+	r->bundle_count = 0;
+	capture_list_done(&r->captures);
 }
 
 static void recovery_release(void *ctx) {
@@ -199,23 +191,6 @@ static int recover_bundle(void *ctx, const struct ledger_bundle *b, struct cede_
 	list[r->bundle_count] = *b;
 	CEDE_TRY(copy_slice(&list[r->bundle_count].destination, reterr));
 	r->bundle_count++;
-	return CEDE_OK;
-}
-
-static int recover_capture(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
-	struct recovery *r = ctx;
-	struct ledger_capture *list = reallocarray(r->captures, r->capture_count + 1, sizeof *list);
-
-	if (list == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	r->captures = list;
-	struct ledger_capture copy = *c;
-	CEDE_TRY(copy_slice(&copy.path, reterr));
-	if (copy_slice(&copy.source, reterr) < 0) {
-		free((void *)(uintptr_t)copy.path.data);
-		return CEDE_ERR_IO;
-	}
-	list[r->capture_count++] = copy;
 	return CEDE_OK;
 }
 
@@ -266,6 +241,44 @@ static int record_policy(
 	return ledger_policy_loaded(ledger, &p, now, reterr);
 }
 
+/* Before anything is compared with what the ledger knows of it. */
+static int opened_sources(
+	struct ledger *ledger, const struct flow *flow, int64_t now, struct cede_error *reterr) {
+	for (size_t i = 0; i < flow->policy->source_count; i++) {
+		struct file_place place;
+		if (flow->sources[i].fd < 0)
+			continue; /* when it comes */
+		CEDE_TRY(file_place_of(flow->sources[i].fd, &place, reterr));
+		CEDE_TRY(ledger_source_opened(
+			ledger, slice_str(flow->sources[i].key), &place, now, reterr));
+	}
+	(void)ledger_take_remount(ledger); /* what is to be wiped is read after this */
+	return CEDE_OK;
+}
+
+/* Keys that are others than when the ledger last heard of them. */
+static int record_keys(
+	struct ledger *ledger, const struct flow *flow, int64_t now, struct cede_error *reterr) {
+	CEDE_TRY(ledger_key_seen(ledger, "identity", flow->setup.identity, now, reterr));
+	for (size_t i = 0; i < flow->policy->destination_count; i++) {
+		const struct flow_destination_keys *keys = &flow->setup.keys[i];
+		char role[320];
+		(void)snprintf(role, sizeof role, "seal:%s", flow->policy->destinations[i].name);
+		CEDE_TRY(ledger_key_seen(ledger, role, keys->seal_digest, now, reterr));
+		(void)snprintf(role, sizeof role, "receipts:%s", flow->policy->destinations[i].name);
+		CEDE_TRY(ledger_key_seen(ledger, role, keys->receipts_digest, now, reterr));
+	}
+	return CEDE_OK;
+}
+
+/* What an earlier process was to wipe. */
+static int recover_wiping(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+	struct recovery *r = ctx;
+
+	CEDE_TRY(ledger_must_be_proven(r->ledger, c->row, reterr));
+	return capture_list_add(&r->captures, c, reterr);
+}
+
 static int recover_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
 	struct recovery *r = ctx;
 	const struct policy *policy = r->flow->policy;
@@ -273,15 +286,20 @@ static int recover_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 	char detail[300];
 
 	recovery_clear(r); /* of a first try */
-	(void)snprintf(detail, sizeof detail, "version=%s policy=%s serial=%llu", CEDE_VERSION,
-		policy->id, (unsigned long long)policy->serial);
+	(void)snprintf(detail, sizeof detail, "version=%s host=%s policy=%s serial=%llu",
+		CEDE_VERSION, r->flow->setup.host, policy->id, (unsigned long long)policy->serial);
+	if (!r->succeeds)
+		CEDE_TRY(ledger_gap(ledger, now, reterr));
 	if (!r->succeeds)
 		CEDE_TRY(ledger_event(ledger, LEDGER_AGENT_STARTED, NULL, now, detail, reterr));
 	CEDE_TRY(record_policy(ledger, r->flow, now, reterr));
-	CEDE_TRY(ledger_recover(ledger, now, reterr));
+	CEDE_TRY(record_keys(ledger, r->flow, now, reterr));
+	CEDE_TRY(opened_sources(ledger, r->flow, now, reterr));
+	CEDE_TRY(ledger_recover(ledger, reterr));
 	CEDE_TRY(finish_receipted(ledger, now, reterr));
 	CEDE_TRY(ledger_bundles(ledger, BUNDLE_SEALED, recover_bundle, r, reterr));
-	return ledger_captures(ledger, CAPTURE_WIPING, recover_capture, r, reterr);
+	r->ledger = ledger;
+	return ledger_captures(ledger, CAPTURE_WIPING, recover_wiping, r, reterr);
 }
 
 static bool is_wanted(void *ctx, const struct id *bundle) {
@@ -293,15 +311,68 @@ static bool is_wanted(void *ctx, const struct id *bundle) {
 	return false;
 }
 
+struct step {
+	char detail[64];
+};
+
+static int step_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	const struct step *s = ctx;
+
+	return ledger_event(ledger, LEDGER_CLOCK_STEPPED, NULL, clock_wall_ns(), s->detail, reterr);
+}
+
+void flow_watch_clock(struct flow *flow) {
+	int64_t now = clock_boot_ns();
+	int64_t offset = clock_wall_ns() - now;
+	int64_t by = offset - flow->clock_offset_ns;
+
+	int64_t seconds = (by + (by < 0 ? -1 : 1) * NS_PER_SECOND / 2) / NS_PER_SECOND;
+
+	flow->clock_offset_ns = offset;
+	if (by > -CLOCK_STEP_NS && by < CLOCK_STEP_NS)
+		return;
+	flow->figures.clock_steps++;
+	if (by > 0)
+		flow->destroy_boot_ns = now + CLOCK_TRUST_NS;
+	log_event(LOG_LEVEL_WARNING, "clock.stepped", "seconds=%lld%s", (long long)seconds,
+		by > 0 ? " effect=\"nothing is destroyed for its age within the next hour\"" : "");
+	struct step *s = calloc(1, sizeof *s);
+	if (s != NULL) {
+		(void)snprintf(s->detail, sizeof s->detail, "seconds=%lld", (long long)seconds);
+		flow_record(flow, step_work, NULL, free, s);
+	}
+	for (size_t i = 0; i < flow->policy->source_count; i++)
+		intake_scan(flow, i, ""); /* ages are others now */
+}
+
+static int alive_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	(void)ctx;
+	return ledger_checkpoint_keep(ledger, true, clock_wall_ns(), reterr);
+}
+
+/* Also when nothing happens: so that a gap has an end that is known. */
+static void say_alive(struct flow *flow) {
+	if (clock_boot_ns() < flow->alive_boot_ns)
+		return;
+	flow->alive_boot_ns = clock_boot_ns() + ALIVE_NS;
+	flow_record(flow, alive_work, NULL, NULL, NULL);
+}
+
 static void on_tick(uv_timer_t *timer) {
 	struct flow *flow = timer->data;
 
 	record_again(flow);
 	if (!flow->running || flow->stopping)
 		return;
+	flow_watch_clock(flow);
+	say_alive(flow);
+	figures_tick(flow);
 	intake_tick(flow);
+	outbox_tick(flow);
 	handover_tick(flow);
 	disposal_tick(flow);
+	epochs_tick(flow);
+	names_tick(flow);
 }
 
 static int by_row(const void *a, const void *b) {
@@ -326,7 +397,6 @@ static int inherit_disposals(struct flow *flow, struct flow *from, struct cede_e
 	for (const struct disposal *d = from->disposals; d != NULL; d = d->next)
 		if (!d->begun)
 			flow->unbegun[flow->unbegun_count++] = d->row;
-	qsort(flow->unbegun, flow->unbegun_count, sizeof *flow->unbegun, by_row);
 	return CEDE_OK;
 }
 
@@ -338,28 +408,31 @@ static void recovered(struct flow *flow, void *ctx) {
 	if (spool_sweep(flow->setup.spool_fd, is_wanted, r, &removed, &err) < 0)
 		log_event(LOG_LEVEL_WARNING, "spool.sweep", "error=\"%s\"", err.text);
 	for (size_t i = 0; i < r->bundle_count; i++)
-		handover_adopt(flow, &r->bundles[i]);
-	for (size_t i = 0; i < r->capture_count; i++)
-		if (recover_wipe(flow, &r->captures[i], &err) < 0)
+		outbox_adopt(flow, &r->bundles[i]);
+	if (flow->unbegun_count > 0)
+		qsort(flow->unbegun, flow->unbegun_count, sizeof *flow->unbegun, by_row);
+	for (size_t i = 0; i < r->captures.count; i++)
+		if (recover_wipe(flow, &r->captures.items[i], &err) < 0)
 			log_event(LOG_LEVEL_ERROR, "wipe.deferred", "error=\"%s\"", err.text);
-	if (r->bundle_count + r->capture_count + removed > 0)
+	if (r->bundle_count + r->captures.count + removed > 0)
 		log_event(LOG_LEVEL_INFO, "agent.recovered",
 			"bundles=%zu wipes=%zu spool_leftovers=%zu", r->bundle_count,
-			r->capture_count, removed);
+			r->captures.count, removed);
 	flow->running = true;
 	flow->unbegun_count = 0;
 	if (flow->stopping)
 		return;
 	disposal_lift(flow);
+	names_start(flow);
 	for (size_t i = 0; i < flow->policy->source_count; i++)
 		intake_scan(flow, i, "");
+	outbox_tick(flow);
 	handover_tick(flow);
 }
 
-void flow_run(struct flow *flow, struct link *link) {
+static void recover(struct flow *flow) {
 	struct recovery *r = calloc(1, sizeof *r);
 
-	flow->link = link;
 	if (r == NULL) {
 		flow_fail(flow, "out of memory");
 		return;
@@ -367,7 +440,12 @@ void flow_run(struct flow *flow, struct link *link) {
 	r->flow = flow;
 	r->succeeds = flow->setup.predecessor != NULL;
 	flow_record(flow, recover_work, recovered, recovery_release, r);
+}
+
+void flow_run(struct flow *flow, struct link *link) {
+	flow->link = link;
 	(void)uv_timer_start(&flow->tick, on_tick, 1000, 1000);
+	epochs_open(flow, recover);
 }
 
 /* ---- start and stop */
@@ -381,17 +459,16 @@ static void on_linger(uv_timer_t *timer) {
 }
 
 static int make_parts(struct flow *flow, struct cede_error *reterr) {
+	CEDE_TRY(epochs_start(flow, reterr));
 	const struct policy *policy = flow->policy;
 
-	flow->sources = calloc(policy->source_count, sizeof *flow->sources);
 	flow->destinations = calloc(policy->destination_count, sizeof *flow->destinations);
-	if (flow->sources == NULL || flow->destinations == NULL)
+	if (flow->destinations == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	for (size_t i = 0; i < policy->source_count; i++)
-		flow->sources[i] = (struct flow_source){.fd = -1, .next_scan_boot_ns = INT64_MAX};
 	for (size_t i = 0; i < policy->destination_count; i++) {
 		flow->destinations[i].seal = flow->setup.keys[i].seal;
 		flow->destinations[i].receipts = flow->setup.keys[i].receipts;
+		flow->destinations[i].checkpoint = BUF_INIT(CHECKPOINT_FIELD_MAX);
 		if (policy->destinations[i].bundle_size > flow->buffer_size)
 			flow->buffer_size = policy->destinations[i].bundle_size;
 	}
@@ -404,13 +481,12 @@ static int make_parts(struct flow *flow, struct cede_error *reterr) {
 }
 
 static void flow_free(struct flow *flow) {
-	handover_free(flow);
+	outbox_free(flow);
 	disposal_free(flow);
-	for (size_t i = 0; flow->sources != NULL && i < flow->policy->source_count; i++)
-		fd_closep(&flow->sources[i].fd);
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
 		sealer_keys_free(flow->destinations[i].seal);
 		note_keys_free(flow->destinations[i].receipts);
+		buf_done(&flow->destinations[i].checkpoint);
 	}
 	for (size_t i = 0; i < SEAL_JOBS; i++)
 		free(flow->buffers[i]);
@@ -421,10 +497,11 @@ static void flow_free(struct flow *flow) {
 		free(r);
 	}
 	settle_free(flow->settle);
+	epochs_free(flow);
+	lives_free(flow->lives);
 	free(flow->unbegun);
 	free(flow->reported);
 	fd_closep(&flow->setup.spool_fd);
-	free(flow->sources);
 	free(flow->destinations);
 	free(flow);
 }
@@ -439,7 +516,9 @@ int flow_start(const struct flow_setup *setup, struct flow **ret, struct cede_er
 	flow->policy = setup->policy;
 	flow->ledger = setup->ledger;
 	flow->disposals_end = &flow->disposals;
+	flow->keeping = true;
 	flow->on_linger = on_linger;
+	flow->clock_offset_ns = clock_wall_ns() - clock_boot_ns();
 	jobs_init(&flow->jobs, flow->loop);
 	uv_timer_t *timers[] = {&flow->tick, &flow->settle_timer, &flow->linger};
 	for (size_t i = 0; i < ARRAY_LENGTH(timers); i++) {
@@ -449,9 +528,11 @@ int flow_start(const struct flow_setup *setup, struct flow **ret, struct cede_er
 	/* a failure here ends the process: what was made is given back with it */
 	CEDE_TRY(make_parts(flow, reterr));
 	if (setup->predecessor != NULL) {
-		flow->figures = setup->predecessor->figures;
+		figures_inherit(flow, setup->predecessor);
+		flow->clock_offset_ns = setup->predecessor->clock_offset_ns;
+		flow->destroy_boot_ns = setup->predecessor->destroy_boot_ns;
 		CEDE_TRY(inherit_disposals(flow, setup->predecessor, reterr));
-		handover_inherit(flow, setup->predecessor);
+		outbox_inherit(flow, setup->predecessor);
 	}
 	*ret = flow;
 	return CEDE_OK;
@@ -459,10 +540,11 @@ int flow_start(const struct flow_setup *setup, struct flow **ret, struct cede_er
 
 void flow_link_events(struct flow *flow, struct link_events *ret) {
 	*ret = (struct link_events){.ctx = flow,
-		.receipt = handover_receipt,
-		.absent = handover_absent,
-		.failed = handover_failed,
-		.state = handover_link};
+		.checkpoint = outbox_take_checkpoint,
+		.receipt = outbox_receipt,
+		.absent = outbox_absent,
+		.failed = outbox_failed,
+		.state = outbox_link};
 }
 
 static void on_ledger_closed(void *ctx) {
@@ -476,7 +558,9 @@ static void on_ledger_closed(void *ctx) {
 
 static int stopped_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
 	(void)ctx;
-	return ledger_event(ledger, LEDGER_AGENT_STOPPED, NULL, clock_wall_ns(), "clean=yes", reterr);
+	CEDE_TRY(ledger_event(
+		ledger, LEDGER_AGENT_STOPPED, NULL, clock_wall_ns(), "clean=yes", reterr));
+	return ledger_checkpoint_keep(ledger, false, clock_wall_ns(), reterr);
 }
 
 static void stopped_done(void *ctx, int result, const struct cede_error *err) {
@@ -498,14 +582,6 @@ static void on_tree_closed(void *ctx) {
 		ledger_writer_queue(flow->ledger, stopped_work, stopped_done, flow, &err) < 0)
 		log_event(LOG_LEVEL_WARNING, "ledger.unwritten", "error=\"%s\"", err.text);
 	ledger_writer_close(flow->ledger, on_ledger_closed, flow);
-}
-
-static size_t waiting_again(const struct flow *flow) {
-	size_t n = 0;
-
-	for (const struct record *r = flow->again; r != NULL; r = r->next)
-		n++;
-	return n;
 }
 
 static void on_timer_closed(uv_handle_t *handle) {
@@ -548,14 +624,14 @@ void flow_settled(struct flow *flow) {
 	}
 	if (flow->on_stopped == NULL)
 		return;
-	if (flow->ended && flow->recording <= waiting_again(flow)) {
+	if (flow->ended && flow->recording <= flow->again_count) {
 		void (*on_stopped)(void *) = flow->on_stopped;
 		flow->on_stopped = NULL;
 		on_stopped(flow->stop_ctx);
 		return;
 	}
 	if (!flow->stopping || flow->ending || flow->jobs.running > 0 || flow->scans > 0 ||
-		flow->recording > waiting_again(flow))
+		flow->recording > flow->again_count)
 		return;
 	flow->ending = true;
 	flow->timers_open = 3;
@@ -577,7 +653,7 @@ void flow_retire(struct flow *flow, void (*on_retired)(void *ctx), void *ctx) {
 }
 
 bool flow_is_retired(struct flow *flow, void (*on_retired)(void *ctx), void *ctx) {
-	if (flow->recording <= waiting_again(flow))
+	if (flow->recording <= flow->again_count)
 		return true;
 	flow->on_stopped = on_retired;
 	flow->stop_ctx = ctx;

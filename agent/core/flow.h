@@ -4,8 +4,13 @@
  * work. Each step is: 1. may it (core/capture.h), 2. the ledger, durable, 3. the stage.
  *
  *   intake.c    names that changed -> checked -> recorded as ready
- *   handover.c  ready -> bundle -> sealed, recorded -> pushed -> receipt, recorded
+ *   places.c    sources that go away, come back, or are mounted anew
+ *   epochs*.c   vaults: directories that take each other's place, and the end of their keys
+ *   handover.c  ready -> bundle -> sealed, recorded
+ *   outbox.c    sealed -> pushed -> receipt, recorded; or into the spool
  *   disposal.c  proven -> wiped, recorded
+ *   figures.c   what is counted on the way
+ *   rest.c      is anything left to do?
  *   flow.c      start, recovery, the second's tick, stop
  *
  * Promise a ledger that can't be written delays everything and loses nothing: work is tried again
@@ -15,6 +20,7 @@
 
 #include <uv.h>
 
+#include "agent/core/figures.h"
 #include "agent/ledger/writer.h"
 #include "agent/send/link.h"
 #include "certs/note.h"
@@ -23,7 +29,8 @@
 
 struct flow;
 
-struct flow_destination_keys { /* both taken by flow_start() */
+struct flow_destination_keys {                        /* the pointers are taken by flow_start() */
+	uint8_t seal_digest[32], receipts_digest[32]; /* of the files */
 	struct sealer_keys *seal;
 	struct note_keys *receipts;
 	bool changed; /* sealing keys or place are not those of the predecessor's policy */
@@ -31,13 +38,17 @@ struct flow_destination_keys { /* both taken by flow_start() */
 
 struct flow_setup {
 	uv_loop_t *loop;
-	const struct policy *policy;              /* borrowed for the life of the flow */
-	const char *host;                         /* borrowed */
-	int spool_fd;                             /* taken */
-	struct ledger_writer *ledger;             /* taken */
+	const struct policy *policy;  /* borrowed for the life of the flow */
+	const char *host;             /* borrowed */
+	int spool_fd;                 /* taken */
+	uint64_t spool_limit;         /* bytes */
+	const char *state;            /* directory; borrowed like the policy */
+	const char *vault_key;        /* file that wraps vaults' keys, or NULL; likewise */
+	struct ledger_writer *ledger; /* taken */
 	const struct flow_destination_keys *keys; /* one for each destination of the policy */
 	bool is_signed;
 	uint8_t signer[32];
+	uint8_t identity[32];     /* digest of the key in the host's certificate */
 	struct flow *predecessor; /* retired: its bundles and figures come over; NULL at start */
 	struct link *link;        /* with a predecessor and same_link: the one that goes on */
 	bool same_link;
@@ -57,6 +68,10 @@ void flow_run(struct flow *flow, struct link *link);
 void flow_drain(struct flow *flow, void (*on_drained)(void *ctx), void *ctx);
 /* Not one step further, the link included. */
 void flow_halt(struct flow *flow);
+/* Whether nothing is left to do until something new is found: all was looked at once, handed over and
+ * wiped, but for what a hold or the policy keeps. The answer comes later, or from within the call. */
+typedef void flow_rest_fn(void *ctx, bool at_rest);
+void flow_ask_rest(struct flow *flow, flow_rest_fn *answer, void *ctx);
 bool flow_policy_expired(const struct flow *flow);
 /* Starts no new work, waits for what runs, closes the ledger, frees all, then on_stopped. */
 void flow_stop(struct flow *flow, void (*on_stopped)(void *ctx), void *ctx);
@@ -72,18 +87,5 @@ void flow_free_retired(struct flow *flow);
 struct ledger_writer *flow_ledger(const struct flow *flow);
 int flow_take_spool(struct flow *flow);
 
-/* For metrics; see core/meters.h. */
-struct flow_figures {
-	uint64_t seen, sealed_bundles, sealed_captures, pushed_bytes, receipts, receipts_refused,
-		push_failures, wiped, wiped_below, gone, replaced, wipe_failures, gaps, scans,
-		refused, ledger_retries, kept, destroyed;
-	uint64_t held; /* files that stay and are reported, as of the last whole scan */
-	size_t settling, bundles_open, wipes_waiting;
-	bool link_up;
-	bool expired;
-	/* the keeper adds these */
-	bool is_signed, reload_failed;
-	uint64_t reloads, bad_reloads;
-};
-
-void flow_figures(const struct flow *flow, struct flow_figures *ret);
+/* A copy; sources and destinations in the order of the policy. */
+void flow_figures(const struct flow *flow, struct figures *ret);

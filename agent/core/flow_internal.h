@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "agent/core/capture_list.h"
 #include "agent/core/flow.h"
 #include "agent/core/jobs.h"
 #include "agent/seal/job.h"
@@ -13,32 +14,74 @@
 #include "agent/watch/tree.h"
 #include "agent/wipe/wipe.h"
 
-#define SEAL_JOBS       2    /* at once, for all destinations */
-#define PUSHES_OPEN     6    /* sealed bundles in memory or under way, for each destination */
+#define SEAL_JOBS       2 /* at once, for all destinations */
+#define LOADS_AHEAD     3 /* taken from the ledger, and waiting for a seal job to end: so many */
+#define PUSHES_OPEN     8 /* sealed bundles in memory or under way, for each destination */
+#define SPOOLED_OPEN    4 /* of these from the spool: captures in the clear do not wait behind it */
 #define BUNDLE_CAPTURES 2048 /* at most in one bundle */
 #define CHECK_JOBS      2
 #define CHECK_BATCH     256
 #define LEDGER_BUSY     24 /* pieces of work waiting: scans pause above this */
 #define WIPE_JOBS       2  /* one flushes while the other overwrites */
 #define WIPE_BATCH      2048
+#define WIPES_AHEAD     8192 /* more proven captures than this wait: nothing more is sealed for now */
 #define LINGER_MS       20 /* how long a small bundle waits for company while others are under way */
 #define RESCAN_NS       (60 * NS_PER_SECOND)
 #define POLL_NS         (2 * NS_PER_SECOND) /* where the file system gives no events */
 #define BUSY_AGAIN_NS   (2 * NS_PER_SECOND) /* a file that was open or changed: look again after */
+#define CLOCK_STEP_NS   (10 * NS_PER_SECOND)
+#define CLOCK_TRUST_NS \
+	(3600 * NS_PER_SECOND) /* after a step ahead nothing is destroyed for so long */
 #define EXPIRE_NS       (2 * NS_PER_SECOND) /* how often deadlines of `destroy` are looked at */
 #define WIPE_AGAIN_NS   (2 * NS_PER_SECOND)
-#define REPORTED_MOST   65536
-#define SWEEP_MOST      4096 /* settling captures that are looked at again after a scan */
+#define VERIFY_SAMPLE   64 /* one of so many is read back */
+#define SCRUB_PACE      50 /* a journal is not emptied again before so many times what it took */
+#define SCRUB_LEAST_NS  NS_PER_SECOND
+#define UNREADABLE_SOON 4 /* so many scans that met one come early: after 2, 4, 8, 16 seconds */
+#define UNREAD_AGAIN_NS (5 * NS_PER_SECOND)
+#define ALIVE_NS        (600 * NS_PER_SECOND) /* how often the ledger says that the agent is alive */
+#define PLACE_NS        (2 * NS_PER_SECOND)   /* how often it is asked what is at a source's path */
+#define REPORTED_LEAST  4096
+#define REPORTED_MOST   (1U << 20) /* 8 MiB of hashes; half of it is used */
+#define SWEEP_MOST      4096       /* settling captures that are looked at again after a scan */
 
+/* Names of wiped files that the journal of a source's file system may still have: core/names.c. */
+struct source_names {
+	uint64_t count;
+	int64_t since_boot_ns; /* the first of them was taken away; 0: none */
+	int64_t since_ns;
+	int64_t not_before_boot_ns; /* the last scrub's cost says so */
+	bool paced;                 /* levels depend on a scrub: wipes wait for not_before */
+	bool running;
+	bool stay; /* it can't be done here, and was said */
+};
+
+/* A place where captures are looked for: one for each source of the policy, in its order, and
+ * behind them those of vaults' epochs (core/epochs.h), which come and go. flow->policy has an entry
+ * for each: those of an epoch are copies of its source's. */
 struct flow_source {
-	int fd; /* -1 while the directory can't be opened */
+	int fd;              /* -1 while the directory can't be opened */
+	const char *key;     /* its name in the ledger; a vault's epoch has one of its own */
+	size_t of;           /* the source that it is a place of */
+	bool idle;           /* nothing is there to be looked at: of a vault, not in use */
+	struct epoch *epoch; /* of a vault's source: what is known of the directory */
+	size_t looks;        /* findings, and names being checked, that are under way */
 	struct scan *scan;
 	bool scan_wanted; /* as soon as the present one ended */
 	bool unwatched;   /* poll */
-	bool missing;     /* said already */
+	bool missing;     /* nothing can be opened at its path: what is there is left alone */
+	bool elsewhere;   /* live captures are on a file system that is not at its path */
+	uint64_t dev;     /* of the directory, as the last scan found it; 0: not yet */
+	uint64_t ino;
+	struct ledger_remount remount; /* the last one */
+	unsigned failed_scans;         /* in a row, that could not look at everything */
 	int64_t next_scan_boot_ns;
-	uint64_t held_now, held_last; /* of the scan under way, of the last whole one */
-	uint64_t ready_bytes;         /* about: recorded as ready and not taken yet */
+	struct source_figures figures;
+	struct source_figures found; /* by the scan under way; only what a scan finds */
+	struct source_names names;
+	bool blind;           /* not every name that is there is in mind */
+	bool overlooked;      /* one was not since the last whole listing */
+	uint64_t ready_bytes; /* about: recorded as ready and not taken yet */
 	uint64_t ready_files;
 };
 
@@ -63,19 +106,21 @@ struct parcel {
 	bool recovered; /* may have been sent before: ask first */
 	bool may_spool; /* every source of it says at_max_age: seal */
 	bool spooling;
-	int64_t urgent_ns; /* when it must be spooled if there is no receipt */
+	int64_t pushed_boot_ns; /* the first try of this process; 0: none */
+	int64_t urgent_ns;      /* when it must be spooled if there is no receipt */
 };
 
 struct flow_destination {
 	struct sealer_keys *seal;
 	struct note_keys *receipts;
 	struct parcel *parcels;
-	size_t open;  /* parcels with state PUSHING, or WAITING in memory */
-	bool taking;  /* a take is under way in the ledger */
-	bool nothing; /* the last take found nothing; cleared when something became ready */
-	struct seal_item *large; /* a capture that goes in segments; its next segment */
-	uint64_t segment_size;
-	size_t sealing; /* seal jobs of it */
+	size_t open;   /* parcels with state PUSHING, or WAITING in memory */
+	size_t taking; /* takes under way in the ledger */
+	bool nothing;  /* the last take found nothing; cleared when something became ready */
+	bool overdue;  /* the link is up and has no room: time to look for what can't wait for it */
+	size_t sealing;        /* seal jobs of it */
+	struct buf checkpoint; /* header field of the newest one, from what is known there */
+	struct destination_figures figures;
 };
 
 /* A capture that is proven and to be wiped. */
@@ -88,14 +133,21 @@ struct disposal {
 	char *path;
 	struct file_identity identity;
 	uint8_t sha256[32];
+	uint64_t segment_size;
 	int64_t born_ns;
+	int64_t deadline_ns;
+	bool counted;  /* in wipes_ahead */
+	bool key_goes; /* its content goes with the key of its epoch: it is unlinked only */
 	bool begun;
-	bool alone; /* its bundle's last event does not tell of it */
+	bool failed; /* the ledger has the event */
+	bool alone;  /* its bundle's last event does not tell of it */
 	char hold[65];
 	unsigned tries;
 	int64_t due_boot_ns;
 };
 
+struct vault;
+struct epoch;
 struct record; /* ledger work that is tried until it succeeds */
 
 struct flow {
@@ -107,34 +159,56 @@ struct flow {
 	struct jobs jobs;
 	struct tree *tree;
 	struct settle *settle;
+	struct lives *lives;
 	uv_timer_t settle_timer;
 	uv_timer_t tick;
 	uv_timer_t linger;
 	uv_timer_cb on_linger;
 	bool lingered;
 	struct flow_source *sources;
+	struct policy places; /* what policy points to: the policy's own, with a source for each place */
+	size_t source_count;  /* of the policy itself */
+	struct vault *vaults; /* one for each of these; or NULL: none has one */
+	size_t epoch_jobs;    /* of the vaults, under way */
 	struct flow_destination *destinations;
 	size_t check_jobs;
-	size_t seal_jobs;
+	size_t seal_jobs;     /* and the loads ahead of them */
+	uint64_t spool_bytes; /* in the spool, or on the way into it */
+	size_t spool_jobs; /* copies into it under way; each counts as one of the largest bundles */
+	bool spool_full;   /* said already */
+	struct load *waiting[LOADS_AHEAD]; /* for a buffer, the first first */
+	size_t waiting_count;
 	uint8_t *buffers[SEAL_JOBS]; /* of the largest bundle_size; NULL while lent out */
 	size_t buffer_size;
 	struct record *again; /* ledger work that failed with IO */
+	size_t again_count;
 	size_t recording;
 	struct disposal *disposals;
 	struct disposal **disposals_end;
 	size_t disposal_count;
+	size_t wipes_ahead; /* of these, the ones that need only their turn: sealing waits for them */
 	size_t wipe_jobs;
-	bool lifting, expiring; /* under way in the ledger */
-	int64_t lift_ns;        /* wall time at which the next hold ends */
-	int64_t expire_boot_ns; /* when deadlines are looked at next */
-	int64_t *unbegun; /* rows that a predecessor was to wipe and had not touched; sorted */
+	bool lifting, expiring;  /* under way in the ledger */
+	bool keeping;            /* what was kept for its storage is still to be looked at */
+	int64_t kept_row;        /* up to here it was */
+	int64_t lift_ns;         /* wall time at which the next hold ends */
+	int64_t clock_offset_ns; /* of the wall clock from the clock that nobody sets */
+	int64_t destroy_boot_ns; /* nothing is destroyed for its age before this */
+	int64_t expire_boot_ns;  /* when deadlines are looked at next */
+	int64_t *unbegun; /* rows that were to be wiped before recovery, and nobody touched */
 	size_t unbegun_count;
 	uint64_t *reported; /* hashes of refused names that are in the ledger already */
+	size_t reported_room;
 	size_t reported_count;
+	bool reported_full; /* said already */
+	bool looking;       /* at the places of the sources */
+	int64_t place_boot_ns;
+	int64_t alive_boot_ns;
 	struct flow_figures figures;
-	bool running;  /* recovery is done */
-	bool retiring; /* a successor takes the ledger, the link and the sealed bundles over */
-	bool draining; /* nothing new is begun; what is under way goes on */
+	bool looking_up; /* what the ledger has of each source */
+	bool running;    /* recovery is done */
+	bool retiring;   /* a successor takes the ledger, the link and the sealed bundles over */
+	bool draining;   /* nothing new is begun; what is under way goes on */
 	void (*on_drained)(void *ctx);
 	void *drain_ctx;
 	bool stopping;
@@ -155,11 +229,19 @@ typedef void flow_recorded_fn(struct flow *flow, void *ctx);
 void flow_record(struct flow *flow, ledger_work_fn *work, flow_recorded_fn *done,
 	void (*release)(void *ctx), void *ctx);
 bool flow_expired(const struct flow *flow);
+/* Notices that the wall clock was set. */
+void flow_watch_clock(struct flow *flow);
+/* More ledger work is waiting than more should be added to, that which failed included. */
+bool flow_busy(const struct flow *flow);
+/* Whether the source's directory can be worked in. */
+bool flow_source_there(const struct flow *flow, size_t source);
 void flow_fail(struct flow *flow, const char *text);
 void flow_settled(struct flow *flow); /* after anything ended: is the stop complete? */
 /* Index of a source or destination of the policy; false if the policy has none of that name. */
 bool flow_source_named(const struct flow *flow, struct slice name, size_t *ret);
 bool flow_destination_named(const struct flow *flow, struct slice name, size_t *ret);
+
+/* ---- epochs.c: see core/epochs.h */
 
 /* ---- intake.c */
 CEDE_MUST_USE int intake_start(struct flow *flow, struct cede_error *reterr);
@@ -170,27 +252,87 @@ void intake_look(struct flow *flow, size_t source, const char *path, int64_t aft
 void intake_resume(struct flow *flow); /* scans that wait for the ledger */
 void intake_stop(struct flow *flow);
 
-/* ---- handover.c */
+/* ---- places.c: is the source still where it was? */
+void place_tick(struct flow *flow);
+/* After a whole scan, with its error or none. */
+void place_say(struct flow *flow, size_t source, const struct cede_error *err);
+/* missing: nothing can be opened at its path; elsewhere: captures that the ledger knows are on
+ * another file system. Said when it changes. */
+void place_set_absent(
+	struct flow *flow, size_t source, bool missing, bool elsewhere, const char *why);
+/* The directory of a source was opened: another than before, or the same mounted anew. */
+void place_opened(struct flow *flow, size_t source, int fd);
+
+/* An event of a source: "source=NAME" and what is behind it. */
+void place_notice(struct flow *flow, size_t source, enum ledger_event kind, const char *more);
+
+/* ---- history.c: which captures were seen from their creation on */
+void history_event(void *ctx, const struct tree_life_event *e);
+void history_moved(void *ctx, size_t source, const char *path);
+void history_lost(struct flow *flow);
+void history_found(struct flow *flow, size_t source, const char *path);
+/* Everything at and below path has been listed. */
+void history_listed(struct flow *flow, size_t source, const char *path);
+/* Whether the whole life of the file was seen; what is done to the name from here on is the wipe's. */
+bool history_end(struct flow *flow, size_t source, const char *path, uint64_t ino);
+
+/* ---- figures.c */
+void figures_tick(struct flow *flow);
+void figures_found(struct source_figures *s, const struct finding *f, int64_t now_ns);
+void figures_scan_begins(struct source_figures *s);
+void figures_scan_ended(struct source_figures *s, const struct source_figures *found, int64_t now_ns);
+void figures_inherit(struct flow *flow, const struct flow *from); /* after a change of policy */
+
+/* ---- names.c: names of wiped files, in the journals of their file systems */
+void names_start(struct flow *flow);
+/* A batch took away so many names of a source. */
+void names_removed(struct flow *flow, size_t source, uint64_t count);
+/* A batch emptied the journal of the source's file system itself. */
+void names_scrubbed(struct flow *flow, size_t source, int64_t took_ns);
+/* Wipes of the source wait, so that the journal is not emptied too often. */
+bool names_wait(const struct flow *flow, size_t source);
+void names_tick(struct flow *flow);
+
+/* ---- handover.c: ready captures become sealed bundles */
 void handover_plan(struct flow *flow);
 void handover_tick(struct flow *flow);
-void handover_adopt(struct flow *flow, const struct ledger_bundle *b); /* at start */
-void handover_inherit(struct flow *flow, struct flow *from); /* after a change of policy */
-void handover_free(struct flow *flow);
-bool handover_receipt(void *flow, const struct id *bundle, struct slice note);
-void handover_absent(void *flow, const struct id *bundle);
-void handover_failed(void *flow, const struct id *bundle, size_t destination, const char *kind,
+
+/* ---- outbox.c: sealed bundles until their receipts */
+void outbox_add(struct flow *flow, struct parcel *p); /* taken */
+void outbox_push(struct flow *flow, size_t destination);
+/* Whether one more may be sealed into memory: the link works and few wait for it. */
+bool outbox_has_room(const struct flow *flow, size_t destination);
+/* Whether one more bundle may go into the spool, beside those under way. */
+bool outbox_spool_has_room(const struct flow *flow);
+/* It was wanted and had none: said once in log, ledger and metrics, until there is room again. */
+void outbox_spool_full(struct flow *flow);
+void outbox_tick(struct flow *flow);
+void outbox_adopt(struct flow *flow, const struct ledger_bundle *b); /* at start */
+void outbox_inherit(struct flow *flow, struct flow *from);           /* after a change of policy */
+void outbox_free(struct flow *flow);
+/* The newest checkpoint's header field, in exchange for the one before. */
+void outbox_checkpoint(struct flow *flow, size_t destination, struct buf *field);
+struct slice outbox_take_checkpoint(void *flow, size_t destination);
+bool outbox_receipt(void *flow, const struct id *bundle, struct slice note);
+void outbox_absent(void *flow, const struct id *bundle);
+void outbox_failed(void *flow, const struct id *bundle, size_t destination, const char *kind,
 	const char *text);
-void handover_link(void *flow, size_t destination, bool up);
+void outbox_link(void *flow, size_t destination, bool up);
 
 /* ---- disposal.c */
 /* Takes a copy of c. begun: an earlier process may have touched it. alone: its bundle's last event
  * does not tell of it. Nothing is wiped while the policy has expired. */
 CEDE_MUST_USE int disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun,
 	bool alone, struct cede_error *reterr);
+/* Each of them, of a bundle whose proof is recorded, before all that wait if its deadline is
+ * nearer; then disposal_run(). */
+void disposal_add_all(struct flow *flow, const struct capture_list *list);
 void disposal_run(struct flow *flow);
 /* Wipes what no hold covers any more; at start, and when a hold ends. */
 void disposal_lift(struct flow *flow);
 /* Wipes what is older than max_age in sources that say destroy. */
 void disposal_expire(struct flow *flow);
 void disposal_tick(struct flow *flow);
+/* The file system of a source has another device number. */
+void disposal_remounted(struct flow *flow, size_t source, const struct ledger_remount *remount);
 void disposal_free(struct flow *flow);

@@ -2,6 +2,7 @@
 #include "agent/core/inforce.h"
 
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,18 +21,14 @@
 static int load_identity(
 	struct inforce *f, const struct agent_config *config, struct cede_error *reterr) {
 	CLEANUP(cert_freep) X509 *cert = NULL;
-	int64_t from, until;
-	int64_t now = clock_wall_ns();
 
 	f->certificate_pem = BUF_INIT(KEY_FILE_MAX);
 	f->key_pem = BUF_INIT(KEY_FILE_MAX);
 	CEDE_TRY(key_file_load(AT_FDCWD, config->certificate, &f->certificate_pem, reterr));
 	CEDE_TRY(cert_parse(buf_slice(&f->certificate_pem), config->certificate, &cert, reterr));
 	CEDE_TRY(cert_host_id(cert, f->host, sizeof f->host, reterr));
-	CEDE_TRY(cert_validity(cert, &from, &until, reterr));
-	if (now < from || now >= until)
-		log_event(LOG_LEVEL_ERROR, "identity.invalid",
-			"error=\"the host's certificate is not valid now\" mend=\"renew it, or set the clock\"");
+	CEDE_TRY(cert_validity(cert, &f->identity_from_ns, &f->identity_until_ns, reterr));
+	CEDE_TRY(key_digest(X509_get0_pubkey(cert), f->identity, reterr));
 	return key_load_private_pem(AT_FDCWD, config->key, &f->key_pem, reterr);
 }
 
@@ -66,6 +63,20 @@ static int load_receipt_keys(const struct inforce *f, const struct policy_destin
 	return CEDE_OK;
 }
 
+/* Over the files, as the policy names them one by one. */
+static int digest_files(const struct inforce *f, char *const *names, size_t n, uint8_t ret[32],
+	struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf all = BUF_INIT(64 * KEY_FILE_MAX);
+
+	for (size_t i = 0; i < n; i++) {
+		struct slice file = trusted_policy_file(f->trusted, names[i]);
+		CEDE_TRY(buf_add(&all, file.data, file.len, reterr));
+	}
+	if (EVP_Digest(all.data, all.len, ret, NULL, EVP_sha256(), NULL) != 1)
+		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
+	return CEDE_OK;
+}
+
 static int load_trusted(
 	struct inforce *f, const struct inforce_want *want, struct cede_error *reterr) {
 	CLEANUP(policy_mistakes_done) struct policy_mistakes mistakes = {NULL, 0};
@@ -83,6 +94,14 @@ static int load_trusted(
 	return want->is_unsigned ? CEDE_OK : floor_check(f->policy, want->floor, reterr);
 }
 
+/* Whether it is of any use is found out elsewhere; here only for how long. */
+static void ends(const struct inforce *f, const char *name, int64_t *until_ns) {
+	int64_t until = certs_until(trusted_policy_file(f->trusted, name));
+
+	if (*until_ns == 0 || until < *until_ns)
+		*until_ns = until;
+}
+
 int inforce_load(const struct inforce_want *want, struct inforce **ret, struct cede_error *reterr) {
 	CLEANUP(inforce_freep) struct inforce *f = calloc(1, sizeof *f);
 
@@ -94,6 +113,13 @@ int inforce_load(const struct inforce_want *want, struct inforce **ret, struct c
 		const struct policy_destination *d = &f->policy->destinations[i];
 		CEDE_TRY(load_sealer(f, d, &f->keys[i].seal, reterr));
 		CEDE_TRY(load_receipt_keys(f, d, &f->keys[i].receipts, reterr));
+		CEDE_TRY(digest_files(
+			f, d->seal_to, d->seal_to_count, f->keys[i].seal_digest, reterr));
+		CEDE_TRY(digest_files(
+			f, d->receipts, d->receipt_count, f->keys[i].receipts_digest, reterr));
+		for (size_t k = 0; k < d->seal_to_count; k++)
+			ends(f, d->seal_to[k], &f->seal_until_ns[i]);
+		ends(f, d->ca, &f->ca_until_ns[i]);
 	}
 	*ret = CEDE_TAKE(f);
 	return CEDE_OK;
@@ -127,6 +153,7 @@ void inforce_destinations(
 		const struct policy_destination *d = &f->policy->destinations[i];
 		ret[i] = (struct link_destination){.name = d->name,
 			.url = d->url,
+			.port = d->port,
 			.ca_pem = trusted_policy_file(f->trusted, d->ca),
 			.pins = (const char *const *)d->pins,
 			.pin_count = d->pin_count,
@@ -177,6 +204,7 @@ static bool same_seal(const struct inforce *a, const struct policy_destination *
 
 bool inforce_same_link(const struct inforce *a, const struct inforce *b) {
 	if (a->policy->destination_count != b->policy->destination_count ||
+		a->policy->sandbox_require != b->policy->sandbox_require ||
 		!slice_equal(buf_slice(&a->certificate_pem), buf_slice(&b->certificate_pem)))
 		return false;
 	for (size_t i = 0; i < a->policy->destination_count; i++) {

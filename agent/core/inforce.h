@@ -19,7 +19,13 @@ struct inforce {
 	const struct policy *policy; /* of trusted */
 	char host[HOST_ID_MAX + 1];
 	struct buf certificate_pem; /* the host's */
-	struct buf key_pem;         /* given back once the courier has it: inforce_forget_key() */
+	int64_t identity_from_ns;   /* its validity */
+	int64_t identity_until_ns;
+	uint8_t identity[32]; /* digest of its key */
+	/* the earliest end of each destination's certificates; 0: can't be told */
+	int64_t seal_until_ns[POLICY_DESTINATIONS_MAX];
+	int64_t ca_until_ns[POLICY_DESTINATIONS_MAX];
+	struct buf key_pem; /* given back once the courier has it: inforce_forget_key() */
 	struct flow_destination_keys keys[POLICY_DESTINATIONS_MAX]; /* until a flow takes them */
 	bool keys_taken;
 };

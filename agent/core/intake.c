@@ -1,50 +1,124 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/core/epochs.h"
 #include "agent/core/flow_internal.h"
+#include "agent/watch/facts.h"
+#include "agent/watch/lives.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "formats/detail.h"
 
 /* ---- what is found complete goes into the ledger */
 
+struct seen_source {
+	int fd;                /* its directory */
+	const char *key;       /* its name in the ledger */
+	uint64_t count;        /* findings of it */
+	uint64_t bytes, files; /* of what is new */
+	uint64_t news;
+	struct ledger_remount remount;
+};
+
 struct seen { /* findings to be recorded; the ids are made on the ledger's thread */
+	struct flow *flow;
 	const struct policy *policy;
 	struct findings ready;
 	struct findings refused;
-	struct findings gone; /* names without a file */
-	uint64_t news;
-	uint64_t lost;   /* captures that somebody else removed */
-	bool destroy;    /* some are to be wiped without a proof */
-	uint64_t *bytes; /* per source, of what is new */
-	uint64_t *files;
+	struct findings gone; /* names without a file, or whose file is no capture any more */
+	uint64_t violations[VIOLATION_COUNT];
+	uint64_t lost; /* captures that somebody else removed */
+	bool destroy;  /* some are to be wiped without a proof */
+	struct seen_source *sources;
+	struct id ids[ID_BATCH]; /* made ahead */
+	size_t ids_left;
 };
+
+static int next_id(struct seen *s, int64_t now, struct id *ret, struct cede_error *reterr) {
+	if (s->ids_left == 0) {
+		CEDE_TRY(id_make_many(now, s->ids, ID_BATCH, reterr));
+		s->ids_left = ID_BATCH;
+	}
+	*ret = s->ids[--s->ids_left];
+	return CEDE_OK;
+}
 
 static void seen_release(void *ctx) {
 	struct seen *s = ctx;
 
+	for (size_t i = 0; s->sources != NULL && i < s->policy->source_count; i++)
+		s->flow->sources[i].looks -= s->sources[i].count;
 	findings_done(&s->ready);
 	findings_done(&s->refused);
 	findings_done(&s->gone);
-	free(s->bytes);
-	free(s->files);
+	free(s->sources);
 	free(s);
 }
 
-static int record_ready(struct ledger *ledger, struct seen *s, const struct finding *f, int64_t now,
+/* Found before it was wiped, and recorded after that: no capture, and no loss of one. */
+static bool was_wiped(const struct seen *s, const struct finding *f) {
+	struct decide_facts facts;
+	struct file_identity identity;
+	struct cede_error err = {0};
+
+	return facts_of(s->sources[f->source].fd, f->path, &s->policy->sources[f->source], &facts,
+		       &identity, &err) < 0 &&
+		(err.sys == ENOENT || err.sys == ENOTDIR);
+}
+
+/* The ledger may have seen the name earlier than any of the file's times: then that counts. */
+static int decide_known_file(struct ledger *ledger, const struct seen *s, struct finding *f,
+	int64_t now, bool *ret_stale, struct cede_error *reterr) {
+	const struct policy_source *source = &s->policy->sources[f->source];
+	struct decide_known known = {0};
+
+	CEDE_TRY(ledger_first_seen(ledger, slice_str(s->sources[f->source].key), slice_str(f->path),
+		&known.first_seen_ns, reterr));
+	*ret_stale = known.first_seen_ns == 0 && was_wiped(s, f);
+	if (known.first_seen_ns == 0 || known.first_seen_ns >= f->decision.born_ns)
+		return CEDE_OK;
+	struct decision d = decide(s->policy, source, &f->facts, &known, now);
+	if (d.action == ACTION_HAND_OVER || d.action == ACTION_DESTROY)
+		f->decision = d;
+	return CEDE_OK;
+}
+
+/* What goes on its way although it should not have come to this. */
+static int record_violation(struct ledger *ledger, struct seen *s, const struct finding *f,
+	int64_t row, int64_t now, struct cede_error *reterr) {
+	char detail[160];
+
+	if (!reason_is_finding(f->decision.reason) || f->decision.action != ACTION_HAND_OVER)
+		return CEDE_OK;
+	s->violations[f->decision.reason == REASON_GROUP_INCOMPLETE ? VIOLATION_GROUP_INCOMPLETE
+								    : VIOLATION_OVERDUE]++;
+	(void)snprintf(detail, sizeof detail, "source=%s reason=%s row=%lld",
+		s->policy->sources[f->source].name, reason_name(f->decision.reason), (long long)row);
+	return ledger_event(ledger, LEDGER_VIOLATION, NULL, now, detail, reterr);
+}
+
+static int record_ready(struct ledger *ledger, struct seen *s, struct finding *f, int64_t now,
 	struct cede_error *reterr) {
 	const struct policy_source *source = &s->policy->sources[f->source];
 	enum ledger_seen result;
 	int64_t row;
+	bool stale;
+
+	CEDE_TRY(decide_known_file(ledger, s, f, now, &stale, reterr));
+	if (stale)
+		return CEDE_OK;
 	struct ledger_capture c = {
 		.state = CAPTURE_READY,
-		.source = slice_str(source->name),
+		.source = slice_str(s->sources[f->source].key),
 		.path = slice_str(f->path),
 		.group = source->grouped ? group_stem(slice_str(f->path)) : SLICE_NONE,
+		.classification = slice_str(source->classification),
 		.identity = f->identity,
 		.born_ns = f->decision.born_ns,
 		.first_seen_ns = now,
@@ -54,17 +128,21 @@ static int record_ready(struct ledger *ledger, struct seen *s, const struct find
 		.segment_count = 1,
 	};
 
-	CEDE_TRY(id_make(now, &c.id, reterr));
+	CEDE_TRY(next_id(s, now, &c.id, reterr));
 	CEDE_TRY(ledger_capture_seen(ledger, &c, now, &result, &row, reterr));
+	struct ledger_remount remount = ledger_take_remount(ledger);
+	if (remount.happened)
+		s->sources[f->source].remount = remount;
 	if (result == LEDGER_SEEN_KNOWN)
 		return CEDE_OK;
-	s->news += result == LEDGER_SEEN_NEW;
+	CEDE_TRY(record_violation(ledger, s, f, row, now, reterr));
+	s->sources[f->source].news += result == LEDGER_SEEN_NEW;
 	if (f->decision.action == ACTION_DESTROY) {
 		s->destroy = true;
 		return CEDE_OK;
 	}
-	s->bytes[f->source] += f->identity.size;
-	s->files[f->source]++;
+	s->sources[f->source].bytes += f->identity.size;
+	s->sources[f->source].files++;
 	return CEDE_OK;
 }
 
@@ -74,13 +152,9 @@ static int record_refused(struct ledger *ledger, const struct seen *s, const str
 	CLEANUP(buf_done) struct buf b = BUF_INIT(16384);
 	const char *detail;
 
-	CEDE_TRY(buf_addf(&b, reterr, "source=%s reason=%s path=", s->policy->sources[f->source].name,
-		reason_name(f->decision.reason)));
-	for (const char *p = f->path; *p != 0; p++)
-		if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7f || *p == '%')
-			CEDE_TRY(buf_addf(&b, reterr, "%%%02x", (unsigned char)*p));
-		else
-			CEDE_TRY(buf_add(&b, p, 1, reterr));
+	CEDE_TRY(detail_add(&b, "source", slice_str(s->policy->sources[f->source].name), reterr));
+	CEDE_TRY(detail_add(&b, "reason", slice_str(reason_name(f->decision.reason)), reterr));
+	CEDE_TRY(detail_add(&b, "path", slice_str(f->path), reterr));
 	CEDE_TRY(buf_string(&b, &detail, reterr));
 	return ledger_event(ledger, LEDGER_CAPTURE_REFUSED, NULL, now, detail, reterr);
 }
@@ -89,9 +163,13 @@ static int seen_work(struct ledger *ledger, void *ctx, struct cede_error *reterr
 	struct seen *s = ctx;
 	int64_t now = clock_wall_ns();
 
-	s->news = s->lost = 0; /* it may be the second try */
-	memset(s->bytes, 0, s->policy->source_count * sizeof *s->bytes);
-	memset(s->files, 0, s->policy->source_count * sizeof *s->files);
+	s->lost = 0; /* it may be the second try */
+	s->ids_left = 0;
+	memset(s->violations, 0, sizeof s->violations);
+	for (size_t i = 0; i < s->policy->source_count; i++)
+		s->sources[i] = (struct seen_source){.fd = s->sources[i].fd,
+			.key = s->sources[i].key,
+			.count = s->sources[i].count};
 	for (size_t i = 0; i < s->ready.count; i++)
 		CEDE_TRY(record_ready(ledger, s, &s->ready.items[i], now, reterr));
 	for (size_t i = 0; i < s->refused.count; i++)
@@ -99,8 +177,8 @@ static int seen_work(struct ledger *ledger, void *ctx, struct cede_error *reterr
 	for (size_t i = 0; i < s->gone.count; i++) {
 		const struct finding *f = &s->gone.items[i];
 		bool was_there;
-		CEDE_TRY(ledger_capture_absent(ledger, slice_str(s->policy->sources[f->source].name),
-			slice_str(f->path), now, &was_there, reterr));
+		CEDE_TRY(ledger_capture_absent(ledger, slice_str(s->sources[f->source].key),
+			slice_str(f->path), f->identity.dev, now, &was_there, reterr));
 		s->lost += was_there;
 	}
 	return CEDE_OK;
@@ -110,17 +188,27 @@ static void seen_done(struct flow *flow, void *ctx) {
 	struct seen *s = ctx;
 	bool some = false;
 
-	flow->figures.seen += s->news;
 	flow->figures.gone += s->lost;
+	for (int i = 0; i < VIOLATION_COUNT; i++) {
+		flow->figures.violations[i] += s->violations[i];
+		if (s->violations[i] > 0)
+			log_event(LOG_LEVEL_WARNING, "capture.violation",
+				"captures=%llu reason=%s effect=\"handed over\"",
+				(unsigned long long)s->violations[i],
+				violation_name((enum violation)i));
+	}
 	if (s->destroy)
 		disposal_expire(flow);
 	for (size_t i = 0; i < flow->policy->source_count; i++) {
 		struct flow_source *source = &flow->sources[i];
-		if (s->files[i] == 0)
+		source->figures.seen += s->sources[i].news;
+		if (s->sources[i].remount.happened)
+			disposal_remounted(flow, i, &s->sources[i].remount);
+		if (s->sources[i].files == 0)
 			continue;
 		some = true;
-		source->ready_bytes += s->bytes[i];
-		source->ready_files += s->files[i];
+		source->ready_bytes += s->sources[i].bytes;
+		source->ready_files += s->sources[i].files;
 		flow->destinations[flow->policy->sources[i].destination].nothing = false;
 	}
 	if (some)
@@ -130,34 +218,62 @@ static void seen_done(struct flow *flow, void *ctx) {
 
 /* ---- what a scan or a check found */
 
-static uint64_t hash_of(const struct finding *f) {
+static uint64_t hash_of(const struct finding *f, uint64_t place) {
 	const uint64_t prime = UINT64_C(1099511628211); /* FNV-1a */
 	uint64_t h = UINT64_C(14695981039346656037);
 
-	h = (h ^ f->source) * prime;
+	h = (h ^ place) * prime;
 	h = (h ^ (uint64_t)f->decision.reason) * prime;
 	for (const char *p = f->path; *p != 0; p++)
 		h = (h ^ (uint8_t)*p) * prime;
 	return h | 1;
 }
 
-/* Whether this refusal is new; remembers it (within bounds: then all over again). */
-static bool is_news(struct flow *flow, const struct finding *f) {
-	uint64_t h = hash_of(f);
+/* The place of a hash, or the free one where it belongs. */
+static uint64_t *reported_at(uint64_t *table, size_t room, uint64_t h) {
+	size_t i = h % room;
 
-	if (flow->reported_count >= REPORTED_MOST / 2) {
-		memset(flow->reported, 0, REPORTED_MOST * sizeof *flow->reported);
-		flow->reported_count = 0;
-	}
-	for (size_t i = h % REPORTED_MOST;; i = (i + 1) % REPORTED_MOST) {
-		if (flow->reported[i] == h)
-			return false;
+	while (table[i] != 0 && table[i] != h)
+		i = (i + 1) % room;
+	return &table[i];
+}
+
+static bool reported_grow(struct flow *flow) {
+	size_t room = flow->reported_room * 2;
+	uint64_t *table = room > REPORTED_MOST ? NULL : calloc(room, sizeof *table);
+
+	if (table == NULL)
+		return false;
+	for (size_t i = 0; i < flow->reported_room; i++)
 		if (flow->reported[i] != 0)
-			continue;
-		flow->reported[i] = h;
-		flow->reported_count++;
-		return true;
+			*reported_at(table, room, flow->reported[i]) = flow->reported[i];
+	free(flow->reported);
+	flow->reported = table;
+	flow->reported_room = room;
+	return true;
+}
+
+/* Whether this refusal is new; remembers it. There is a limit: half a million files that nobody wants
+ * must not write themselves into the ledger with every scan. What is above it is counted alone. */
+static bool is_news(struct flow *flow, const struct finding *f) {
+	uint64_t h = hash_of(f, epochs_number(flow, f->source));
+	uint64_t *at = reported_at(flow->reported, flow->reported_room, h);
+
+	if (*at == h)
+		return false;
+	if (flow->reported_count >= flow->reported_room / 2) {
+		if (!reported_grow(flow)) {
+			if (!flow->reported_full)
+				log_event(LOG_LEVEL_ERROR, "capture.refused-many",
+					"effect=\"further files that stay are counted (cede_reported_files), not named in the ledger\"");
+			flow->reported_full = true;
+			return false;
+		}
+		at = reported_at(flow->reported, flow->reported_room, h);
 	}
+	*at = h;
+	flow->reported_count++;
+	return true;
 }
 
 static int move_to(struct findings *to, struct finding *f) {
@@ -175,7 +291,6 @@ static int move_to(struct findings *to, struct finding *f) {
 }
 
 static void refused(struct flow *flow, struct seen *s, struct finding *f) {
-	flow->sources[f->source].held_now++;
 	if (!is_news(flow, f))
 		return;
 	flow->figures.refused++;
@@ -187,31 +302,62 @@ static void refused(struct flow *flow, struct seen *s, struct finding *f) {
 		flow->sources[f->source].scan_wanted = true;
 }
 
-static struct seen *seen_new(const struct policy *policy) {
+static struct seen *seen_new(struct flow *flow) {
+	const struct policy *policy = flow->policy;
 	struct seen *s = calloc(1, sizeof *s);
 
 	if (s == NULL)
 		return NULL;
+	s->flow = flow;
 	s->policy = policy;
-	s->bytes = calloc(policy->source_count, sizeof *s->bytes);
-	s->files = calloc(policy->source_count, sizeof *s->files);
-	if (s->bytes == NULL || s->files == NULL) {
+	s->sources = calloc(policy->source_count, sizeof *s->sources);
+	if (s->sources == NULL) {
 		seen_release(s);
 		return NULL;
+	}
+	for (size_t i = 0; i < policy->source_count; i++) {
+		s->sources[i].fd = flow->sources[i].fd;
+		s->sources[i].key = flow->sources[i].key;
 	}
 	return s;
 }
 
-static void take_findings(struct flow *flow, struct findings *found) {
-	struct seen *s = seen_new(flow->policy);
+/* A link or a pipe has the name of what may have been a capture: that one is gone, whoever took it. */
+static void not_there(struct flow *flow, struct seen *s, const struct finding *f) {
+	struct finding gone = {.source = f->source, .path = strdup(f->path), .gone = true};
+
+	if (gone.path == NULL || move_to(&s->gone, &gone) < 0) {
+		free(gone.path);
+		flow->sources[f->source].scan_wanted = true;
+	}
+}
+
+/* A place can't end while something found in it is on its way into the ledger. */
+static void count_looks(struct flow *flow, struct seen *s, const struct findings *f) {
+	for (size_t i = 0; i < f->count; i++) {
+		s->sources[f->items[i].source].count++;
+		flow->sources[f->items[i].source].looks++;
+	}
+}
+
+/* settled: names that were waited for, not what a scan came upon. Only for those the ledger is
+ * asked whether a capture had the name: there can be any number of links in a directory. After each
+ * scan all that is settling is asked for. */
+static void take_findings(struct flow *flow, struct findings *found, bool settled) {
+	struct seen *s = seen_new(flow);
 	int64_t now = clock_wall_ns();
 
+	tree_drain(flow->tree); /* what was made before it was found is told first */
 	for (size_t i = 0; i < found->count; i++) {
 		struct finding *f = &found->items[i];
+		if (!f->gone)
+			history_found(flow, f->source, f->path);
 		if (s == NULL) { /* no memory: the next scan finds them again */
 			flow->sources[f->source].scan_wanted = true;
 			continue;
 		}
+		if (!settled && !f->beside)
+			figures_found(&flow->sources[f->source].found, f, now);
 		if (f->gone && move_to(&s->gone, f) == CEDE_OK)
 			continue; /* else the next scan asks again */
 		switch (f->decision.action) {
@@ -225,6 +371,10 @@ static void take_findings(struct flow *flow, struct findings *found) {
 			break;
 		case ACTION_HOLD:
 		case ACTION_REFUSE:
+			if (settled &&
+				(f->decision.reason == REASON_SYMLINK ||
+					f->decision.reason == REASON_SPECIAL))
+				not_there(flow, s, f);
 			refused(flow, s, f);
 			break;
 		case ACTION_IGNORE:
@@ -234,6 +384,9 @@ static void take_findings(struct flow *flow, struct findings *found) {
 	findings_done(found);
 	if (s == NULL)
 		return;
+	count_looks(flow, s, &s->ready);
+	count_looks(flow, s, &s->refused);
+	count_looks(flow, s, &s->gone);
 	if (s->ready.count + s->refused.count + s->gone.count > 0)
 		flow_record(flow, seen_work, seen_done, seen_release, s);
 	else
@@ -249,11 +402,12 @@ struct check_job {
 		size_t source;
 		int fd;
 		char *path;
+		bool failed;
 	} names[CHECK_BATCH];
 
 	size_t count;
 	struct findings found;
-	size_t failed;
+	size_t failed; /* names of which not even that could be noted */
 };
 
 static void check_work(void *ctx) {
@@ -263,8 +417,13 @@ static void check_work(void *ctx) {
 	for (size_t i = 0; i < job->count; i++) {
 		struct cede_error err = {0};
 		if (check_path(job->flow->policy, job->names[i].source, job->names[i].fd,
-			    job->names[i].path, now, &job->found, &err) < 0)
+			    job->names[i].path, now, &job->found, &err) < 0) {
+			job->names[i].failed = true; /* looked at again */
+			if (check_refused(job->names[i].source, job->names[i].path, check_why(&err),
+				    &job->found, &err) == CEDE_OK)
+				continue;
 			job->failed++;
+		}
 	}
 }
 
@@ -278,10 +437,14 @@ static void check_done(void *ctx) {
 	if (job->failed > 0)
 		log_event(LOG_LEVEL_WARNING, "watch.unreadable", "names=%zu", job->failed);
 	if (!flow->draining && !flow->stopping)
-		take_findings(flow, &job->found);
+		take_findings(flow, &job->found, true);
 	findings_done(&job->found);
-	for (size_t i = 0; i < job->count; i++)
+	for (size_t i = 0; i < job->count; i++) {
+		if (job->names[i].failed && !flow->draining && !flow->stopping)
+			intake_look(flow, job->names[i].source, job->names[i].path, UNREAD_AGAIN_NS);
+		flow->sources[job->names[i].source].looks--;
 		free(job->names[i].path);
+	}
 	free(job);
 	settle_arm(flow);
 	flow_settled(flow);
@@ -297,11 +460,13 @@ static void on_settled(uv_timer_t *timer) {
 
 	while (job != NULL && job->count < CHECK_BATCH &&
 		settle_take(flow->settle, now, &source, &path)) {
-		if (flow->sources[source].fd < 0) { /* the scan that finds the directory finds it */
+		if (!flow_source_there(
+			    flow, source)) { /* the scan that finds the directory finds it */
 			flow->sources[source].scan_wanted = true;
 			free(path);
 			continue;
 		}
+		flow->sources[source].looks++;
 		job->names[job->count].source = source;
 		job->names[job->count].fd = flow->sources[source].fd;
 		job->names[job->count++].path = path;
@@ -328,7 +493,7 @@ static void settle_arm(struct flow *flow) {
 	int64_t now = clock_boot_ns();
 
 	if (flow->draining || flow->stopping || flow->check_jobs >= CHECK_JOBS ||
-		next == INT64_MAX || ledger_writer_waiting(flow->ledger) > LEDGER_BUSY) {
+		next == INT64_MAX || flow_busy(flow)) {
 		(void)uv_timer_stop(&flow->settle_timer);
 		return;
 	}
@@ -340,6 +505,8 @@ void intake_look(struct flow *flow, size_t source, const char *path, int64_t aft
 	struct cede_error err = {0};
 	int64_t most = 3600 * NS_PER_SECOND;
 
+	if (flow->sources[source].idle || epochs_is_closed(flow, source))
+		return;
 	if (after_ns < 0)
 		after_ns = 0;
 	if (after_ns > most)
@@ -374,6 +541,7 @@ static int gap_work(struct ledger *ledger, void *ctx, struct cede_error *reterr)
 static void on_gap(void *ctx) {
 	struct flow *flow = ctx;
 
+	history_lost(flow);
 	flow->figures.gaps++;
 	log_event(LOG_LEVEL_WARNING, "watch.overflow", "mend=scan");
 	flow_record(flow, gap_work, NULL, NULL, NULL);
@@ -386,13 +554,14 @@ static void on_gap(void *ctx) {
 static bool on_found(void *ctx, struct findings *found) {
 	struct flow *flow = ctx;
 
-	take_findings(flow, found);
-	return ledger_writer_waiting(flow->ledger) <= LEDGER_BUSY;
+	take_findings(flow, found, false);
+	return !flow_busy(flow);
 }
 
 static void adopt_directory(struct flow *flow, size_t source, int fd) {
 	struct flow_source *s = &flow->sources[source];
 
+	place_opened(flow, source, fd);
 	if (s->fd < 0) {
 		s->fd = fd;
 		return;
@@ -411,6 +580,8 @@ struct sweep {
 	size_t source;
 	char **paths;
 	size_t count;
+	uint64_t dev; /* of the directory; 0: can't be compared */
+	bool elsewhere;
 };
 
 static int sweep_one(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
@@ -432,14 +603,20 @@ static void sweep_clear(struct sweep *s) {
 static int sweep_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
 	struct sweep *s = ctx;
 
+	struct slice name = slice_str(s->flow->sources[s->source].key);
+
 	sweep_clear(s); /* of a first try */
-	return ledger_settling(ledger, slice_str(s->flow->policy->sources[s->source].name),
-		SWEEP_MOST, sweep_one, s, reterr);
+	if (s->dev != 0)
+		CEDE_TRY(ledger_other_device(ledger, name, s->dev, &s->elsewhere, reterr));
+	return ledger_settling(ledger, name, SWEEP_MOST, sweep_one, s, reterr);
 }
 
 static void sweep_done(struct flow *flow, void *ctx) {
 	struct sweep *s = ctx;
 
+	if (!flow->stopping && !flow->sources[s->source].missing)
+		place_set_absent(flow, s->source, false, s->elsewhere,
+			"captures are on a file system that is not mounted here now");
 	for (size_t i = 0; i < s->count && !flow->stopping; i++)
 		intake_look(flow, s->source, s->paths[i], 0);
 }
@@ -447,6 +624,7 @@ static void sweep_done(struct flow *flow, void *ctx) {
 static void sweep_release(void *ctx) {
 	struct sweep *s = ctx;
 
+	s->flow->sources[s->source].looks--;
 	sweep_clear(s);
 	free(s->paths);
 	free(s);
@@ -459,11 +637,13 @@ static void sweep_settling(struct flow *flow, size_t source) {
 		return; /* after the next scan */
 	s->flow = flow;
 	s->source = source;
+	s->dev = file_device_below(flow->sources[source].fd);
 	s->paths = calloc(SWEEP_MOST, sizeof *s->paths);
 	if (s->paths == NULL) {
 		free(s);
 		return;
 	}
+	flow->sources[source].looks++;
 	flow_record(flow, sweep_work, sweep_done, sweep_release, s);
 }
 
@@ -473,23 +653,20 @@ static void scan_ended_whole(struct flow *flow, size_t source, const struct scan
 	int64_t again = RESCAN_NS;
 
 	flow->figures.scans++;
-	s->held_last = s->held_now;
-	s->held_now = 0;
+	figures_scan_ended(&s->figures, &s->found, clock_wall_ns());
 	if (r->unwatched != s->unwatched)
 		log_event(r->unwatched ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "source.watch",
 			"source=%s mode=%s", name, r->unwatched ? "poll" : "events");
 	s->unwatched = r->unwatched;
 	if (s->unwatched || r->err.code != CEDE_OK)
 		again = POLL_NS;
+	s->failed_scans = r->failed > 0 ? s->failed_scans + 1 : 0;
+	if (s->failed_scans > 0 && s->failed_scans <= UNREADABLE_SOON && again > POLL_NS)
+		again = POLL_NS << (s->failed_scans - 1);
 	if (again < 20 * r->took_ns)
 		again = 20 * r->took_ns;
 	s->next_scan_boot_ns = clock_boot_ns() + again;
-	if (r->err.code != CEDE_OK && !s->missing)
-		log_event(LOG_LEVEL_ERROR, "source.missing", "source=%s error=\"%s\"", name,
-			r->err.text);
-	if (r->err.code == CEDE_OK && s->missing)
-		log_event(LOG_LEVEL_INFO, "source.back", "source=%s", name);
-	s->missing = r->err.code != CEDE_OK;
+	place_say(flow, source, &r->err);
 	if (!s->missing && !flow->draining)
 		sweep_settling(flow, source);
 	if (r->failed > 0)
@@ -505,6 +682,9 @@ static void on_scan_ended(void *ctx, size_t source, const char *path, struct sca
 	flow->scans--;
 	if (result->fd >= 0)
 		adopt_directory(flow, source, result->fd);
+	if (result->err.code == CEDE_OK && !result->unwatched && result->failed == 0 &&
+		!flow->stopping)
+		history_listed(flow, source, path);
 	if (path[0] == 0)
 		scan_ended_whole(flow, source, result);
 	else if (result->err.code != CEDE_OK || result->unwatched)
@@ -522,16 +702,21 @@ void intake_scan(struct flow *flow, size_t source, const char *path) {
 
 	if (flow->draining || flow->stopping)
 		return;
+	if (s->idle || epochs_is_closed(flow, source)) {
+		s->scan_wanted = false;
+		return;
+	}
 	if (s->scan != NULL) { /* one at a time: the next goes over the whole source */
 		s->scan_wanted = true;
 		return;
 	}
 	s->scan_wanted = false;
 	if (path[0] == 0)
-		s->held_now = 0;
+		figures_scan_begins(&s->found);
 	events = (struct scan_events){.ctx = flow, .found = on_found, .ended = on_scan_ended};
-	if (scan_start(flow->loop, flow->policy, source, path, flow->tree, &events, &s->scan, &err) <
-		0) {
+	/* a vault's directories change their places: what is open stays what it is */
+	if (scan_start(flow->loop, flow->policy, source, s->epoch != NULL ? s->fd : -1, path,
+		    flow->tree, &events, &s->scan, &err) < 0) {
 		log_event(LOG_LEVEL_ERROR, "scan.failed", "error=\"%s\"", err.text);
 		s->scan_wanted = true;
 		return;
@@ -540,7 +725,7 @@ void intake_scan(struct flow *flow, size_t source, const char *path) {
 }
 
 void intake_resume(struct flow *flow) {
-	if (ledger_writer_waiting(flow->ledger) > LEDGER_BUSY)
+	if (flow_busy(flow))
 		return;
 	for (size_t i = 0; i < flow->policy->source_count; i++)
 		if (flow->sources[i].scan != NULL)
@@ -556,21 +741,30 @@ void intake_tick(struct flow *flow) {
 		if (s->scan == NULL && (s->scan_wanted || now >= s->next_scan_boot_ns))
 			intake_scan(flow, i, "");
 	}
+	tree_drain(flow->tree);
+	place_tick(flow);
 	intake_resume(flow);
 }
 
 int intake_start(struct flow *flow, struct cede_error *reterr) {
-	struct tree_events events = {
-		.ctx = flow, .file = on_file, .directory = on_directory, .gap = on_gap};
+	struct tree_events events = {.ctx = flow,
+		.file = on_file,
+		.directory = on_directory,
+		.gap = on_gap,
+		.life = history_event,
+		.moved = history_moved};
 
-	flow->reported = calloc(REPORTED_MOST, sizeof *flow->reported);
+	flow->reported_room = REPORTED_LEAST;
+	flow->reported = calloc(REPORTED_LEAST, sizeof *flow->reported);
 	if (flow->reported == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	CEDE_TRY(settle_new(&flow->settle, reterr));
+	CEDE_TRY(lives_new(&flow->lives, reterr));
 	for (size_t i = 0; i < flow->policy->source_count; i++)
 		/* a directory that is not there yet: the scans look for it again and again */
-		if (file_open_dir(AT_FDCWD, flow->policy->sources[i].path, &flow->sources[i].fd,
-			    NULL) < 0)
+		if (!flow->sources[i].idle &&
+			file_open_dir(AT_FDCWD, flow->policy->sources[i].path, &flow->sources[i].fd,
+				NULL) < 0)
 			flow->sources[i].fd = -1;
 	return tree_new(flow->loop, &events, &flow->tree, reterr);
 }

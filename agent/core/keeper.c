@@ -9,27 +9,38 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "agent/config.h"
+#include "agent/core/answer.h"
 #include "agent/core/flow.h"
+#include "agent/core/guarded.h"
 #include "agent/core/inforce.h"
-#include "agent/core/meters.h"
+#include "agent/core/profile.h"
+#include "agent/core/pulse.h"
+#include "agent/core/standing.h"
+#include "agent/ipc/readiness.h"
+#include "agent/programs.h"
 #include "agent/seal/spool.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/listen.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "base/passed.h"
+#include "base/sandbox.h"
 #include "certs/key.h"
+#include "certs/ossl.h"
 #include "version.h"
 
 #define DRAIN_MS     2500
 #define LINK_STOP_MS 1000
-#define METERS_MS    2000
+#define METERS_MS    1000
+#define METERS_MAX   (1U << 20)
 #define RELOAD_MS    300
+#define EMPTY_MS     500 /* how often it is asked whether anything is left */
 #define FILES_WANTED 8192
 
 struct keeper {
@@ -38,7 +49,15 @@ struct keeper {
 	struct inforce *now;  /* the policy in force */
 	struct inforce *next; /* it takes over once the flow has retired */
 	struct floor floor;
+	struct notify notify; /* the service manager */
+	struct passed passed; /* what it gave us */
+	struct pulse pulse;
 	char courier[PATH_MAX];
+	char guard[PATH_MAX];
+	struct spawner *spawner;
+	struct guarded guarded;
+	struct sandbox_report sandbox;
+	struct profile *profile;
 	uv_loop_t loop;
 	uv_signal_t on_term;
 	uv_signal_t on_int;
@@ -47,17 +66,20 @@ struct keeper {
 	uv_timer_t meters;
 	uv_timer_t swap;   /* never from within the flow */
 	uv_timer_t settle; /* files of the policy change one after the other */
+	uv_timer_t emptying;
+	int64_t empty_end_boot_ns;
 	uv_fs_event_t policy_dir;
+	uv_poll_t spawner_end;
 	struct flow *flow;
 	struct link *link;
 	bool reloading;
 	bool reload_again;
 	bool stopping;
 	bool stop_after; /* the reload that is under way */
-	bool reload_failed;
-	bool broken; /* ends without its clean end */
-	uint64_t reloads;
-	uint64_t bad_reloads;
+	bool restart;    /* ends to be started again */
+	bool broken;     /* ends without its clean end */
+	struct standing *standing;
+	struct answer answer;
 	char fatal[400];
 };
 
@@ -94,51 +116,35 @@ static void raise_floor(struct keeper *k) {
 	memcpy(k->floor.sha256, k->now->policy->sha256, sizeof k->floor.sha256);
 }
 
-/* The courier that belongs to this program: of the same build or the same installation. */
-static int find_courier(const char *given, char path[PATH_MAX], struct cede_error *reterr) {
-	static const char *const beside[] = {
-		"cede-courier", "courier/cede-courier", "../libexec/cede/cede-courier"};
-	char self[PATH_MAX];
-
-	if (given != NULL) {
-		(void)snprintf(path, PATH_MAX, "%s", given);
-		return CEDE_OK;
-	}
-	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-	if (n < 0)
-		return CEDE_FAIL_SYS(reterr, "read /proc/self/exe");
-	self[n] = 0;
-	char *slash = strrchr(self, '/');
-	require(slash != NULL);
-	slash[1] = 0;
-	for (size_t i = 0; i < ARRAY_LENGTH(beside); i++) {
-		if (snprintf(path, PATH_MAX, "%s%s", self, beside[i]) < PATH_MAX &&
-			access(path, X_OK) == 0)
-			return CEDE_OK;
-	}
-	(void)snprintf(path, PATH_MAX, "%s", CEDE_COURIER);
-	if (access(path, X_OK) < 0)
-		return CEDE_FAIL_SYS(reterr, "the courier %s", path);
-	return CEDE_OK;
-}
-
 /* ---- stop */
 
+static void on_guard_closed(void *ctx) {
+	struct keeper *k = ctx;
+
+	uv_handle_t *handles[] = {(uv_handle_t *)&k->on_term, (uv_handle_t *)&k->on_int,
+		(uv_handle_t *)&k->on_hup, (uv_handle_t *)&k->drain, (uv_handle_t *)&k->meters,
+		(uv_handle_t *)&k->swap, (uv_handle_t *)&k->settle, (uv_handle_t *)&k->emptying,
+		(uv_handle_t *)&k->policy_dir, (uv_handle_t *)&k->spawner_end,
+		(uv_handle_t *)&k->pulse.timer};
+	for (size_t i = 0; i < ARRAY_LENGTH(handles); i++)
+		uv_close(handles[i], NULL);
+}
+
+/* Nothing opens captures any more: nobody waits for the guard. */
 static void on_flow_stopped(void *ctx) {
 	struct keeper *k = ctx;
 
 	k->flow = NULL;
-	uv_handle_t *handles[] = {(uv_handle_t *)&k->on_term, (uv_handle_t *)&k->on_int,
-		(uv_handle_t *)&k->on_hup, (uv_handle_t *)&k->drain, (uv_handle_t *)&k->meters,
-		(uv_handle_t *)&k->swap, (uv_handle_t *)&k->settle, (uv_handle_t *)&k->policy_dir};
-	for (size_t i = 0; i < ARRAY_LENGTH(handles); i++)
-		uv_close(handles[i], NULL);
+	guarded_record(&k->guarded, NULL);
+	guarded_close(&k->guarded, on_guard_closed, k);
 }
 
 static void on_link_closed(void *ctx) {
 	struct keeper *k = ctx;
 
 	k->link = NULL;
+	answer_stop(&k->answer);
+	guarded_leaving(&k->guarded);
 	flow_stop(k->flow, on_flow_stopped, k);
 }
 
@@ -147,6 +153,7 @@ static void stop_now(struct keeper *k) {
 		return;
 	(void)uv_timer_stop(&k->drain);
 	(void)uv_timer_stop(&k->meters);
+	pulse_stop(&k->pulse);
 	flow_halt(k->flow);
 	struct link *link = CEDE_TAKE(k->link);
 	link_close(link, LINK_STOP_MS, on_link_closed, k);
@@ -163,9 +170,17 @@ static void on_drained(void *ctx) {
 }
 
 static void begin_stop(struct keeper *k) {
-	notify_stopping();
+	notify_stopping(&k->notify);
 	(void)uv_timer_start(&k->drain, on_drain_over, DRAIN_MS, 0);
 	flow_drain(k->flow, on_drained, k);
+}
+
+static void stop(struct keeper *k) {
+	k->stopping = true;
+	if (k->reloading)
+		k->stop_after = true;
+	else
+		begin_stop(k);
 }
 
 static void on_stop_signal(uv_signal_t *handle, int number) {
@@ -173,12 +188,27 @@ static void on_stop_signal(uv_signal_t *handle, int number) {
 
 	if (k->stopping)
 		return;
-	k->stopping = true;
 	log_event(LOG_LEVEL_INFO, "agent.stopping", "signal=%d", number);
-	if (k->reloading)
-		k->stop_after = true;
-	else
-		begin_stop(k);
+	stop(k);
+}
+
+/* ---- until nothing is left */
+
+static void on_rest(void *ctx, bool at_rest) {
+	struct keeper *k = ctx;
+
+	if (k->stopping || (!at_rest && clock_boot_ns() < k->empty_end_boot_ns))
+		return;
+	k->options->emptying->is_empty = at_rest;
+	log_event(LOG_LEVEL_INFO, "agent.stopping", "reason=%s", at_rest ? "empty" : "limit");
+	stop(k);
+}
+
+static void on_emptying(uv_timer_t *timer) {
+	struct keeper *k = timer->data;
+
+	if (!k->stopping && !k->reloading)
+		flow_ask_rest(k->flow, on_rest, k);
 }
 
 static void on_fatal(void *ctx, const char *text) {
@@ -187,6 +217,7 @@ static void on_fatal(void *ctx, const char *text) {
 	(void)snprintf(k->fatal, sizeof k->fatal, "%s", text);
 	log_event(LOG_LEVEL_ERROR, "agent.fatal",
 		"error=\"%s\" effect=\"nothing is handed over or wiped\"", text);
+	pulse_stop(&k->pulse);
 	if (k->reloading) { /* between two policies there is nothing to drain; the disk is sound */
 		k->broken = true;
 		uv_stop(&k->loop);
@@ -217,8 +248,8 @@ static bool is_policy_file(const struct keeper *k, const char *name) {
 }
 
 static void reload_bad(struct keeper *k, const struct cede_error *err) {
-	k->reload_failed = true;
-	k->bad_reloads++;
+	k->standing->reload_failed = true;
+	k->standing->bad_reloads++;
 	log_event(LOG_LEVEL_ERROR, "policy.refused",
 		"error=\"%s\" effect=\"the policy with serial %llu stays in force\"", err->text,
 		(unsigned long long)k->now->policy->serial);
@@ -230,8 +261,8 @@ static int start_link(struct keeper *k, struct cede_error *reterr) {
 
 	inforce_destinations(k->now, destinations);
 	flow_link_events(k->flow, &events);
-	CEDE_TRY(link_start(&k->loop, k->courier, k->config->courier_user, k->config->metrics,
-		destinations, k->now->policy->destination_count, &events, &k->link, reterr));
+	CEDE_TRY(link_start(&k->loop, k->spawner, k->now->policy->sandbox_require, destinations,
+		k->now->policy->destination_count, &events, &k->link, reterr));
 	inforce_forget_key(k->now); /* the link has its copy */
 	return CEDE_OK;
 }
@@ -243,9 +274,13 @@ static void flow_of(struct keeper *k, const struct inforce *f, struct flow_setup
 		.keys = f->keys,
 		.is_signed = f->trusted->is_signed,
 		.spool_fd = -1,
+		.spool_limit = k->config->spool_limit,
+		.state = k->config->state,
+		.vault_key = k->config->vault_key,
 		.fatal = on_fatal,
 		.ctx = k};
 	memcpy(ret->signer, f->trusted->signer, sizeof ret->signer);
+	memcpy(ret->identity, f->identity, sizeof ret->identity);
 }
 
 static void say_policy(const struct keeper *k) {
@@ -271,6 +306,7 @@ static int take_over(struct keeper *k, struct cede_error *reterr) {
 	setup.link = k->link;
 	k->next->keys_taken = true;
 	CEDE_TRY(flow_start(&setup, &k->flow, reterr));
+	guarded_record(&k->guarded, k->flow);
 	k->now = CEDE_TAKE(k->next);
 	if (k->link != NULL) {
 		struct link_events events;
@@ -289,6 +325,7 @@ static int take_over(struct keeper *k, struct cede_error *reterr) {
 
 static void reload_end(struct keeper *k) {
 	k->reloading = false;
+	notify_ready(&k->notify);
 	if (k->stop_after)
 		begin_stop(k);
 	else if (k->reload_again)
@@ -306,8 +343,8 @@ static void on_swap(uv_timer_t *timer) {
 		on_fatal(k, err.text);
 		return;
 	}
-	k->reloads++;
-	k->reload_failed = false;
+	k->standing->reloads++;
+	k->standing->reload_failed = false;
 	log_event(LOG_LEVEL_INFO, "policy.loaded", "policy=%s serial=%llu sources=%zu",
 		k->now->policy->id, (unsigned long long)k->now->policy->serial,
 		k->now->policy->source_count);
@@ -340,6 +377,20 @@ static void on_link_end(uv_timer_t *timer) {
 	link_close(link, LINK_STOP_MS, on_old_link_closed, k);
 }
 
+/* What was given up can't be had back by this process. Who is started by a service manager ends in
+ * good order and is started again; else a person has to. */
+static void beyond_sandbox(struct keeper *k, const struct cede_error *err) {
+	if (k->notify.fd < 0) {
+		reload_bad(k, err);
+		return;
+	}
+	log_event(LOG_LEVEL_WARNING, "agent.restart",
+		"reason=\"%s\" effect=\"ends now; the service manager starts it again\"", err->text);
+	k->restart = true;
+	k->stopping = true;
+	begin_stop(k);
+}
+
 /* Checked whole before anything changes: a bad policy leaves the old one in force. */
 static void reload(struct keeper *k) {
 	struct inforce_want want = want_of(k);
@@ -347,7 +398,16 @@ static void reload(struct keeper *k) {
 	struct cede_error err = {0};
 
 	k->reload_again = false;
+	k->standing->reload_ns = clock_wall_ns();
 	if (inforce_load(&want, &next, &err) < 0) {
+		reload_bad(k, &err);
+		return;
+	}
+	if (profile_allows(k->profile, &k->sandbox, next->policy, &err) < 0) {
+		beyond_sandbox(k, &err);
+		return;
+	}
+	if (profile_satisfies(&k->sandbox, next->policy, &err) < 0) {
 		reload_bad(k, &err);
 		return;
 	}
@@ -359,9 +419,13 @@ static void reload(struct keeper *k) {
 		return;
 	}
 	if (inforce_same(k->now, next)) {
-		k->reload_failed = false;
+		k->standing->reload_failed = false;
 		log_event(LOG_LEVEL_INFO, "policy.unchanged", "serial=%llu",
 			(unsigned long long)next->policy->serial);
+		return;
+	}
+	if (guarded_apply(&k->guarded, next->policy, &err) < 0) {
+		reload_bad(k, &err);
 		return;
 	}
 	inforce_compare(next, k->now);
@@ -375,10 +439,14 @@ static void on_policy_settled(uv_timer_t *timer) {
 
 	if (k->stopping)
 		return;
-	if (k->reloading)
+	if (k->reloading) {
 		k->reload_again = true;
-	else
-		reload(k);
+		return;
+	}
+	notify_reloading(&k->notify);
+	reload(k);
+	if (!k->reloading) /* the policy in force stays */
+		notify_ready(&k->notify);
 }
 
 static void on_reload_signal(uv_signal_t *handle, int number) {
@@ -402,28 +470,68 @@ static void on_policy_dir(uv_fs_event_t *handle, const char *name, int events, i
 
 /* ---- start */
 
-static void on_meters(uv_timer_t *timer) {
-	struct keeper *k = timer->data;
-	CLEANUP(buf_done) struct buf text = BUF_INIT(65536);
-	struct flow_figures figures;
+/* An expired certificate is refused by every server in words of its own: said here in ours. */
+static void watch_identity(struct keeper *k) {
+	int64_t now = clock_wall_ns();
+	bool invalid = now < k->now->identity_from_ns || now >= k->now->identity_until_ns;
 
-	flow_figures(k->flow, &figures);
-	figures.is_signed = k->now->trusted->is_signed;
-	figures.reloads = k->reloads;
-	figures.bad_reloads = k->bad_reloads;
-	figures.reload_failed = k->reload_failed;
-	if (k->link != NULL && meters_text(&figures, k->now->policy, &text, NULL) == CEDE_OK)
-		link_metrics(k->link, buf_slice(&text));
+	if (invalid && !k->standing->identity_invalid)
+		log_event(LOG_LEVEL_ERROR, "identity.invalid",
+			"error=\"the host's certificate is not valid now\" effect=\"no server takes anything\" mend=\"renew it and send SIGHUP, or set the clock\"");
+	else if (!invalid && k->standing->identity_invalid)
+		log_event(LOG_LEVEL_INFO, "identity.valid", "host=%s", k->now->host);
+	k->standing->identity_invalid = invalid;
 }
 
-static void harden(void) {
-	struct rlimit none = {0, 0};
+/* The one line of `systemctl status`. */
+static void say_status(struct keeper *k) {
+	const struct figures *f = &k->standing->figures;
+	char text[sizeof k->notify.status];
+	uint64_t bundles = 0;
+
+	for (size_t i = 0; i < k->now->policy->destination_count; i++)
+		bundles += f->destinations[i].open;
+	(void)snprintf(text, sizeof text,
+		"%s; policy %s, serial %llu%s; %llu sealed bundles wait for a receipt; link %s",
+		f->flow.expired ? "STANDS STILL: the policy has expired" : "handing over",
+		k->now->policy->id, (unsigned long long)k->now->policy->serial,
+		k->standing->reload_failed ? " (a newer one was refused)" : "",
+		(unsigned long long)bundles,
+		(k->standing->meters.unmet & CONDITION_BIT(CONDITION_LINK)) == 0 ? "up" : "down");
+	notify_status(&k->notify, text);
+}
+
+static bool take_standing(void *ctx) {
+	struct keeper *k = ctx;
+
+	if (k->link == NULL || k->flow == NULL)
+		return false; /* in a moment there is one again, or the agent stops */
+	standing_take(k->standing, k->flow, k->now, k->link);
+	guarded_figures(&k->guarded, &k->standing->figures.flow);
+	return true;
+}
+
+static void on_meters(uv_timer_t *timer) {
+	struct keeper *k = timer->data;
+	CLEANUP(buf_done) struct buf text = BUF_INIT(METERS_MAX);
+	struct cede_error err = {0};
+
+	log_flush();
+	watch_identity(k);
+	if (!take_standing(k))
+		return;
+	say_status(k);
+	if (k->config->metrics == NULL)
+		return;
+	if (meters_text(&k->standing->meters, &text, &err) < 0)
+		log_event(LOG_LEVEL_ERROR, "metrics.untold", "error=\"%s\"", err.text);
+	else
+		link_metrics(k->link, buf_slice(&text), k->standing->meters.unmet);
+}
+
+static void set_limits(void) {
 	struct rlimit files;
 
-	/* what the keeper reads must not end in a core file or under a debugger */
-	(void)setrlimit(RLIMIT_CORE, &none);
-	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGHUP, SIG_IGN); /* until the loop takes it: it must not end the agent */
 	(void)signal(SIGIO,
@@ -478,6 +586,16 @@ static void watch_policy(struct keeper *k) {
 			"mend=\"send SIGHUP when the policy has changed\"");
 }
 
+/* Without it no courier is started any more: a new start of all is what helps. */
+static void on_spawner_end(uv_poll_t *poll, int status, int events) {
+	struct keeper *k = poll->data;
+
+	(void)status;
+	(void)events;
+	(void)uv_poll_stop(poll);
+	on_fatal(k, "the spawner has ended: start the agent again");
+}
+
 static int start_handles(struct keeper *k, struct cede_error *reterr) {
 	const struct {
 		uv_signal_t *handle;
@@ -495,55 +613,104 @@ static int start_handles(struct keeper *k, struct cede_error *reterr) {
 	}
 	if (r < 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_IO, "event loop: %s", uv_strerror(r));
+	r = uv_poll_init(&k->loop, &k->spawner_end, spawner_fd(k->spawner));
+	if (r < 0)
+		return CEDE_FAIL(reterr, CEDE_ERR_IO, "event loop: %s", uv_strerror(r));
+	k->spawner_end.data = k;
+	(void)uv_poll_start(&k->spawner_end, UV_READABLE, on_spawner_end);
 	(void)uv_timer_init(&k->loop, &k->drain);
 	(void)uv_timer_init(&k->loop, &k->meters);
 	(void)uv_timer_init(&k->loop, &k->swap);
 	(void)uv_timer_init(&k->loop, &k->settle);
+	(void)uv_timer_init(&k->loop, &k->emptying);
 	(void)uv_fs_event_init(&k->loop, &k->policy_dir);
-	k->drain.data = k->meters.data = k->swap.data = k->settle.data = k->policy_dir.data = k;
+	k->drain.data = k->meters.data = k->swap.data = k->settle.data = k->emptying.data =
+		k->policy_dir.data = k;
 	return CEDE_OK;
+}
+
+/* The last moment at which there is one thread. */
+static int enter_sandbox(struct keeper *k, struct cede_error *reterr) {
+	CEDE_TRY(profile_new(k->now->policy, k->config, k->options->policy, &k->profile, reterr));
+	CEDE_TRY(profile_enter(k->profile, &k->sandbox, reterr));
+	sandbox_say("keeper", &k->sandbox);
+	return profile_satisfies(&k->sandbox, k->now->policy, reterr);
 }
 
 /* The start list, in order. A failure ends the process: what was opened goes with it. */
 static int start(struct keeper *k, struct cede_error *reterr) {
 	struct inforce_want want;
 	struct ledger *ledger = NULL;
+	CLEANUP(fd_closep) int metrics = -1; /* a socket that was passed; the spawner keeps it */
 
 	CEDE_TRY(load_config(k, reterr));
+	if (k->config->metrics != NULL && strcmp(k->config->metrics, "systemd") == 0)
+		CEDE_TRY(listen_take(passed_take(&k->passed, "metrics"), &metrics, reterr));
+	CEDE_TRY(program_find(
+		k->options->courier, "courier/", "cede-courier", CEDE_COURIER, k->courier, reterr));
+	CEDE_TRY(program_find(NULL, "guard/", "cede-guard", CEDE_GUARD, k->guard, reterr));
+	/* before a key, a policy or the ledger is read: it is to have nothing of them */
+	CEDE_TRY(spawner_start(k->courier, k->guard, k->config->courier_user, k->config->metrics,
+		metrics, &k->spawner, reterr));
 	CEDE_TRY(open_state(k, &ledger, reterr));
+	CEDE_TRY(standing_new(k->config->state, &k->sandbox, &k->standing, reterr));
+	CEDE_TRY(answer_open(&k->answer, k->standing->state_fd, reterr));
 	want = want_of(k);
 	int r = inforce_load(&want, &k->now, reterr);
+	if (r == CEDE_OK)
+		r = ledger_sign_as(ledger, k->config->state, k->now->host, clock_wall_ns(), reterr);
 	if (r < 0) {
 		ledger_close(ledger);
 		return r;
 	}
 	raise_floor(k);
-	CEDE_TRY(find_courier(k->options->courier, k->courier, reterr));
 	CEDE_TRY(start_handles(k, reterr));
+	CEDE_TRY(guarded_init(&k->guarded, &k->loop, k->spawner, &k->notify, &k->passed,
+		k->config->state, reterr));
+	CEDE_TRY(guarded_apply(&k->guarded, k->now->policy, reterr));
+	CEDE_TRY(enter_sandbox(k, reterr));
 	CEDE_TRY(start_flow(k, ledger, reterr));
+	guarded_record(&k->guarded, k->flow);
 	CEDE_TRY(start_link(k, reterr));
 	flow_run(k->flow, k->link);
+	pulse_start(&k->pulse, &k->loop, &k->notify, flow_ledger(k->flow));
 	watch_policy(k);
-	if (k->config->metrics != NULL)
-		(void)uv_timer_start(&k->meters, on_meters, 0, METERS_MS);
+	answer_start(&k->answer, &k->loop, k->standing, take_standing, k);
+	(void)uv_timer_start(&k->meters, on_meters, 0, METERS_MS);
+	if (k->options->emptying != NULL) {
+		k->empty_end_boot_ns = clock_boot_ns() + k->options->emptying->limit_ns;
+		(void)uv_timer_start(&k->emptying, on_emptying, EMPTY_MS, EMPTY_MS);
+	}
 	return CEDE_OK;
 }
 
 static void keeper_done(struct keeper *k) {
+	spawner_stop(k->spawner);
+	profile_free(k->profile);
 	inforce_free(k->now);
 	inforce_free(k->next);
 	agent_config_free(k->config);
+	answer_stop(&k->answer);
+	standing_free(k->standing);
+	passed_done(&k->passed);
+	notify_done(&k->notify);
 }
 
 int keeper_run(const struct keeper_options *options, struct cede_error *reterr) {
-	struct keeper k = {.options = options};
+	struct keeper k = {.options = options, .answer = {.fd = -1}};
 
-	harden();
+	CEDE_TRY(sandbox_begin(&k.sandbox, reterr));
+	set_limits();
+	passed_init(&k.passed);
+	notify_init(&k.notify);
 	/* seals, checks, wipes and spools at once */
 	if (setenv("UV_THREADPOOL_SIZE", "8", 1) < 0)
 		return CEDE_FAIL_SYS(reterr, "set up the thread pool");
-	int r = start(&k, reterr);
+	int r = ossl_start(reterr);
+	if (r == CEDE_OK)
+		r = start(&k, reterr);
 	if (r < 0) { /* the process ends: nothing was begun */
+		guarded_abandon(&k.guarded);
 		keeper_done(&k);
 		return r;
 	}
@@ -552,13 +719,16 @@ int keeper_run(const struct keeper_options *options, struct cede_error *reterr) 
 		k.now->policy->id, (unsigned long long)k.now->policy->serial,
 		k.now->policy->source_count);
 	say_policy(&k);
-	notify_ready();
+	notify_ready(&k.notify);
 	(void)uv_run(&k.loop, UV_RUN_DEFAULT);
 	if (k.broken)
 		return CEDE_FAIL(reterr, CEDE_ERR_IO, "%s", k.fatal);
 	require(uv_loop_close(&k.loop) == 0);
 	log_event(LOG_LEVEL_INFO, "agent.stopped", "clean=%s", k.fatal[0] == 0 ? "yes" : "no");
-	r = k.fatal[0] == 0 ? CEDE_OK : CEDE_FAIL(reterr, CEDE_ERR_IO, "%s", k.fatal);
+	r = k.fatal[0] != 0 ? CEDE_FAIL(reterr, CEDE_ERR_IO, "%s", k.fatal)
+		: k.restart
+		? CEDE_FAIL(reterr, CEDE_ERR_BUSY, "ended to be started again, for another policy")
+		: CEDE_OK;
 	keeper_done(&k);
 	return r;
 }

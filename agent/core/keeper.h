@@ -8,14 +8,23 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
+
+struct keeper_emptying {
+	int64_t limit_ns;
+	bool is_empty; /* out: everything that can be handed over was, and is wiped */
+};
 
 struct keeper_options {
 	const char *policy;  /* path of policy.yaml */
 	const char *config;  /* path of agent.yaml */
 	bool is_unsigned;    /* no signature of the policy is asked for */
 	const char *courier; /* path of cede-courier, or NULL: found beside this program */
+	/* Stops by itself once nothing is left to hand over or to wipe, or after limit_ns; NULL:
+	 * runs until it is told to stop. */
+	struct keeper_emptying *emptying;
 };
 
 /* Runs until it is told to stop. The text of an error has been printed to stderr already when it

@@ -8,11 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/courier/profile.h"
 #include "agent/courier/push.h"
 #include "agent/courier/scrape.h"
 #include "agent/ipc/channel.h"
 #include "base/check.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 
@@ -24,6 +26,8 @@
 struct running {
 	struct running *next;
 	struct push *push;
+	bool is_probe;
+	uint16_t destination;
 };
 
 struct courier {
@@ -73,16 +77,32 @@ static void say_failed(struct courier *c, const struct id *id, const char *kind,
 	say(c, &w);
 }
 
-static void drop_running(struct courier *c, const struct push *push) {
+static void say_probed(struct courier *c, uint16_t destination, const struct push_outcome *o) {
+	bool failed = o->result == PUSH_FAILED;
+	struct ipc_writer w;
+
+	ipc_start(&w, IPC_PROBED);
+	ipc_put_u16(&w, destination);
+	ipc_put_u16(&w, failed ? o->status : 404);
+	ipc_put_u64(&w, (uint64_t)o->date_s);
+	ipc_put_text(&w, failed ? slice_of(o->kind, strnlen(o->kind, 32)) : SLICE_NONE);
+	ipc_put_text(&w, failed ? slice_of(o->text, strnlen(o->text, 512)) : SLICE_NONE);
+	say(c, &w);
+}
+
+/* What it was is given back. */
+static struct running drop_running(struct courier *c, const struct push *push) {
 	struct running **at = &c->running;
 
 	while (*at != NULL && (*at)->push != push)
 		at = &(*at)->next;
 	require(*at != NULL);
 	struct running *r = *at;
+	struct running was = *r;
 	*at = r->next;
 	c->running_count--;
 	free(r);
+	return was;
 }
 
 static void on_ended(void *ctx, struct push *push, const struct push_outcome *o) {
@@ -90,7 +110,11 @@ static void on_ended(void *ctx, struct push *push, const struct push_outcome *o)
 	const struct id *id = push_id(push);
 	struct ipc_writer w;
 
-	drop_running(c, push);
+	struct running was = drop_running(c, push);
+	if (was.is_probe) {
+		say_probed(c, was.destination, o);
+		return;
+	}
 	switch (o->result) {
 	case PUSH_RECEIPT:
 		ipc_start(&w, IPC_RECEIPT);
@@ -183,13 +207,13 @@ static int get_destination(
 }
 
 static void start_push(struct courier *c, size_t destination, const struct id *id, int fd,
-	uint64_t size, const uint8_t *sha256, uint64_t rate, bool reclaim) {
+	const struct push_bundle *bundle, bool reclaim) {
 	struct running *r = calloc(1, sizeof *r);
 	struct cede_error err = {0};
 
 	if (r == NULL || c->running_count == PUSHES_MAX ||
-		push_start(&c->destinations[destination], id, fd, size, sha256, rate, reclaim,
-			on_ended, c, &r->push, &err) < 0) {
+		push_start(&c->destinations[destination], id, fd, bundle, reclaim, on_ended, c,
+			&r->push, &err) < 0) {
 		free(r);
 		say_failed(c, id, "courier", err.text[0] != 0 ? err.text : "too much at once", NULL);
 		return;
@@ -209,14 +233,20 @@ static int get_put(struct courier *c, struct ipc_reader *r, int *fd, struct cede
 	uint64_t size = ipc_get_u64(r);
 	ipc_get_bytes(r, sha256, sizeof sha256);
 	uint64_t rate = ipc_get_u64(r);
+	struct slice field = ipc_get_text(r);
 	CEDE_TRY(ipc_end(r, reterr));
+	for (size_t i = 0; i < field.len; i++) /* one header line, and nothing else */
+		if (field.data[i] < 0x20 || field.data[i] > 0x7e)
+			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a checkpoint that is no text");
 	if (rate > INT64_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a rate that is none");
 	if (destination >= c->count)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "no such destination");
 	if (fstat(*fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a bundle of another size than stated");
-	start_push(c, destination, &id, CEDE_TAKE_FD(*fd), size, sha256, rate, false);
+	const struct push_bundle bundle = {
+		.size = size, .sha256 = sha256, .rate = rate, .checkpoint = field};
+	start_push(c, destination, &id, CEDE_TAKE_FD(*fd), &bundle, false);
 	return CEDE_OK;
 }
 
@@ -229,7 +259,34 @@ static int get_ask(struct courier *c, struct ipc_reader *r, struct cede_error *r
 	CEDE_TRY(ipc_end(r, reterr));
 	if (destination >= c->count)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "no such destination");
-	start_push(c, destination, &id, -1, 0, NULL, 0, reclaim);
+	start_push(c, destination, &id, -1, NULL, reclaim);
+	return CEDE_OK;
+}
+
+/* A question for a bundle that nobody has: all that a push needs is tried, and nothing is left
+ * behind at the agency. */
+static int get_probe(struct courier *c, struct ipc_reader *r, struct cede_error *reterr) {
+	uint16_t destination = ipc_get_u16(r);
+	struct running *k;
+	struct id id;
+
+	CEDE_TRY(ipc_end(r, reterr));
+	if (destination >= c->count)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "no such destination");
+	CEDE_TRY(id_make(clock_wall_ns(), &id, reterr));
+	k = calloc(1, sizeof *k);
+	if (k == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	*k = (struct running){.is_probe = true, .destination = destination};
+	int code = push_start(
+		&c->destinations[destination], &id, -1, NULL, false, on_ended, c, &k->push, reterr);
+	if (code < 0) {
+		free(k);
+		return code;
+	}
+	k->next = c->running;
+	c->running = k;
+	c->running_count++;
 	return CEDE_OK;
 }
 
@@ -241,7 +298,7 @@ static int get_cancel(struct courier *c, struct ipc_reader *r, struct cede_error
 	for (struct running *k = c->running; k != NULL; k = k->next)
 		if (id_equal(push_id(k->push), &id)) {
 			struct push *push = k->push;
-			drop_running(c, push);
+			(void)drop_running(c, push);
 			push_cancel(push);
 			break;
 		}
@@ -251,8 +308,10 @@ static int get_cancel(struct courier *c, struct ipc_reader *r, struct cede_error
 static int get_metrics(struct courier *c, struct ipc_reader *r, int fd, struct cede_error *reterr) {
 	CLEANUP(freep) uint8_t *text = NULL;
 	size_t len = ipc_get_u32(r);
+	uint32_t unmet = ipc_get_u32(r);
 	size_t got;
 
+	log_flush(); /* this comes each second */
 	CEDE_TRY(ipc_end(r, reterr));
 	if (len > SCRAPE_TEXT_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "metrics too long");
@@ -261,7 +320,7 @@ static int get_metrics(struct courier *c, struct ipc_reader *r, int fd, struct c
 		return CEDE_FAIL_MEMORY(reterr);
 	CEDE_TRY(file_pread_full(fd, text, len, 0, &got, reterr));
 	if (c->scrape != NULL)
-		scrape_update(c->scrape, slice_of(text, got));
+		scrape_update(c->scrape, slice_of(text, got), unmet);
 	return CEDE_OK;
 }
 
@@ -277,6 +336,8 @@ static int handle(struct courier *c, struct ipc_packet *packet, struct cede_erro
 		return get_put(c, &r, &packet->fds[0], reterr);
 	case IPC_ASK:
 		return get_ask(c, &r, reterr);
+	case IPC_PROBE:
+		return get_probe(c, &r, reterr);
 	case IPC_CANCEL:
 		return get_cancel(c, &r, reterr);
 	case IPC_METRICS:
@@ -289,6 +350,7 @@ static int handle(struct courier *c, struct ipc_packet *packet, struct cede_erro
 	case IPC_RECEIPT:
 	case IPC_ABSENT:
 	case IPC_FAILED:
+	case IPC_PROBED:
 		break;
 	}
 	return CEDE_FAIL(reterr, CEDE_ERR_BUG, "message: not the keeper's");
@@ -316,31 +378,51 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
 	}
 }
 
-static void say_hello(struct courier *c) {
+static void say_hello(struct courier *c, const struct sandbox_report *report) {
 	struct ipc_writer w;
 
 	ipc_start(&w, IPC_HELLO);
 	ipc_put_u16(&w, IPC_VERSION);
+	ipc_put_u32(&w, report->on);
+	ipc_put_u32(&w, report->missing);
 	say(c, &w);
 }
 
-int courier_run(int socket, const char *metrics, struct cede_error *reterr) {
-	struct courier *c = calloc(1, sizeof *c);
+/* Where it listens is bound before the sandbox, the threads start behind it. */
+static int start_inside(struct courier *c, const struct courier_setup *setup,
+	struct sandbox_report *report, struct cede_error *reterr) {
 	struct cede_error err = {0};
+	int r = CEDE_OK;
+
+	if (setup->metrics != NULL)
+		r = scrape_new(setup->metrics, &c->scrape, &err);
+	CEDE_TRY(courier_enter(setup->ports, setup->port_count, report, reterr));
+	sandbox_say("courier", report);
+	if (c->scrape != NULL)
+		r = scrape_start(c->scrape, report, &err);
+	if (r == CEDE_OK)
+		return CEDE_OK;
+	/* handing over matters more */
+	log_event(LOG_LEVEL_ERROR, "metrics.unserved", "error=\"%s\"", err.text);
+	scrape_stop(CEDE_TAKE(c->scrape));
+	return CEDE_OK;
+}
+
+int courier_run(const struct courier_setup *setup, struct sandbox_report *report,
+	struct cede_error *reterr) {
+	struct courier *c = calloc(1, sizeof *c);
 
 	if (c == NULL || uv_loop_init(&c->loop) != 0)
 		return CEDE_FAIL_MEMORY(reterr);
-	c->socket = socket;
+	c->socket = setup->socket;
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return CEDE_FAIL(reterr, CEDE_ERR_IO, "libcurl does not start");
-	if (metrics != NULL && scrape_start(metrics, &c->scrape, &err) < 0)
-		log_event(LOG_LEVEL_ERROR, "metrics.unserved", "error=\"%s\"",
-			err.text); /* handing over matters more */
-	if (uv_poll_init(&c->loop, &c->poll, socket) != 0)
+	CEDE_TRY(start_inside(c, setup, report, reterr));
+	if (uv_poll_init(&c->loop, &c->poll, c->socket) != 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the descriptor given is no socket");
 	c->poll.data = c;
 	(void)uv_poll_start(&c->poll, UV_READABLE, on_readable);
-	say_hello(c);
+	say_hello(c, report);
 	if (!c->stop)
 		(void)uv_run(&c->loop, UV_RUN_DEFAULT);
 	scrape_stop(c->scrape);

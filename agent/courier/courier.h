@@ -3,7 +3,15 @@
  * destinations and sealed bundles from the keeper, makes one try for each, says what came of it. */
 #pragma once
 
-#include "base/error.h"
+#include "base/sandbox.h"
 
-/* Serves the keeper on this socket until it says stop or is gone. metrics: address, or NULL. */
-CEDE_MUST_USE int courier_run(int socket, const char *metrics, struct cede_error *reterr);
+struct courier_setup {
+	int socket;            /* to the keeper */
+	const char *metrics;   /* address, or NULL */
+	const uint16_t *ports; /* the ones that may be connected to */
+	size_t port_count;
+};
+
+/* Enters the sandbox, then serves the keeper until it says stop or is gone. */
+CEDE_MUST_USE int courier_run(const struct courier_setup *setup, struct sandbox_report *report,
+	struct cede_error *reterr);

@@ -12,6 +12,7 @@ struct watched {
 	struct watched *next;
 	uv_poll_t poll;
 	struct curl_loop *owner;
+	CURL *easy; /* that waits for it */
 	curl_socket_t fd;
 };
 
@@ -62,7 +63,8 @@ static int set_timer(CURLM *multi, long ms, void *ctx) {
 
 static void on_poll(uv_poll_t *poll, int status, int events) {
 	struct watched *w = poll->data;
-	int what = status < 0 ? CURL_CSELECT_ERR : 0;
+	/* after an error it is to look for itself: it finds what came before, and the reason */
+	int what = status < 0 ? CURL_CSELECT_ERR | CURL_CSELECT_IN | CURL_CSELECT_OUT : 0;
 
 	what |= events & UV_READABLE ? CURL_CSELECT_IN : 0;
 	what |= events & UV_WRITABLE ? CURL_CSELECT_OUT : 0;
@@ -109,7 +111,6 @@ static int set_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *u
 	struct curl_loop *c = ctx;
 	int events = 0;
 
-	(void)easy;
 	(void)unused;
 	if (what == CURL_POLL_REMOVE) {
 		unwatch(c, fd);
@@ -118,6 +119,7 @@ static int set_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *u
 	struct watched *w = watch(c, fd);
 	if (w == NULL)
 		return -1; /* libcurl fails the transfer */
+	w->easy = easy;
 	events |= what != CURL_POLL_OUT ? UV_READABLE : 0;
 	events |= what != CURL_POLL_IN ? UV_WRITABLE : 0;
 	return uv_poll_start(&w->poll, events, on_poll) == 0 ? 0 : -1;
@@ -165,4 +167,11 @@ int curl_loop_add(struct curl_loop *c, CURL *easy, struct cede_error *reterr) {
 
 void curl_loop_remove(struct curl_loop *c, CURL *easy) {
 	(void)curl_multi_remove_handle(c->multi, easy);
+}
+
+int curl_loop_socket(const struct curl_loop *c, const CURL *easy) {
+	for (const struct watched *w = c->sockets; w != NULL; w = w->next)
+		if (w->easy == easy)
+			return w->fd;
+	return -1;
 }

@@ -21,3 +21,5 @@ CEDE_MUST_USE int curl_loop_new(uv_loop_t *loop, curl_loop_done_fn *on_done, voi
 CEDE_MUST_USE int curl_loop_add(struct curl_loop *c, CURL *easy, struct cede_error *reterr);
 /* Takes it out again, at any time but from within a libcurl call-back. */
 void curl_loop_remove(struct curl_loop *c, CURL *easy);
+/* The socket that easy waits for, or -1. */
+int curl_loop_socket(const struct curl_loop *c, const CURL *easy);

@@ -5,22 +5,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "agent/courier/courier.h"
 #include "base/log.h"
 #include "base/parse.h"
+#include "base/sandbox.h"
 
-/* Nothing of the environment may say where this goes or whom it trusts, no core file may hold keys,
- * and it ends when its keeper does. */
+#define PORTS_MAX 16 /* one for each destination */
+
+/* Nothing of the environment may say where this goes or whom it trusts, and it ends when its keeper
+ * does. */
 static void harden(void) {
-	struct rlimit none = {0, 0};
-
 	(void)clearenv();
-	(void)setrlimit(RLIMIT_CORE, &none);
-	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGINT, SIG_IGN); /* a terminal's ^C is the keeper's to handle */
@@ -30,7 +27,12 @@ static void harden(void) {
 
 int main(int argc, char **argv) {
 	static const struct option options[] = {{"fd", required_argument, NULL, 'f'},
-		{"metrics", required_argument, NULL, 'm'}, {0}};
+		{"metrics", required_argument, NULL, 'm'}, {"port", required_argument, NULL, 'p'},
+		{0}};
+	struct sandbox_report report = {0};
+	uint16_t ports[PORTS_MAX];
+	size_t port_count = 0;
+	uint64_t port;
 	const char *metrics = NULL;
 	struct cede_error err = {0};
 	uint64_t fd = UINT64_MAX;
@@ -39,6 +41,11 @@ int main(int argc, char **argv) {
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'f' && parse_u64(slice_str(optarg), 3, 1024, &fd, NULL) == CEDE_OK)
 			continue;
+		if (c == 'p' && port_count < PORTS_MAX &&
+			parse_u64(slice_str(optarg), 1, UINT16_MAX, &port, NULL) == CEDE_OK) {
+			ports[port_count++] = (uint16_t)port;
+			continue;
+		}
 		if (c != 'm')
 			break;
 		metrics = optarg;
@@ -49,7 +56,9 @@ int main(int argc, char **argv) {
 	}
 	harden();
 	log_setup("cede-courier", LOG_LEVEL_INFO);
-	if (courier_run((int)fd, metrics, &err) < 0) {
+	const struct courier_setup setup = {
+		.socket = (int)fd, .metrics = metrics, .ports = ports, .port_count = port_count};
+	if (sandbox_begin(&report, &err) < 0 || courier_run(&setup, &report, &err) < 0) {
 		log_event(LOG_LEVEL_ERROR, "courier.stopped", "error=\"%s\"", err.text);
 		return 3;
 	}

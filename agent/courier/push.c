@@ -2,27 +2,34 @@
 #include "agent/courier/push.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "agent/courier/retry_after.h"
 #include "base/check.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
-#include "base/parse.h"
+#include "formats/checkpoint.h"
 #include "formats/digest.h"
 
-#define CONNECT_MS     10000L
-#define STALLED_BYTES  1024L /* slower than this ... */
-#define STALLED_S      30L   /* ... for so long is a failure; the wait for the answer included */
-#define SLOWEST        (UINT64_C(16) << 10) /* bytes a second, over all */
-#define EXPECT_LEAST   (UINT64_C(1) << 20)  /* smaller bodies are not worth the round trip */
-#define UPLOAD_BUFFER  (512L << 10)
-#define LIMITED_BUFFER (16L << 10)
-#define RETRY_MOST_S   86400
+#define CONNECT_MS          10000L
+#define STALLED_BYTES       1024 /* less than so much a second ... */
+#define STALLED_S           30 /* ... for so long is a failure; the wait for the answer included */
+#define SLOWEST             (UINT64_C(16) << 10) /* bytes a second, over all */
+#define EXPECT_LEAST        (UINT64_C(1) << 20)  /* smaller bodies are not worth the round trip */
+#define UPLOAD_BUFFER       (512L << 10)
+#define LIMITED_BUFFER      (16L << 10)
+#define HEADER_MAX          256
+#define CHECKPOINT_LINE_MAX (CHECKPOINT_FIELD_MAX + 64)
 
 enum stage { STAGE_PUT, STAGE_GET, STAGE_DELETE };
 
@@ -43,7 +50,13 @@ struct push {
 	bool sent_any;
 	bool address_refused;
 	bool too_long;
-	uint32_t retry_after_s;
+	bool stalled;
+	int64_t window_boot_ns; /* since when so many bytes were ... */
+	uint64_t window_moved;  /* ... acknowledged */
+	uint64_t window_taken;  /* ... taken by the kernel */
+	struct buf retry_after; /* of the last answer */
+	struct buf date;
+	struct buf checkpoint; /* header line, or empty */
 	uint8_t answer[PUSH_ANSWER_MAX];
 	size_t answer_len;
 	char curl_text[CURL_ERROR_SIZE];
@@ -64,6 +77,9 @@ static void drop_easy(struct push *p) {
 static void push_free(struct push *p) {
 	drop_easy(p);
 	fd_closep(&p->fd);
+	buf_done(&p->retry_after);
+	buf_done(&p->date);
+	buf_done(&p->checkpoint);
 	free(p);
 }
 
@@ -83,13 +99,32 @@ static void end(struct push *p, const struct push_outcome *outcome) {
 	push_free(p);
 }
 
+/* The server's clock; 0: it told none. */
+static int64_t date_of(struct push *p) {
+	const char *date = "";
+
+	if (p->date.len == 0 || buf_string(&p->date, &date, NULL) < 0)
+		return 0;
+	time_t at = curl_getdate(date, NULL);
+	return at == -1 ? 0 : (int64_t)at;
+}
+
+/* Seconds that the answer asks for; a date is counted from the server's own clock. */
+static uint32_t asked_s(struct push *p) {
+	if (p->retry_after.len == 0)
+		return 0;
+	int64_t now = date_of(p);
+	return retry_after_s(buf_slice(&p->retry_after), now == 0 ? time(NULL) : (time_t)now);
+}
+
 static void fail(struct push *p, const char *kind, const char *text, long status) {
 	struct push_outcome o = {.result = PUSH_FAILED,
 		.kind = kind,
 		.text = text,
 		.status = (uint16_t)status,
-		.retry_after_s = p->retry_after_s,
-		.may_have_arrived = p->sent_any};
+		.retry_after_s = asked_s(p),
+		.may_have_arrived = p->sent_any,
+		.date_s = date_of(p)};
 
 	end(p, &o);
 }
@@ -113,7 +148,9 @@ static size_t read_body(char *to, size_t size, size_t n, void *ctx) {
 static int seek_body(void *ctx, curl_off_t offset, int origin) {
 	struct push *p = ctx;
 
-	if (origin != SEEK_SET || offset < 0 || (uint64_t)offset > p->size)
+	/* on a connection that turned out to be dead libcurl would send it all again by itself; the
+	 * keeper asks first whether it has arrived */
+	if (p->at > 0 || origin != SEEK_SET || offset < 0 || (uint64_t)offset > p->size)
 		return CURL_SEEKFUNC_FAIL;
 	p->at = (uint64_t)offset;
 	return CURL_SEEKFUNC_OK;
@@ -132,30 +169,64 @@ static size_t take_answer(char *data, size_t size, size_t n, void *ctx) {
 	return len;
 }
 
-/* Retry-After (RFC 9110 section 10.2.3): seconds, or a date. */
-static size_t take_header(char *data, size_t size, size_t n, void *ctx) {
-	static const char name[] = "retry-after:";
-	struct push *p = ctx;
-	size_t len = size * n;
-	char value[64];
+static bool take_value(struct slice line, const char *name, struct buf *to) {
+	size_t n = strlen(name);
 
-	if (len <= sizeof name || len > sizeof value || strncasecmp(data, name, sizeof name - 1) != 0)
-		return len;
-	size_t from = sizeof name - 1;
-	while (from < len && (data[from] == ' ' || data[from] == '\t'))
-		from++;
-	while (len > from && (data[len - 1] == '\r' || data[len - 1] == '\n' || data[len - 1] == ' '))
-		len--;
-	memcpy(value, data + from, len - from);
-	value[len - from] = 0;
-	uint64_t seconds = 0;
-	if (parse_u64(slice_str(value), 0, UINT32_MAX, &seconds, NULL) < 0) {
-		time_t when = curl_getdate(value, NULL);
-		time_t now = time(NULL);
-		seconds = when > now ? (uint64_t)(when - now) : 0;
+	if (line.len < n || strncasecmp((const char *)line.data, name, n) != 0)
+		return false;
+	struct slice value = slice_of(line.data + n, line.len - n);
+	while (value.len > 0 && isspace(value.data[0]))
+		value = slice_of(value.data + 1, value.len - 1);
+	while (value.len > 0 && isspace(value.data[value.len - 1]))
+		value.len--;
+	buf_clear(to);
+	return buf_add(to, value.data, value.len, NULL) ==
+		CEDE_OK; /* else too long to mean anything */
+}
+
+static size_t take_header(char *data, size_t size, size_t n, void *ctx) {
+	struct push *p = ctx;
+	struct slice line = slice_of(data, size * n);
+
+	(void)(take_value(line, "retry-after:", &p->retry_after) ||
+		take_value(line, "date:", &p->date));
+	return line.len;
+}
+
+/* Whether enough went to and fro since the window began; then it begins anew. */
+static bool has_moved(struct push *p, uint64_t bytes) {
+	const uint64_t enough = STALLED_BYTES * STALLED_S;
+	int fd = curl_loop_socket(p->to->curl, p->easy);
+	int unsent = 0;
+
+	if (fd < 0 || ioctl(fd, SIOCOUTQ, &unsent) < 0 || unsent < 0) {
+		/* it need not wait for its socket: what it writes goes out */
+		if (bytes < p->window_taken + enough)
+			return false;
+		p->window_taken = bytes;
+		return true;
 	}
-	p->retry_after_s = (uint32_t)(seconds > RETRY_MOST_S ? RETRY_MOST_S : seconds);
-	return size * n;
+	bytes -= (uint64_t)unsent < bytes ? (uint64_t)unsent : bytes;
+	if (bytes < p->window_moved + enough)
+		return false;
+	p->window_moved = bytes;
+	return true;
+}
+
+/* What the other end has acknowledged counts. libcurl's own limit takes a body that lies in the
+ * kernel's buffer for sent, and would give up on every slow link with large buffers while it waits
+ * for the answer. Called at least each second. */
+static int on_progress(
+	void *ctx, curl_off_t down_all, curl_off_t down, curl_off_t up_all, curl_off_t up) {
+	struct push *p = ctx;
+	int64_t now = clock_boot_ns();
+
+	(void)down_all;
+	(void)up_all;
+	if (p->window_boot_ns == 0 || has_moved(p, (uint64_t)(down + up)))
+		p->window_boot_ns = now;
+	p->stalled = now - p->window_boot_ns >= STALLED_S * NS_PER_SECOND;
+	return p->stalled;
 }
 
 /* Only approved addresses are ever connected to ... */
@@ -231,8 +302,14 @@ static bool set_manners(struct push *p) {
 	SET(CURLOPT_NOSIGNAL, 1L);
 	SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
-	SET(CURLOPT_LOW_SPEED_LIMIT, STALLED_BYTES);
-	SET(CURLOPT_LOW_SPEED_TIME, STALLED_S);
+	SET(CURLOPT_LOW_SPEED_LIMIT, 1L); /* without a time: on_progress() is called each second */
+	SET(CURLOPT_NOPROGRESS, 0L);
+	SET(CURLOPT_XFERINFOFUNCTION, on_progress);
+	SET(CURLOPT_XFERINFODATA, p);
+	/* names are looked up for each connection: the agency may move. A resolver that does not
+	 * answer is left behind: waiting for it would stop the other destinations as well */
+	SET(CURLOPT_DNS_CACHE_TIMEOUT, 0L);
+	SET(CURLOPT_QUICK_EXIT, 1L);
 	SET(CURLOPT_TIMEOUT_MS, (long)longest_ms);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
 	SET(CURLOPT_ERRORBUFFER, p->curl_text);
@@ -256,12 +333,16 @@ static bool add_header(struct push *p, const char *line) {
 static bool set_put(struct push *p) {
 	char digest[DIGEST_FIELD_SIZE + 16];
 	char field[DIGEST_FIELD_SIZE];
+	const char *checkpoint;
 	bool ok = true;
 
 	digest_field_print(p->sha256, field);
 	(void)snprintf(digest, sizeof digest, "Repr-Digest: %s", field);
 	ok = add_header(p, digest) && add_header(p, "If-None-Match: *") &&
 		add_header(p, "Content-Type: application/cms");
+	if (p->checkpoint.len > 0)
+		ok = ok && buf_string(&p->checkpoint, &checkpoint, NULL) == CEDE_OK &&
+			add_header(p, checkpoint);
 	if (p->size < EXPECT_LEAST)
 		ok = ok && add_header(p, "Expect:");
 	p->at = 0;
@@ -298,6 +379,10 @@ static int begin(struct push *p, enum stage stage, struct cede_error *reterr) {
 	drop_easy(p);
 	p->stage = stage;
 	p->answer_len = 0;
+	p->window_boot_ns = 0;
+	p->window_moved = p->window_taken = 0;
+	buf_clear(&p->retry_after);
+	buf_clear(&p->date);
 	p->curl_text[0] = 0;
 	p->easy = curl_easy_init();
 	if (p->easy == NULL)
@@ -323,7 +408,8 @@ static void go_on(struct push *p, enum stage stage) {
 
 static void succeeded(struct push *p, enum push_result result) {
 	/* drop_easy() comes first in end(): the answer is the push's own memory */
-	struct push_outcome o = {.result = result, .note = slice_of(p->answer, p->answer_len)};
+	struct push_outcome o = {
+		.result = result, .note = slice_of(p->answer, p->answer_len), .date_s = date_of(p)};
 
 	end(p, &o);
 }
@@ -368,12 +454,15 @@ static const char *kind_of(const struct push *p, CURLcode result) {
 		{CURLE_OPERATION_TIMEDOUT, "timeout"},
 		{CURLE_SSL_CONNECT_ERROR, "tls"},
 		{CURLE_PEER_FAILED_VERIFICATION, "tls"},
-		{CURLE_SSL_CERTPROBLEM, "tls"},
+		{CURLE_SSL_CERTPROBLEM, "local"}, /* the keeper has tried both files */
+		{CURLE_OUT_OF_MEMORY, "local"},
+		{CURLE_FAILED_INIT, "local"},
 		{CURLE_SSL_CIPHER, "tls"},
 		{CURLE_SSL_CACERT_BADFILE, "tls"},
 		{CURLE_SSL_ISSUER_ERROR, "tls"},
 		{CURLE_SSL_PINNEDPUBKEYNOTMATCH, "pin"},
 		{CURLE_SEND_ERROR, "reset"},
+		{CURLE_SEND_FAIL_REWIND, "reset"},
 		{CURLE_RECV_ERROR, "reset"},
 		{CURLE_GOT_NOTHING, "reset"},
 		{CURLE_PARTIAL_FILE, "reset"},
@@ -386,6 +475,8 @@ static const char *kind_of(const struct push *p, CURLcode result) {
 		return "address";
 	if (p->too_long)
 		return "receipt";
+	if (p->stalled)
+		return "timeout";
 	for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++)
 		if (kinds[i].code == result)
 			return kinds[i].kind;
@@ -407,15 +498,17 @@ void push_curl_done(void *ctx, CURL *easy, CURLcode result) {
 	}
 	const char *text = p->address_refused ? "the server's address is not among the approved ones"
 		: p->too_long                 ? "the answer is longer than a receipt may be"
-		: p->curl_text[0] != 0        ? p->curl_text
-					      : curl_easy_strerror(result);
+		: result == CURLE_SEND_FAIL_REWIND ? "the connection broke while the bundle was sent"
+		: p->stalled                       ? "next to nothing moved for 30 seconds"
+		: p->curl_text[0] != 0             ? p->curl_text
+						   : curl_easy_strerror(result);
 	char copy[CURL_ERROR_SIZE];
 	(void)snprintf(copy, sizeof copy, "%s", text);
 	fail(p, kind_of(p, result), copy, 0);
 }
 
-int push_start(const struct push_destination *to, const struct id *bundle, int fd, uint64_t size,
-	const uint8_t sha256[32], uint64_t rate, bool reclaim, push_ended_fn *ended, void *ctx,
+int push_start(const struct push_destination *to, const struct id *id, int fd,
+	const struct push_bundle *bundle, bool reclaim, push_ended_fn *ended, void *ctx,
 	struct push **ret, struct cede_error *reterr) {
 	struct push *p = calloc(1, sizeof *p);
 
@@ -424,13 +517,23 @@ int push_start(const struct push_destination *to, const struct id *bundle, int f
 		return CEDE_FAIL_MEMORY(reterr);
 	}
 	p->to = to;
-	p->id = *bundle;
-	id_print(bundle, p->text_id);
+	p->id = *id;
+	id_print(id, p->text_id);
 	p->fd = fd;
-	p->size = size;
-	p->rate = rate;
-	if (sha256 != NULL)
-		memcpy(p->sha256, sha256, sizeof p->sha256);
+	p->retry_after = p->date = BUF_INIT(HEADER_MAX);
+	p->checkpoint = BUF_INIT(CHECKPOINT_LINE_MAX);
+	if (bundle != NULL) {
+		p->size = bundle->size;
+		p->rate = bundle->rate;
+		memcpy(p->sha256, bundle->sha256, sizeof p->sha256);
+		if (bundle->checkpoint.len > 0 &&
+			buf_addf(&p->checkpoint, reterr, CHECKPOINT_FIELD ": %.*s",
+				(int)bundle->checkpoint.len,
+				(const char *)bundle->checkpoint.data) < 0) {
+			push_free(p);
+			return CEDE_FAIL_MEMORY(reterr);
+		}
+	}
 	p->reclaim = reclaim;
 	p->ended = ended;
 	p->ctx = ctx;

@@ -37,15 +37,24 @@ struct push_outcome {
 	uint16_t status;
 	uint32_t retry_after_s;
 	bool may_have_arrived;
+	int64_t date_s; /* the server's clock, of its answer; 0: it told none */
 };
 
 struct push;
 typedef void push_ended_fn(void *ctx, struct push *push, const struct push_outcome *outcome);
 
-/* fd is taken (-1: ask only). ended() comes once, later, and the push is freed after it. */
-CEDE_MUST_USE int push_start(const struct push_destination *to, const struct id *bundle, int fd,
-	uint64_t size, const uint8_t sha256[32], uint64_t rate /* bytes a second; 0: any */,
-	bool reclaim, push_ended_fn *ended, void *ctx, struct push **ret, struct cede_error *reterr);
+struct push_bundle { /* borrowed for the call */
+	uint64_t size;
+	const uint8_t *sha256;
+	uint64_t rate;           /* bytes a second; 0: any */
+	struct slice checkpoint; /* value of the header field, printable ASCII; or empty */
+};
+
+/* fd is taken (-1: ask only; then there is no bundle). ended() comes once, later, and the push is
+ * freed after it. */
+CEDE_MUST_USE int push_start(const struct push_destination *to, const struct id *id, int fd,
+	const struct push_bundle *bundle, bool reclaim, push_ended_fn *ended, void *ctx,
+	struct push **ret, struct cede_error *reterr);
 const struct id *push_id(const struct push *push);
 /* Ends it without ended(). */
 void push_cancel(struct push *push);

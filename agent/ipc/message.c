@@ -5,29 +5,28 @@
 
 static const char magic[4] = "CEDE";
 
-static const struct rule {
-	uint16_t type;
-	uint16_t phase;
-	uint32_t max;
-	uint32_t fds;
-} rules[] = {
+static const struct ipc_rule courier_rules[] = {
 
 #define X(id, number, phase, max, fds) {number, phase, max, fds},
 	IPC_MESSAGES(X)
 #undef X
 };
 
-static const struct rule *rule_of(uint16_t type) {
-	for (size_t i = 0; i < ARRAY_LENGTH(rules); i++)
+static const struct ipc_rule *rule_of(const struct ipc_rule *rules, size_t n, uint16_t type) {
+	for (size_t i = 0; i < n; i++)
 		if (rules[i].type == type)
 			return &rules[i];
 	return NULL;
 }
 
 void ipc_start(struct ipc_writer *w, enum ipc_type type) {
+	ipc_start_number(w, (uint16_t)type);
+}
+
+void ipc_start_number(struct ipc_writer *w, uint16_t type) {
 	memcpy(w->bytes, magic, sizeof magic);
 	put_le16(w->bytes + 4, IPC_VERSION);
-	put_le16(w->bytes + 6, (uint16_t)type);
+	put_le16(w->bytes + 6, type);
 	w->len = IPC_HEADER;
 	w->too_long = false;
 }
@@ -76,17 +75,17 @@ void ipc_put_text(struct ipc_writer *w, struct slice text) {
 	ipc_put_bytes(w, text.data, text.len);
 }
 
-int ipc_open(struct slice packet, size_t fds, bool from_courier, enum ipc_phase phase,
-	struct ipc_reader *ret, struct cede_error *reterr) {
+int ipc_open_by(const struct ipc_rule *rules, size_t n, struct slice packet, size_t fds,
+	bool from_child, enum ipc_phase phase, struct ipc_reader *ret, struct cede_error *reterr) {
 	if (packet.len < IPC_HEADER || memcmp(packet.data, magic, sizeof magic) != 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: no header");
 	if (get_le16(packet.data + 4) != IPC_VERSION)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-			"message: version %u, not %d: keeper and courier are of different builds",
+			"message: version %u, not %d: the two programs are of different builds",
 			get_le16(packet.data + 4), IPC_VERSION);
 	uint16_t type = get_le16(packet.data + 6);
-	const struct rule *rule = rule_of(type);
-	if (rule == NULL || (type % 2 == 1) != from_courier)
+	const struct ipc_rule *rule = rule_of(rules, n, type);
+	if (rule == NULL || (type % 2 == 1) != from_child)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: type %u is not this side's", type);
 	if ((rule->phase & phase) == 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: type %u is out of turn", type);
@@ -95,8 +94,16 @@ int ipc_open(struct slice packet, size_t fds, bool from_courier, enum ipc_phase 
 	if (fds != rule->fds)
 		return CEDE_FAIL(
 			reterr, CEDE_ERR_INPUT, "message: type %u with %zu descriptors", type, fds);
-	*ret = (struct ipc_reader){.type = (enum ipc_type)type,
+	*ret = (struct ipc_reader){.number = type,
 		.rest = slice_of(packet.data + IPC_HEADER, packet.len - IPC_HEADER)};
+	return CEDE_OK;
+}
+
+int ipc_open(struct slice packet, size_t fds, bool from_courier, enum ipc_phase phase,
+	struct ipc_reader *ret, struct cede_error *reterr) {
+	CEDE_TRY(ipc_open_by(courier_rules, ARRAY_LENGTH(courier_rules), packet, fds, from_courier,
+		phase, ret, reterr));
+	ret->type = (enum ipc_type)ret->number;
 	return CEDE_OK;
 }
 
@@ -155,10 +162,9 @@ struct slice ipc_get_text(struct ipc_reader *r) {
 
 int ipc_end(const struct ipc_reader *r, struct cede_error *reterr) {
 	if (r->bad)
-		return CEDE_FAIL(
-			reterr, CEDE_ERR_INPUT, "message: type %d is too short", (int)r->type);
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: type %d is too short", r->number);
 	if (r->rest.len > 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-			"message: type %d has bytes behind its end", (int)r->type);
+			"message: type %d has bytes behind its end", r->number);
 	return CEDE_OK;
 }

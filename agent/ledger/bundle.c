@@ -43,6 +43,14 @@ static int get_bundle(
 	return CEDE_OK;
 }
 
+int ledger_bundle_id(struct ledger *l, int64_t row, struct id *ret, struct cede_error *reterr) {
+	struct ledger_bundle b;
+
+	CEDE_TRY(get_bundle(l, row, &b, reterr));
+	*ret = b.id;
+	return CEDE_OK;
+}
+
 /* Runs a statement whose only parameter is the bundle. */
 static int on_bundle(struct ledger *l, enum statement which, int64_t row, struct cede_error *reterr) {
 	sqlite3_stmt *st;
@@ -64,24 +72,6 @@ static int set_state(struct ledger *l, const struct ledger_bundle *b, enum bundl
 	return ledger_run(l, st, reterr);
 }
 
-/* Ties the event to the rows of its captures: SHA-256 over (row, sha256) of each. */
-static int content_digest(struct ledger *l, const struct ledger_sealed *captures, size_t n,
-	char out[65], struct cede_error *reterr) {
-	uint8_t digest[32];
-	bool ok = EVP_DigestInit_ex2(l->md, l->sha256, NULL) == 1;
-
-	for (size_t i = 0; ok && i < n; i++) {
-		uint8_t row[8];
-		put_le64(row, (uint64_t)captures[i].row);
-		ok = EVP_DigestUpdate(l->md, row, sizeof row) == 1 &&
-			EVP_DigestUpdate(l->md, captures[i].sha256, 32) == 1;
-	}
-	if (!ok || EVP_DigestFinal_ex(l->md, digest, NULL) != 1)
-		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "ledger: SHA-256 failed");
-	hex_print(digest, sizeof digest, out);
-	return CEDE_OK;
-}
-
 static int seal_captures(struct ledger *l, int64_t bundle, const struct ledger_sealed *captures,
 	size_t n, struct cede_error *reterr) {
 	for (size_t i = 0; i < n; i++) {
@@ -94,8 +84,9 @@ static int seal_captures(struct ledger *l, int64_t bundle, const struct ledger_s
 		CEDE_TRY(ledger_run(l, st, reterr));
 		if (sqlite3_changes(l->db) == 1)
 			continue;
+		struct id id;
 		bool over;
-		CEDE_TRY(ledger_is_over(l, captures[i].row, &over, reterr));
+		CEDE_TRY(ledger_is_over(l, captures[i].row, &id, &over, reterr));
 		if (!over)
 			return CEDE_FAIL(
 				reterr, CEDE_ERR_BUG, "ledger: a sealed capture was not bundled");
@@ -103,11 +94,29 @@ static int seal_captures(struct ledger *l, int64_t bundle, const struct ledger_s
 	return CEDE_OK;
 }
 
+/* With the row and digest of each capture that is in it (a segment has an event of its own). */
+static int detail_of_bundle(struct ledger *l, int64_t row, const struct ledger_bundle *b,
+	const struct ledger_sealed *captures, size_t n, struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf members = BUF_INIT(LEDGER_DETAIL_MAX);
+	struct buf *d = &l->detail;
+	char sha256[65];
+
+	for (size_t i = 0; i < n; i++)
+		CEDE_TRY(detail_member_add(
+			&members, (uint64_t)captures[i].row, captures[i].sha256, reterr));
+	hex_print(b->sha256, 32, sha256);
+	buf_clear(d);
+	CEDE_TRY(detail_add_i64(d, "row", row, reterr));
+	CEDE_TRY(detail_add(d, "destination", b->destination, reterr));
+	CEDE_TRY(detail_add_i64(d, "size", (int64_t)b->size, reterr));
+	CEDE_TRY(detail_add(d, "sha256", slice_str(sha256), reterr));
+	CEDE_TRY(detail_add_i64(d, "captures", (int64_t)b->captures, reterr));
+	return n == 0 ? CEDE_OK : detail_add(d, "members", buf_slice(&members), reterr);
+}
+
 int ledger_bundle_sealed(struct ledger *l, const struct ledger_bundle *b,
 	const struct ledger_sealed *captures, size_t n, int64_t now_ns, int64_t *ret_row,
 	struct cede_error *reterr) {
-	char sealed[65], content[65];
-	char detail[400];
 	sqlite3_stmt *st;
 
 	CEDE_TRY(ledger_use(l, ST_BUNDLE_ADD, &st, reterr));
@@ -124,28 +133,75 @@ int ledger_bundle_sealed(struct ledger *l, const struct ledger_bundle *b,
 	CEDE_TRY(ledger_run(l, st, reterr));
 	*ret_row = sqlite3_last_insert_rowid(l->db);
 	CEDE_TRY(seal_captures(l, *ret_row, captures, n, reterr));
-	hex_print(b->sha256, 32, sealed);
-	CEDE_TRY(content_digest(l, captures, n, content, reterr));
-	(void)snprintf(detail, sizeof detail,
-		"destination=%.*s size=%llu sha256=%s captures=%llu content=%s",
-		(int)b->destination.len, (const char *)b->destination.data,
-		(unsigned long long)b->size, sealed, (unsigned long long)b->captures, content);
-	CEDE_TRY(ledger_event(l, LEDGER_BUNDLE_SEALED, &b->id, now_ns, detail, reterr));
+	CEDE_TRY(detail_of_bundle(l, *ret_row, b, captures, n, reterr));
+	CEDE_TRY(ledger_event_detail(l, LEDGER_BUNDLE_SEALED, &b->id, now_ns, reterr));
 	if (!b->spooled)
 		return CEDE_OK;
 	return ledger_event(l, LEDGER_BUNDLE_SPOOLED, &b->id, now_ns, "", reterr);
 }
 
+/* What the wipe compares with when the file's times have changed. */
+static int digest_segments(struct ledger *l, int64_t row, struct cede_error *reterr) {
+	uint8_t digest[32];
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_SEGMENT_DIGESTS, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	bool ok = EVP_DigestInit_ex2(l->hasher.ctx, l->hasher.md, NULL) == 1;
+	for (;;) {
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		if (!there)
+			break;
+		ok = ok && sqlite3_column_bytes(st, 0) == 32 &&
+			EVP_DigestUpdate(l->hasher.ctx, sqlite3_column_blob(st, 0), 32) == 1;
+	}
+	(void)sqlite3_reset(st);
+	if (!ok || EVP_DigestFinal_ex(l->hasher.ctx, digest, NULL) != 1)
+		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "ledger: SHA-256 failed");
+	CEDE_TRY(ledger_use(l, ST_SEGMENTS_DIGEST, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 2, digest, 32, SQLITE_STATIC), reterr);
+	return ledger_run(l, st, reterr);
+}
+
+struct segment {
+	uint32_t index, count;
+	uint64_t offset, size;
+	const uint8_t *sha256;
+};
+
+static int segment_event(struct ledger *l, const struct id *capture, int64_t row,
+	int64_t bundle_row, const struct segment *s, struct cede_error *reterr) {
+	struct ledger_bundle b;
+	struct buf *d = &l->detail;
+	char sha256[65];
+
+	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
+	hex_print(s->sha256, 32, sha256);
+	buf_clear(d);
+	CEDE_TRY(detail_add_i64(d, "row", row, reterr));
+	CEDE_TRY(detail_add_i64(d, "bundle", bundle_row, reterr));
+	CEDE_TRY(detail_add_i64(d, "index", (int64_t)s->index, reterr));
+	CEDE_TRY(detail_add_i64(d, "count", (int64_t)s->count, reterr));
+	CEDE_TRY(detail_add_i64(d, "offset", (int64_t)s->offset, reterr));
+	CEDE_TRY(detail_add_i64(d, "size", (int64_t)s->size, reterr));
+	CEDE_TRY(detail_add(d, "sha256", slice_str(sha256), reterr));
+	return ledger_event_detail(l, LEDGER_SEGMENT_SEALED, capture, b.sealed_ns, reterr);
+}
+
 int ledger_segment_sealed(struct ledger *l, int64_t row, int64_t bundle_row, uint32_t index,
 	uint32_t count, uint64_t offset, uint64_t size, const uint8_t sha256[32],
 	struct cede_error *reterr) {
+	const struct segment segment = {index, count, offset, size, sha256};
 	sqlite3_stmt *st;
 	struct id id;
 	bool there, over;
 
-	CEDE_TRY(ledger_is_over(l, row, &over, reterr));
+	CEDE_TRY(ledger_is_over(l, row, &id, &over, reterr));
 	if (over)
 		return CEDE_OK;
+	CEDE_TRY(segment_event(l, &id, row, bundle_row, &segment, reterr));
 	CEDE_TRY(ledger_use(l, ST_SEGMENT_ADD, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)index), reterr);
@@ -165,8 +221,26 @@ int ledger_segment_sealed(struct ledger *l, int64_t row, int64_t bundle_row, uin
 	int64_t have = there ? sqlite3_column_int64(st, 0) : 0;
 	(void)sqlite3_reset(st);
 	if (have < (int64_t)count)
-		return CEDE_OK;
+		return ledger_move(l, row, CAPTURE_READY, 0, &id, reterr);
+	CEDE_TRY(digest_segments(l, row, reterr));
 	return ledger_move(l, row, CAPTURE_SEALED, 0, &id, reterr);
+}
+
+int ledger_segment_next(struct ledger *l, int64_t row, uint64_t *ret_index, uint64_t *ret_size,
+	struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	*ret_index = *ret_size = 0;
+	CEDE_TRY(ledger_use(l, ST_SEGMENT_NEXT, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	if (there && sqlite3_column_type(st, 0) != SQLITE_NULL) {
+		*ret_index = (uint64_t)sqlite3_column_int64(st, 0);
+		*ret_size = (uint64_t)sqlite3_column_int64(st, 1);
+	}
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
 }
 
 int ledger_bundle_spooled(
@@ -178,17 +252,16 @@ int ledger_bundle_spooled(
 	return ledger_event(l, LEDGER_BUNDLE_SPOOLED, &b.id, now_ns, "", reterr);
 }
 
-static int start_wiping(struct ledger *l, const struct ledger_bundle *b, bool segments,
-	const char *proof, int64_t now_ns, struct cede_error *reterr) {
+static int start_wiping(struct ledger *l, const struct ledger_bundle *b, const char *proof,
+	int64_t now_ns, struct cede_error *reterr) {
 	char detail[64];
 	int changed;
 
 	CEDE_TRY(on_bundle(l, ST_WIPING, b->row, reterr));
 	changed = sqlite3_changes(l->db);
-	if (segments) {
-		CEDE_TRY(on_bundle(l, ST_WIPING_SEGMENTS, b->row, reterr));
-		changed += sqlite3_changes(l->db);
-	}
+	/* one in segments: when each of its bundles is receipted or in the spool */
+	CEDE_TRY(on_bundle(l, ST_WIPING_SEGMENTS, b->row, reterr));
+	changed += sqlite3_changes(l->db);
 	if (changed == 0)
 		return CEDE_OK;
 	(void)snprintf(detail, sizeof detail, "proof=%s captures=%d", proof, changed);
@@ -214,7 +287,7 @@ int ledger_bundle_receipted(struct ledger *l, int64_t bundle_row, struct slice r
 		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "ledger: SHA-256 failed");
 	hex_print(digest, sizeof digest, detail + strlen(detail));
 	CEDE_TRY(ledger_event(l, LEDGER_BUNDLE_RECEIPTED, &b.id, now_ns, detail, reterr));
-	return start_wiping(l, &b, true, "receipt", now_ns, reterr);
+	return start_wiping(l, &b, "receipt", now_ns, reterr);
 }
 
 int ledger_bundle_wiping(
@@ -225,7 +298,7 @@ int ledger_bundle_wiping(
 	if (!b.spooled)
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
 			"ledger: a bundle that is not in the spool proves nothing");
-	return start_wiping(l, &b, false, "spool", now_ns, reterr);
+	return start_wiping(l, &b, "spool", now_ns, reterr);
 }
 
 int ledger_bundle_abandoned(
@@ -318,6 +391,24 @@ int ledger_bundle_done(struct ledger *l, int64_t bundle_row, int64_t now_ns, boo
 	}
 }
 
+int ledger_segments_over(struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
+	int64_t bundle = 0;
+
+	for (;;) {
+		sqlite3_stmt *st;
+		bool there, done;
+		CEDE_TRY(ledger_use(l, ST_SEGMENT_BUNDLE, &st, reterr));
+		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, bundle), reterr);
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		bundle = there ? sqlite3_column_int64(st, 0) : 0;
+		(void)sqlite3_reset(st);
+		if (bundle == 0)
+			return CEDE_OK;
+		CEDE_TRY(finish_bundle(l, bundle, now_ns, &done, reterr));
+	}
+}
+
 /* ---- reads */
 
 int ledger_bundles(struct ledger *l, enum bundle_state state, ledger_bundle_fn *fn, void *ctx,
@@ -363,6 +454,17 @@ int ledger_captures(struct ledger *l, enum capture_state state, ledger_capture_f
 	return ledger_each(l, st, fn, ctx, reterr);
 }
 
+int ledger_count_receipted(struct ledger *l, uint64_t *ret, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_COUNT_RECEIPTED, &st, reterr));
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	*ret = there ? (uint64_t)sqlite3_column_int64(st, 0) : 0;
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
 int ledger_receipt(struct ledger *l, const struct id *bundle, struct buf *out, bool *ret_there,
 	struct cede_error *reterr) {
 	sqlite3_stmt *st;
@@ -377,16 +479,11 @@ int ledger_receipt(struct ledger *l, const struct id *bundle, struct buf *out, b
 	return CEDE_OK;
 }
 
-int ledger_recover(struct ledger *l, int64_t now_ns, struct cede_error *reterr) {
-	static const enum statement steps[] = {ST_RECOVER_PARTS, ST_RECOVER};
+int ledger_recover(struct ledger *l, struct cede_error *reterr) {
+	sqlite3_stmt *st;
 
-	(void)now_ns;
-	for (size_t i = 0; i < ARRAY_LENGTH(steps); i++) {
-		sqlite3_stmt *st;
-		CEDE_TRY(ledger_use(l, steps[i], &st, reterr));
-		CEDE_TRY(ledger_run(l, st, reterr));
-	}
-	return CEDE_OK;
+	CEDE_TRY(ledger_use(l, ST_RECOVER, &st, reterr));
+	return ledger_run(l, st, reterr);
 }
 
 static int count_states(struct ledger *l, enum statement which, uint64_t *counts, size_t n,

@@ -67,6 +67,7 @@ void ledger_read_capture(sqlite3_stmt *st, struct ledger_capture *ret) {
 		.not_before_ns = sqlite3_column_int64(st, 14),
 		.segment_count = (uint32_t)sqlite3_column_int64(st, 16),
 		.bundle_row = sqlite3_column_int64(st, 17),
+		.segment_size = (uint64_t)sqlite3_column_int64(st, 18),
 	};
 	if (sqlite3_column_bytes(st, 1) == ID_SIZE)
 		memcpy(ret->id.bytes, sqlite3_column_blob(st, 1), ID_SIZE);
@@ -97,7 +98,7 @@ int ledger_each(struct ledger *l, sqlite3_stmt *st, ledger_capture_fn *fn, void 
 
 /* Where the capture is now; CAPTURE_STATE_COUNT: no such row. */
 static int read_state(struct ledger *l, int64_t row, enum capture_state *ret, struct id *ret_id,
-	struct cede_error *reterr) {
+	int64_t *ret_bundle, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	bool there;
 
@@ -107,6 +108,8 @@ static int read_state(struct ledger *l, int64_t row, enum capture_state *ret, st
 	*ret = there ? (enum capture_state)sqlite3_column_int(st, 0) : CAPTURE_STATE_COUNT;
 	if (there && sqlite3_column_bytes(st, 1) == ID_SIZE)
 		memcpy(ret_id->bytes, sqlite3_column_blob(st, 1), ID_SIZE);
+	if (ret_bundle != NULL)
+		*ret_bundle = there ? sqlite3_column_int64(st, 2) : 0;
 	(void)sqlite3_reset(st);
 	return CEDE_OK;
 }
@@ -121,7 +124,7 @@ static enum statement statement_for(enum capture_state to) {
 	return to == CAPTURE_GONE || to == CAPTURE_REPLACED ? ST_CAPTURE_OVER : ST_CAPTURE_STATE;
 }
 
-static int move(struct ledger *l, int64_t row, enum capture_state from, enum capture_state to,
+int ledger_move_from(struct ledger *l, int64_t row, enum capture_state from, enum capture_state to,
 	int64_t not_before_ns, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 
@@ -139,15 +142,15 @@ int ledger_move(struct ledger *l, int64_t row, enum capture_state to, int64_t no
 	struct id *ret_id, struct cede_error *reterr) {
 	enum capture_state from;
 
-	CEDE_TRY(read_state(l, row, &from, ret_id, reterr));
-	return move(l, row, from, to, not_before_ns, reterr);
+	CEDE_TRY(read_state(l, row, &from, ret_id, NULL, reterr));
+	return ledger_move_from(l, row, from, to, not_before_ns, reterr);
 }
 
-int ledger_is_over(struct ledger *l, int64_t row, bool *ret, struct cede_error *reterr) {
+int ledger_is_over(
+	struct ledger *l, int64_t row, struct id *ret_id, bool *ret, struct cede_error *reterr) {
 	enum capture_state state;
-	struct id id;
 
-	CEDE_TRY(read_state(l, row, &state, &id, reterr));
+	CEDE_TRY(read_state(l, row, &state, ret_id, NULL, reterr));
 	*ret = is_over(state);
 	return CEDE_OK;
 }
@@ -156,10 +159,24 @@ int ledger_is_over(struct ledger *l, int64_t row, bool *ret, struct cede_error *
 
 struct live { /* the row that has the name now */
 	bool there;
+	bool to_destroy; /* by an earlier decision */
+	bool segments;   /* some of it may be at the agency already, under this id */
 	int64_t row;
+	struct id id;
 	enum capture_state state;
 	struct file_identity identity;
 };
+
+/* The same file with other times or rights, after it was sealed: whether its content is what was
+ * sealed the wipe finds out. */
+static bool is_touched(const struct live *live, const struct file_identity *now) {
+	struct file_identity same = *now;
+
+	same.ctime_ns = live->identity.ctime_ns;
+	return (live->state == CAPTURE_SEALED || live->state == CAPTURE_HELD ||
+		       live->state == CAPTURE_KEPT) &&
+		file_identity_equal(&live->identity, &same);
+}
 
 static int find_live(struct ledger *l, int64_t source, struct slice path, struct live *ret,
 	int64_t *ret_first_seen, struct cede_error *reterr) {
@@ -178,6 +195,10 @@ static int find_live(struct ledger *l, int64_t source, struct slice path, struct
 			.mtime_ns = sqlite3_column_int64(st, 5),
 			.ctime_ns = sqlite3_column_int64(st, 6)};
 		*ret_first_seen = sqlite3_column_int64(st, 7);
+		ret->segments = sqlite3_column_int64(st, 8) > 1;
+		ret->to_destroy = sqlite3_column_int64(st, 9) == INT64_MAX;
+		if (sqlite3_column_bytes(st, 10) == ID_SIZE)
+			memcpy(ret->id.bytes, sqlite3_column_blob(st, 10), ID_SIZE);
 	}
 	(void)sqlite3_reset(st);
 	return CEDE_OK;
@@ -193,10 +214,28 @@ static int bind_identity(struct ledger *l, sqlite3_stmt *st, int first,
 	return CEDE_OK;
 }
 
+/* All that the history of a capture begins with: what was where, and since when. */
+static int detail_of_capture(struct ledger *l, int64_t row, const struct ledger_capture *c,
+	int64_t now_ns, struct cede_error *reterr) {
+	struct buf *d = &l->detail;
+
+	buf_clear(d);
+	CEDE_TRY(detail_add_i64(d, "row", row, reterr));
+	CEDE_TRY(detail_add(d, "source", c->source, reterr));
+	CEDE_TRY(detail_add_i64(d, "size", (int64_t)c->identity.size, reterr));
+	CEDE_TRY(detail_add_i64(d, "born", c->born_ns, reterr));
+	if (c->identity.mtime_ns != c->born_ns)
+		CEDE_TRY(detail_add_i64(d, "mtime", c->identity.mtime_ns, reterr));
+	if (c->first_seen_ns != now_ns)
+		CEDE_TRY(detail_add_i64(d, "first", c->first_seen_ns, reterr));
+	if (c->classification.len > 0)
+		CEDE_TRY(detail_add(d, "class", c->classification, reterr));
+	return detail_add(d, "path", c->path, reterr);
+}
+
 static int add_capture(struct ledger *l, int64_t source, const struct ledger_capture *c,
 	int64_t now_ns, int64_t *ret_row, struct cede_error *reterr) {
 	sqlite3_stmt *st;
-	char detail[128];
 
 	CEDE_TRY(ledger_use(l, ST_CAPTURE_ADD, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 1, c->id.bytes, ID_SIZE, SQLITE_STATIC), reterr);
@@ -212,25 +251,103 @@ static int add_capture(struct ledger *l, int64_t source, const struct ledger_cap
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 11, c->first_seen_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 12, c->deadline_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 13, c->not_before_ns), reterr);
+	if (c->classification.len > 0)
+		LEDGER_TRY_BIND(l,
+			sqlite3_bind_text(st, 14, (const char *)c->classification.data,
+				(int)c->classification.len, SQLITE_STATIC),
+			reterr);
 	CEDE_TRY(ledger_run(l, st, reterr));
 	*ret_row = sqlite3_last_insert_rowid(l->db);
-	/* the name is in the row; the event pins which row it was and what the file was */
-	(void)snprintf(detail, sizeof detail, "row=%lld size=%llu mtime=%lld", (long long)*ret_row,
-		(unsigned long long)c->identity.size, (long long)c->identity.mtime_ns);
-	return ledger_event(l, LEDGER_CAPTURE_SEEN, &c->id, now_ns, detail, reterr);
+	CEDE_TRY(detail_of_capture(l, *ret_row, c, now_ns, reterr));
+	return ledger_event_detail(l, LEDGER_CAPTURE_SEEN, &c->id, now_ns, reterr);
 }
 
-static int update_capture(
-	struct ledger *l, int64_t row, const struct ledger_capture *c, struct cede_error *reterr) {
+static int update_capture(struct ledger *l, const struct live *live, const struct ledger_capture *c,
+	int64_t now_ns, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 
+	if (live->identity.size != c->identity.size ||
+		live->identity.mtime_ns != c->identity.mtime_ns) {
+		buf_clear(&l->detail);
+		CEDE_TRY(detail_add(&l->detail, "reason", slice_str("written-again"), reterr));
+		CEDE_TRY(detail_add_i64(&l->detail, "row", live->row, reterr));
+		CEDE_TRY(detail_add_i64(&l->detail, "size", (int64_t)c->identity.size, reterr));
+		CEDE_TRY(detail_add_i64(&l->detail, "born", c->born_ns, reterr));
+		CEDE_TRY(detail_add_i64(&l->detail, "mtime", c->identity.mtime_ns, reterr));
+		CEDE_TRY(ledger_event_detail(l, LEDGER_CAPTURE_CHANGED, &live->id, now_ns, reterr));
+	}
 	CEDE_TRY(ledger_use(l, ST_CAPTURE_AGAIN, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, live->row), reterr);
 	CEDE_TRY(bind_identity(l, st, 2, &c->identity, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 7, c->born_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 8, c->deadline_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 9, c->not_before_ns), reterr);
 	return ledger_run(l, st, reterr);
+}
+
+/* Device numbers are given at mount time: what is live of the source and was on the one is on the
+ * other now. */
+static int follow_device(struct ledger *l, int64_t source, uint64_t from, uint64_t to,
+	int64_t now_ns, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	char detail[112];
+
+	CEDE_TRY(ledger_use(l, ST_DEVICE_SET, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, source), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)from), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, (int64_t)to), reterr);
+	CEDE_TRY(ledger_run(l, st, reterr));
+	int changed = sqlite3_changes(l->db);
+	if (changed == 0)
+		return CEDE_OK;
+	l->remounted = (struct ledger_remount){.happened = true, .from = from, .to = to};
+	(void)snprintf(detail, sizeof detail, "source=%lld captures=%d device=%llu was=%llu",
+		(long long)source, changed, (unsigned long long)to, (unsigned long long)from);
+	return ledger_event(l, LEDGER_SOURCE_REMOUNTED, NULL, now_ns, detail, reterr);
+}
+
+/* What is being wiped has other times, and the wipe itself looks at its content. */
+static bool is_same_but_device(const struct live *live, const struct file_identity *now) {
+	struct file_identity other = *now;
+
+	other.dev = live->identity.dev;
+	return live->there && live->identity.dev != now->dev &&
+		(file_identity_equal(&live->identity, &other) ||
+			(live->state == CAPTURE_WIPING && live->identity.ino == now->ino));
+}
+
+int ledger_source_opened(struct ledger *l, struct slice source, const struct file_place *place,
+	int64_t now_ns, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	int64_t id;
+	bool there;
+
+	if (place->dev == 0 || place->born_ns == 0)
+		return CEDE_OK; /* says nothing */
+	CEDE_TRY(ledger_source(l, source, true, &id, reterr));
+	CEDE_TRY(ledger_use(l, ST_PLACE_FIND, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)place->ino), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, place->born_ns), reterr);
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	uint64_t before = there ? (uint64_t)sqlite3_column_int64(st, 0) : place->dev;
+	(void)sqlite3_reset(st);
+	if (there && before == place->dev)
+		return CEDE_OK;
+	CEDE_TRY(ledger_use(l, ST_PLACE_SET, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)place->ino), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, place->born_ns), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 4, (int64_t)place->dev), reterr);
+	CEDE_TRY(ledger_run(l, st, reterr));
+	return there ? follow_device(l, id, before, place->dev, now_ns, reterr) : CEDE_OK;
+}
+
+struct ledger_remount ledger_take_remount(struct ledger *l) {
+	struct ledger_remount r = l->remounted;
+
+	l->remounted = (struct ledger_remount){0};
+	return r;
 }
 
 int ledger_capture_seen(struct ledger *l, const struct ledger_capture *c, int64_t now_ns,
@@ -240,8 +357,15 @@ int ledger_capture_seen(struct ledger *l, const struct ledger_capture *c, int64_
 
 	CEDE_TRY(ledger_source(l, c->source, true, &source, reterr));
 	CEDE_TRY(find_live(l, source, c->path, &live, &first_seen, reterr));
+	if (is_same_but_device(&live, &c->identity)) {
+		CEDE_TRY(follow_device(l, source, live.identity.dev, c->identity.dev, now_ns, reterr));
+		live.identity.dev = c->identity.dev;
+	}
 	*ret_row = live.row;
-	if (live.there && live.state != CAPTURE_SETTLING &&
+	/* the clock may have been set back since it was to be destroyed, or ahead */
+	bool decided_anew =
+		live.state == CAPTURE_READY && live.to_destroy != (c->not_before_ns == INT64_MAX);
+	if (live.there && live.state != CAPTURE_SETTLING && !decided_anew &&
 		file_identity_equal(&live.identity, &c->identity)) {
 		*ret = LEDGER_SEEN_KNOWN;
 		return CEDE_OK;
@@ -251,9 +375,15 @@ int ledger_capture_seen(struct ledger *l, const struct ledger_capture *c, int64_
 		*ret = LEDGER_SEEN_KNOWN; /* our own overwriting changed it */
 		return CEDE_OK;
 	}
-	if (live.there && (live.state == CAPTURE_SETTLING || live.state == CAPTURE_READY)) {
+	if (live.there && is_touched(&live, &c->identity)) {
+		*ret = LEDGER_SEEN_KNOWN;
+		return CEDE_OK;
+	}
+	bool same = file_identity_equal(&live.identity, &c->identity);
+	if (live.there && (live.state == CAPTURE_SETTLING || live.state == CAPTURE_READY) &&
+		(same || !live.segments)) { /* segments of two versions never share an id */
 		*ret = LEDGER_SEEN_UPDATED;
-		return update_capture(l, live.row, c, reterr);
+		return update_capture(l, &live, c, now_ns, reterr);
 	}
 	if (live.there)
 		CEDE_TRY(ledger_capture_move(l, live.row, CAPTURE_REPLACED, 0, now_ns,
@@ -272,172 +402,23 @@ int ledger_first_seen(struct ledger *l, struct slice source, struct slice path, 
 	return id == 0 ? CEDE_OK : find_live(l, id, path, &live, ret_ns, reterr);
 }
 
-/* ---- take */
-
-struct row_list {
-	struct ledger_capture *rows; /* slices point into blocks of their own */
-	size_t count;
-	size_t room;
-	uint64_t bytes;
-};
-
-static void rows_done(struct row_list *list) {
-	for (size_t i = 0; i < list->count; i++)
-		free((void *)(uintptr_t)list->rows[i].path.data);
-	free(list->rows);
+/* An event of one capture: which row it is stands behind what else is said. */
+static int event_of(struct ledger *l, enum ledger_event kind, const struct id *id, int64_t row,
+	int64_t now_ns, const char *detail, struct cede_error *reterr) {
+	buf_clear(&l->detail);
+	CEDE_TRY(buf_add_str(&l->detail, detail, reterr));
+	CEDE_TRY(detail_add_i64(&l->detail, "row", row, reterr));
+	return ledger_event_detail(l, kind, id, now_ns, reterr);
 }
 
-static int keep_row(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
-	struct row_list *list = ctx;
-
-	if (list->count == list->room) {
-		size_t room = list->room == 0 ? 64 : list->room * 2;
-		struct ledger_capture *rows = reallocarray(list->rows, room, sizeof *rows);
-		if (rows == NULL)
-			return CEDE_FAIL_MEMORY(reterr);
-		list->rows = rows;
-		list->room = room;
-	}
-	uint8_t *block = malloc(c->path.len + c->group.len + 1);
-	if (block == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	memcpy(block, c->path.data, c->path.len);
-	if (c->group.len > 0)
-		memcpy(block + c->path.len, c->group.data, c->group.len);
-	struct ledger_capture *row = &list->rows[list->count++];
-	*row = *c;
-	row->path = slice_of(block, c->path.len);
-	row->group = slice_of(block + c->path.len, c->group.len);
-	row->source = SLICE_NONE;
-	list->bytes += c->identity.size;
-	return CEDE_OK;
-}
-
-static bool has_row(const struct row_list *list, int64_t row) {
-	for (size_t i = 0; i < list->count; i++)
-		if (list->rows[i].row == row)
-			return true;
-	return false;
-}
-
-struct others {
-	struct row_list *taken;
-	struct row_list more;
-};
-
-static int keep_other(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
-	struct others *o = ctx;
-
-	return has_row(o->taken, c->row) ? CEDE_OK : keep_row(&o->more, c, reterr);
-}
-
-/* The rest of a capture's group travels with it, as far as it is ready and fits. */
-static int take_group(struct ledger *l, int64_t source, struct slice group, uint64_t bytes,
-	size_t captures, int64_t now_ns, struct row_list *list, struct cede_error *reterr) {
-	CLEANUP(buf_done) struct buf end = BUF_INIT(8192);
-	struct others o = {.taken = list};
+/* Until then, at the latest, its plaintext was known to be here. */
+static int set_ended(struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 
-	CEDE_TRY(buf_add(&end, group.data, group.len, reterr));
-	CEDE_TRY(buf_add(&end, "\xff", 1, reterr));
-	CEDE_TRY(ledger_use(l, ST_TAKE_GROUP, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, source), reterr);
-	LEDGER_TRY_BIND(
-		l, sqlite3_bind_blob(st, 2, group.data, (int)group.len, SQLITE_STATIC), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 3, end.data, (int)end.len, SQLITE_STATIC), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 4, now_ns), reterr);
-	int r = ledger_each(l, st, keep_other, &o, reterr);
-	(void)sqlite3_clear_bindings(st);
-	for (size_t i = 0; r == CEDE_OK && i < o.more.count; i++)
-		if (list->count < captures && list->bytes + o.more.rows[i].identity.size <= bytes)
-			r = keep_row(list, &o.more.rows[i], reterr);
-	rows_done(&o.more);
-	return r;
-}
-
-struct picking {
-	struct ledger *ledger;
-	int64_t source;
-	size_t captures;
-	uint64_t bytes;
-	int64_t now_ns;
-	struct row_list *list;
-};
-
-/* One more in order of deadlines: the first that does not fit ends it, and goes first next time. */
-static int pick(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
-	struct picking *p = ctx;
-	struct row_list *list = p->list;
-
-	if (list->count >= p->captures ||
-		(list->count > 0 && list->bytes + c->identity.size > p->bytes))
-		return LEDGER_ENOUGH;
-	if (c->group.len > 0 && has_row(list, c->row))
-		return CEDE_OK;
-	CEDE_TRY(keep_row(list, c, reterr));
-	if (c->group.len == 0 || list->bytes >= p->bytes)
-		return CEDE_OK;
-	return take_group(
-		p->ledger, p->source, c->group, p->bytes, p->captures, p->now_ns, list, reterr);
-}
-
-static int pick_all(struct picking *p, struct cede_error *reterr) {
-	struct ledger *l = p->ledger;
-	sqlite3_stmt *st;
-
-	CEDE_TRY(ledger_use(l, ST_TAKE, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, p->source), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, p->now_ns), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, (int64_t)p->captures), reterr);
-	return ledger_each(l, st, pick, p, reterr);
-}
-
-int ledger_take(struct ledger *l, struct slice source, size_t captures, uint64_t bytes,
-	int64_t now_ns, ledger_capture_fn *fn, void *ctx, struct cede_error *reterr) {
-	struct row_list list = {0};
-	int64_t id;
-
-	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
-	if (id == 0 || captures == 0)
-		return CEDE_OK;
-	struct picking p = {l, id, captures, bytes, now_ns, &list};
-	int r = pick_all(&p, reterr);
-	for (size_t i = 0; r == CEDE_OK && i < list.count; i++) {
-		r = move(l, list.rows[i].row, CAPTURE_READY, CAPTURE_BUNDLED, 0, reterr);
-		list.rows[i].state = CAPTURE_BUNDLED;
-		list.rows[i].source = source;
-		if (r == CEDE_OK)
-			r = fn(ctx, &list.rows[i], reterr);
-	}
-	rows_done(&list);
-	return r;
-}
-
-static int minimum(struct ledger *l, enum statement which, int64_t source, int64_t now_ns,
-	int64_t *ret, struct cede_error *reterr) {
-	sqlite3_stmt *st;
-	bool there;
-
-	CEDE_TRY(ledger_use(l, which, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, source), reterr);
+	CEDE_TRY(ledger_use(l, ST_CAPTURE_ENDED, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
-	CEDE_TRY(ledger_row(l, st, &there, reterr));
-	*ret = there && sqlite3_column_type(st, 0) != SQLITE_NULL ? sqlite3_column_int64(st, 0)
-								  : INT64_MAX;
-	(void)sqlite3_reset(st);
-	return CEDE_OK;
-}
-
-int ledger_next(struct ledger *l, struct slice source, int64_t now_ns, int64_t *ret_deadline_ns,
-	int64_t *ret_not_before_ns, struct cede_error *reterr) {
-	int64_t id;
-
-	*ret_deadline_ns = *ret_not_before_ns = INT64_MAX;
-	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
-	if (id == 0)
-		return CEDE_OK;
-	CEDE_TRY(minimum(l, ST_NEXT_DEADLINE, id, now_ns, ret_deadline_ns, reterr));
-	return minimum(l, ST_NEXT_TIME, id, now_ns, ret_not_before_ns, reterr);
+	return ledger_run(l, st, reterr);
 }
 
 int ledger_capture_move(struct ledger *l, int64_t row, enum capture_state to, int64_t not_before_ns,
@@ -449,47 +430,95 @@ int ledger_capture_move(struct ledger *l, int64_t row, enum capture_state to, in
 		[CAPTURE_REPLACED] = LEDGER_CAPTURE_REPLACED,
 	};
 	struct id id = {{0}};
-	sqlite3_stmt *st;
 	enum capture_state from;
 
 	if (kinds[to] == 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: move to %s has a call of its own",
 			capture_state_name(to));
-	CEDE_TRY(read_state(l, row, &from, &id, reterr));
+	CEDE_TRY(read_state(l, row, &from, &id, NULL, reterr));
 	if (is_over(from))
 		return CEDE_OK;
-	CEDE_TRY(move(l, row, from, to, not_before_ns, reterr));
-	if (to == CAPTURE_READY || to == CAPTURE_SETTLING) { /* begins again with its first segment */
-		CEDE_TRY(ledger_use(l, ST_CAPTURE_PARTS, &st, reterr));
-		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
-		CEDE_TRY(ledger_run(l, st, reterr));
+	CEDE_TRY(ledger_move_from(l, row, from, to, not_before_ns, reterr));
+	if (is_over(to)) {
+		CEDE_TRY(set_ended(l, row, now_ns, reterr));
+		/* nothing follows for the bundles that hold segments of it */
+		CEDE_TRY(ledger_segments_over(l, row, now_ns, reterr));
 	}
-	return detail == NULL ? CEDE_OK : ledger_event(l, kinds[to], &id, now_ns, detail, reterr);
+	return detail == NULL ? CEDE_OK : event_of(l, kinds[to], &id, row, now_ns, detail, reterr);
 }
 
-int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const char *reason,
-	int64_t now_ns, bool alone, struct cede_error *reterr) {
-	sqlite3_stmt *st;
-	enum capture_state from;
-	struct id id = {{0}};
+/* Thousands are wiped at once with one result: one event tells of those of a bundle. */
+static int wiped_together(struct ledger *l, int64_t row, int64_t bundle, const char *level,
+	const char *reason, int64_t now_ns, struct cede_error *reterr) {
+	struct wiped_group *g = &l->wiped;
 
-	CEDE_TRY(read_state(l, row, &from, &id, reterr));
-	if (from == CAPTURE_STATE_COUNT)
-		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: no such capture");
-	if (!is_over(from))
-		CEDE_TRY(capture_move(from, CAPTURE_WIPED, reterr));
-	CEDE_TRY(ledger_use(l, is_over(from) ? ST_CAPTURE_WIPED : ST_CAPTURE_END, &st, reterr));
+	if (g->any &&
+		(g->bundle_row != bundle || g->at_ns != now_ns || strcmp(g->level, level) != 0 ||
+			strcmp(g->reason, reason) != 0))
+		CEDE_TRY(ledger_flush_wiped(l, reterr));
+	if (!g->any) {
+		g->any = true;
+		g->bundle_row = bundle;
+		g->at_ns = now_ns;
+		g->rows = (struct detail_rows){0};
+		buf_clear(&g->list);
+		(void)snprintf(g->level, sizeof g->level, "%s", level);
+		(void)snprintf(g->reason, sizeof g->reason, "%s", reason);
+		CEDE_TRY(ledger_bundle_id(l, bundle, &g->bundle, reterr));
+	}
+	return detail_rows_add(&g->rows, &g->list, (uint64_t)row, reterr);
+}
+
+static int say_wiped(struct ledger *l, int64_t row, const struct id *id, int64_t bundle,
+	const char *level, const char *reason, int64_t now_ns, struct cede_error *reterr) {
+	char detail[512];
+
+	if (bundle != 0)
+		return wiped_together(l, row, bundle, level, reason, now_ns, reterr);
+	(void)snprintf(detail, sizeof detail, "level=%s%s%s", level,
+		reason[0] != 0 ? " reason=" : "", reason);
+	return event_of(l, LEDGER_CAPTURE_WIPED, id, row, now_ns, detail, reterr);
+}
+
+static int set_level(struct ledger *l, enum statement which, int64_t row, const char *level,
+	const char *reason, int64_t now_ns, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, which, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_text(st, 3, level, -1, SQLITE_STATIC), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_text(st, 4, reason, -1, SQLITE_STATIC), reterr);
-	CEDE_TRY(ledger_run(l, st, reterr));
-	if (!alone)
-		return CEDE_OK;
-	char detail[128];
-	(void)snprintf(detail, sizeof detail, "level=%s%s%s", level,
-		reason[0] != 0 ? " reason=" : "", reason);
-	return ledger_event(l, LEDGER_CAPTURE_WIPED, &id, now_ns, detail, reterr);
+	return ledger_run(l, st, reterr);
+}
+
+int ledger_capture_level(struct ledger *l, int64_t row, const char *level, const char *reason,
+	int64_t now_ns, struct cede_error *reterr) {
+	enum capture_state from;
+	struct id id = {{0}};
+	int64_t bundle;
+
+	CEDE_TRY(read_state(l, row, &from, &id, &bundle, reterr));
+	if (from != CAPTURE_WIPED && !is_over(from))
+		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: a level for what was not wiped");
+	CEDE_TRY(set_level(l, ST_CAPTURE_WIPED, row, level, reason, now_ns, reterr));
+	return say_wiped(l, row, &id, bundle, level, reason, now_ns, reterr);
+}
+
+int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const char *reason,
+	int64_t now_ns, bool alone, struct cede_error *reterr) {
+	enum capture_state from;
+	struct id id = {{0}};
+	int64_t bundle;
+
+	CEDE_TRY(read_state(l, row, &from, &id, &bundle, reterr));
+	if (from == CAPTURE_STATE_COUNT)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: no such capture");
+	if (!is_over(from))
+		CEDE_TRY(capture_move(from, CAPTURE_WIPED, reterr));
+	CEDE_TRY(set_level(l, is_over(from) ? ST_CAPTURE_WIPED : ST_CAPTURE_END, row, level, reason,
+		now_ns, reterr));
+	return say_wiped(l, row, &id, alone ? 0 : bundle, level, reason, now_ns, reterr);
 }
 
 /* ---- holds, destruction, files that are gone */
@@ -499,11 +528,11 @@ static int move_with_event(struct ledger *l, int64_t row, enum capture_state to,
 	enum capture_state from;
 	struct id id = {{0}};
 
-	CEDE_TRY(read_state(l, row, &from, &id, reterr));
+	CEDE_TRY(read_state(l, row, &from, &id, NULL, reterr));
 	if (is_over(from))
 		return CEDE_OK;
-	CEDE_TRY(move(l, row, from, to, 0, reterr));
-	return ledger_event(l, event, &id, now_ns, detail, reterr);
+	CEDE_TRY(ledger_move_from(l, row, from, to, 0, reterr));
+	return event_of(l, event, &id, row, now_ns, detail, reterr);
 }
 
 int ledger_capture_held(struct ledger *l, int64_t row, int64_t now_ns, const char *hold,
@@ -514,18 +543,39 @@ int ledger_capture_held(struct ledger *l, int64_t row, int64_t now_ns, const cha
 	return move_with_event(l, row, CAPTURE_HELD, LEDGER_CAPTURE_HELD, now_ns, detail, reterr);
 }
 
+int ledger_capture_kept(struct ledger *l, int64_t row, int64_t now_ns, const char *detail,
+	struct cede_error *reterr) {
+	return move_with_event(l, row, CAPTURE_KEPT, LEDGER_VIOLATION, now_ns, detail, reterr);
+}
+
+int ledger_keep_ended(struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
+	return move_with_event(l, row, CAPTURE_WIPING, LEDGER_KEEP_ENDED, now_ns, "", reterr);
+}
+
+int ledger_kept(struct ledger *l, int64_t after, ledger_capture_fn *fn, void *ctx,
+	struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, ST_KEPT, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, after), reterr);
+	return ledger_each(l, st, fn, ctx, reterr);
+}
+
 int ledger_hold_lifted(struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
 	return move_with_event(l, row, CAPTURE_WIPING, LEDGER_HOLD_LIFTED, now_ns, "", reterr);
 }
 
-int ledger_capture_destroying(
-	struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
-	return move_with_event(l, row, CAPTURE_WIPING, LEDGER_CAPTURE_DESTROYED, now_ns,
-		"reason=max-age proof=none", reterr);
+int ledger_capture_destroying(struct ledger *l, int64_t row, const char *reason, int64_t now_ns,
+	struct cede_error *reterr) {
+	char detail[80];
+
+	(void)snprintf(detail, sizeof detail, "reason=%s proof=none", reason);
+	return move_with_event(
+		l, row, CAPTURE_WIPING, LEDGER_CAPTURE_DESTROYED, now_ns, detail, reterr);
 }
 
-int ledger_capture_absent(struct ledger *l, struct slice source, struct slice path, int64_t now_ns,
-	bool *ret_was_there, struct cede_error *reterr) {
+int ledger_capture_absent(struct ledger *l, struct slice source, struct slice path, uint64_t dev,
+	int64_t now_ns, bool *ret_was_there, struct cede_error *reterr) {
 	struct live live = {0};
 	int64_t id, first_seen;
 
@@ -534,6 +584,8 @@ int ledger_capture_absent(struct ledger *l, struct slice source, struct slice pa
 	if (id == 0)
 		return CEDE_OK;
 	CEDE_TRY(find_live(l, id, path, &live, &first_seen, reterr));
+	if (dev != 0 && live.identity.dev != dev)
+		return CEDE_OK;
 	if (!live.there || (live.state != CAPTURE_READY && live.state != CAPTURE_SETTLING))
 		return CEDE_OK;
 	*ret_was_there = true;
@@ -567,4 +619,35 @@ int ledger_settling(struct ledger *l, struct slice source, size_t most, ledger_c
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)most), reterr);
 	return ledger_each(l, st, fn, ctx, reterr);
+}
+
+int ledger_capture_at(struct ledger *l, struct slice source, struct slice path,
+	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	int64_t id;
+
+	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
+	if (id == 0)
+		return CEDE_OK;
+	CEDE_TRY(ledger_use(l, ST_CAPTURE_AT, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 2, path.data, (int)path.len, SQLITE_STATIC), reterr);
+	return ledger_each(l, st, fn, ctx, reterr);
+}
+
+int ledger_other_device(
+	struct ledger *l, struct slice source, uint64_t dev, bool *ret, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	int64_t id;
+
+	*ret = false;
+	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
+	if (id == 0)
+		return CEDE_OK;
+	CEDE_TRY(ledger_use(l, ST_OTHER_DEVICE, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)dev), reterr);
+	CEDE_TRY(ledger_row(l, st, ret, reterr));
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
 }

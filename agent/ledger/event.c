@@ -5,8 +5,6 @@
 #include "agent/ledger/ledger_internal.h"
 #include "base/check.h"
 
-#define DETAIL_MAX 65536
-
 static const char *const event_names[LEDGER_EVENT_COUNT] = {
 #define X(id, name) [LEDGER_##id] = name,
 	LEDGER_EVENTS(X)
@@ -14,7 +12,9 @@ static const char *const event_names[LEDGER_EVENT_COUNT] = {
 };
 
 const char *ledger_event_name(int kind) {
-	return kind >= 0 && kind < LEDGER_EVENT_COUNT ? event_names[kind] : "?";
+	return kind == LEDGER_PRUNED_KIND                ? "pruned"
+		: kind >= 0 && kind < LEDGER_EVENT_COUNT ? event_names[kind]
+							 : "?";
 }
 
 /* "cede-event/1" || previous (32) || sequence || at || then kind's name, subject and detail, each
@@ -29,8 +29,8 @@ int ledger_event_hash(struct ledger *l, const uint8_t previous[32], uint64_t seq
 
 	put_le64(head, sequence);
 	put_le64(head + 8, (uint64_t)at_ns);
-	EVP_MD_CTX *md = l->md;
-	bool ok = EVP_DigestInit_ex2(md, l->sha256, NULL) == 1 &&
+	EVP_MD_CTX *md = l->hasher.ctx;
+	bool ok = EVP_DigestInit_ex2(md, l->hasher.md, NULL) == 1 &&
 		EVP_DigestUpdate(md, domain, sizeof domain - 1) == 1 &&
 		EVP_DigestUpdate(md, previous, 32) == 1 &&
 		EVP_DigestUpdate(md, head, sizeof head) == 1;
@@ -45,14 +45,13 @@ int ledger_event_hash(struct ledger *l, const uint8_t previous[32], uint64_t seq
 	return CEDE_OK;
 }
 
-int ledger_event(struct ledger *l, enum ledger_event kind, const struct id *subject, int64_t now_ns,
-	const char *detail, struct cede_error *reterr) {
+static int add(struct ledger *l, enum ledger_event kind, const struct id *subject, int64_t now_ns,
+	struct slice what, struct cede_error *reterr) {
 	struct slice who = subject == NULL ? SLICE_NONE : slice_of(subject->bytes, ID_SIZE);
-	struct slice what = slice_str(detail == NULL ? "" : detail);
 	uint8_t hash[32];
 	sqlite3_stmt *st;
 
-	if (what.len > DETAIL_MAX)
+	if (what.len > LEDGER_DETAIL_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: event too long");
 	CEDE_TRY(ledger_event_hash(
 		l, l->hash, l->sequence + 1, now_ns, (int)kind, who, what, hash, reterr));
@@ -70,6 +69,91 @@ int ledger_event(struct ledger *l, enum ledger_event kind, const struct id *subj
 	CEDE_TRY(ledger_run(l, st, reterr));
 	l->sequence++;
 	memcpy(l->hash, hash, 32);
+	return ledger_tree_add(l, hash, reterr);
+}
+
+int ledger_event(struct ledger *l, enum ledger_event kind, const struct id *subject, int64_t now_ns,
+	const char *detail, struct cede_error *reterr) {
+	CEDE_TRY(ledger_flush_wiped(l, reterr));
+	return add(l, kind, subject, now_ns, slice_str(detail == NULL ? "" : detail), reterr);
+}
+
+int ledger_event_detail(struct ledger *l, enum ledger_event kind, const struct id *subject,
+	int64_t now_ns, struct cede_error *reterr) {
+	struct buf detail = l->detail; /* the flush makes one of its own */
+
+	if (l->wiped.any) {
+		l->detail = BUF_INIT(LEDGER_DETAIL_MAX);
+		int r = ledger_flush_wiped(l, reterr);
+		buf_done(&l->detail);
+		l->detail = detail;
+		CEDE_TRY(r);
+	}
+	return add(l, kind, subject, now_ns, buf_slice(&l->detail), reterr);
+}
+
+int ledger_flush_wiped(struct ledger *l, struct cede_error *reterr) {
+	struct wiped_group *g = &l->wiped;
+
+	if (!g->any)
+		return CEDE_OK;
+	g->any = false;
+	CEDE_TRY(detail_rows_end(&g->rows, &g->list, reterr));
+	buf_clear(&l->detail);
+	CEDE_TRY(detail_add(&l->detail, "level", slice_str(g->level), reterr));
+	if (g->reason[0] != 0)
+		CEDE_TRY(detail_add(&l->detail, "reason", slice_str(g->reason), reterr));
+	CEDE_TRY(detail_add(&l->detail, "rows", buf_slice(&g->list), reterr));
+	return add(l, LEDGER_CAPTURES_WIPED, &g->bundle, g->at_ns, buf_slice(&l->detail), reterr);
+}
+
+/* *ret_kind: -1 if there is no such event. */
+static int event_time(struct ledger *l, uint64_t sequence, int64_t *ret_ns, int *ret_kind,
+	struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_EVENT_TIME, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, (int64_t)sequence), reterr);
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	*ret_ns = there ? sqlite3_column_int64(st, 0) : 0;
+	*ret_kind = there ? sqlite3_column_int(st, 1) : -1;
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+int ledger_gap(struct ledger *l, int64_t now_ns, struct cede_error *reterr) {
+	int64_t from;
+	int kind;
+
+	CEDE_TRY(event_time(l, l->sequence, &from, &kind, reterr));
+	if (kind < 0)
+		return CEDE_OK;
+	buf_clear(&l->detail);
+	CEDE_TRY(detail_add(&l->detail, "cause", slice_str("agent-down"), reterr));
+	CEDE_TRY(detail_add_i64(&l->detail, "from", from, reterr));
+	CEDE_TRY(detail_add_i64(&l->detail, "until", now_ns, reterr));
+	CEDE_TRY(detail_add(&l->detail, "stop",
+		slice_str(kind == LEDGER_AGENT_STOPPED ? "clean" : "unclean"), reterr));
+	return ledger_event_detail(l, LEDGER_WATCH_GAP, NULL, now_ns, reterr);
+}
+
+int ledger_events_since(
+	struct ledger *l, int64_t at_ns, uint64_t *ret_sequence, struct cede_error *reterr) {
+	uint64_t low = 1; /* all before it are older */
+	uint64_t high = l->sequence + 1;
+
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+		int64_t at;
+		int kind;
+		CEDE_TRY(event_time(l, middle, &at, &kind, reterr));
+		if (kind >= 0 && at < at_ns)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*ret_sequence = low;
 	return CEDE_OK;
 }
 
@@ -78,59 +162,16 @@ void ledger_head(const struct ledger *l, uint64_t *ret_sequence, uint8_t ret_has
 	memcpy(ret_hash, l->hash, 32);
 }
 
-/* Whether this row is what stands behind the one before it. */
-static int verify_row(struct ledger *l, sqlite3_stmt *st, uint64_t expected,
-	const uint8_t before[32], bool *ret_good, struct cede_error *reterr) {
-	uint8_t hash[32];
-	struct slice subject =
-		slice_of(sqlite3_column_blob(st, 3), (size_t)sqlite3_column_bytes(st, 3));
-	struct slice detail =
-		slice_of(sqlite3_column_text(st, 4), (size_t)sqlite3_column_bytes(st, 4));
-
-	CEDE_TRY(ledger_event_hash(l, before, expected, sqlite3_column_int64(st, 1),
-		sqlite3_column_int(st, 2), subject, detail, hash, reterr));
-	*ret_good = (uint64_t)sqlite3_column_int64(st, 0) == expected &&
-		sqlite3_column_bytes(st, 5) == 32 &&
-		memcmp(sqlite3_column_blob(st, 5), hash, 32) == 0;
-	return CEDE_OK;
-}
-
-int ledger_verify(struct ledger *l, uint64_t *ret_events, uint64_t *ret_bad_sequence,
-	struct cede_error *reterr) {
-	uint8_t before[32] = {0};
-	uint64_t n = 0;
-	sqlite3_stmt *st;
-	bool there, good;
-
-	CEDE_TRY(ledger_use(l, ST_EVENTS, &st, reterr));
-	for (;;) {
-		CEDE_TRY(ledger_row(l, st, &there, reterr));
-		if (!there)
-			break;
-		CEDE_TRY(verify_row(l, st, n + 1, before, &good, reterr));
-		if (!good) {
-			*ret_events = n;
-			*ret_bad_sequence = n + 1;
-			(void)sqlite3_reset(st);
-			return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-				"event %llu is not what was recorded: removed, inserted or changed",
-				(unsigned long long)n + 1);
-		}
-		n++;
-		memcpy(before, sqlite3_column_blob(st, 5), 32);
-	}
-	(void)sqlite3_reset(st);
-	*ret_events = n;
-	*ret_bad_sequence = 0;
-	return CEDE_OK;
-}
-
-int ledger_events(struct ledger *l, ledger_row_fn *fn, void *ctx, struct cede_error *reterr) {
+int ledger_events(
+	struct ledger *l, uint64_t from, ledger_row_fn *fn, void *ctx, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	bool there;
 	int r = CEDE_OK;
 
+	if (from > INT64_MAX)
+		return CEDE_OK;
 	CEDE_TRY(ledger_use(l, ST_EVENTS, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, (int64_t)from), reterr);
 	while (r == CEDE_OK) {
 		CEDE_TRY(ledger_row(l, st, &there, reterr));
 		if (!there)
@@ -141,8 +182,13 @@ int ledger_events(struct ledger *l, ledger_row_fn *fn, void *ctx, struct cede_er
 			.subject = slice_of(
 				sqlite3_column_blob(st, 3), (size_t)sqlite3_column_bytes(st, 3)),
 			.detail = slice_of(
-				sqlite3_column_text(st, 4), (size_t)sqlite3_column_bytes(st, 4))};
-		r = fn(ctx, &row, reterr);
+				sqlite3_column_text(st, 4), (size_t)sqlite3_column_bytes(st, 4)),
+			.hash = sqlite3_column_blob(st, 5)};
+		if (sqlite3_column_bytes(st, 5) != 32)
+			r = CEDE_FAIL(reterr, CEDE_ERR_INPUT, "event %llu: its hash is damaged",
+				(unsigned long long)row.sequence);
+		else
+			r = fn(ctx, &row, reterr);
 	}
 	(void)sqlite3_reset(st);
 	return r < 0 ? r : CEDE_OK;

@@ -20,6 +20,10 @@ void seal_items_free(struct seal_item *items, size_t n) {
 	free(items);
 }
 
+static void md_ctx_freep(EVP_MD_CTX **md) {
+	EVP_MD_CTX_free(*md);
+}
+
 static enum seal_outcome open_capture(struct seal_item *item, int *ret_fd) {
 	struct cede_error err = {0};
 
@@ -30,45 +34,56 @@ static enum seal_outcome open_capture(struct seal_item *item, int *ret_fd) {
 		file_open_beneath(item->source_fd, item->path, O_RDONLY, ret_fd, &err) == CEDE_OK)
 		return SEAL_DONE;
 	item->sys = err.sys;
-	if (err.sys == ENOENT || err.sys == ENOTDIR)
-		return SEAL_GONE;
+	if (err.sys == ENOENT || err.sys == ENOTDIR) {
+		if (!file_is_elsewhere(item->source_fd, item->identity.dev))
+			return SEAL_GONE;
+		item->sys = ENODEV; /* not removed: its file system is not there now */
+		return SEAL_FAILED;
+	}
 	if (err.code == CEDE_ERR_REFUSED)
 		return SEAL_CHANGED; /* a symlink or mount point stands there now */
 	return SEAL_FAILED;
 }
 
-static bool is_same(int fd, const struct file_identity *want, int *ret_sys) {
+/* SEAL_DONE: it is still the file that was decided on. */
+static enum seal_outcome compare(int fd, struct seal_item *item) {
 	struct stat st;
 
 	if (fstat(fd, &st) < 0) {
-		*ret_sys = errno;
-		return false;
+		item->sys = errno;
+		return SEAL_FAILED;
 	}
 	struct file_identity now = file_identity_of(&st);
-	return S_ISREG(st.st_mode) && st.st_nlink == 1 && file_identity_equal(&now, want);
+	return S_ISREG(st.st_mode) && st.st_nlink == 1 && file_identity_equal(&now, &item->identity)
+		? SEAL_DONE
+		: SEAL_CHANGED;
 }
 
 /* Reads the item's bytes to at. The lease keeps writers out until the descriptor is closed: a
  * program that opens the file for writing meanwhile waits these few milliseconds. */
-static enum seal_outcome read_capture(struct seal_item *item, uint8_t *at) {
+static enum seal_outcome read_capture(struct seal_item *item, uint8_t *at, EVP_MD_CTX *md) {
 	CLEANUP(fd_closep) int fd = -1;
 	struct cede_error err = {0};
 	size_t got;
 
-	enum seal_outcome opened = open_capture(item, &fd);
-	if (opened != SEAL_DONE)
-		return opened;
+	enum seal_outcome outcome = open_capture(item, &fd);
+	if (outcome != SEAL_DONE)
+		return outcome;
 	if (fcntl(fd, F_SETLEASE, F_RDLCK) < 0 && errno == EAGAIN)
 		return SEAL_BUSY;
-	if (!is_same(fd, &item->identity, &item->sys))
-		return SEAL_CHANGED;
+	outcome = compare(fd, item);
+	if (outcome != SEAL_DONE)
+		return outcome;
 	if (file_pread_full(fd, at, item->length, item->offset, &got, &err) < 0) {
 		item->sys = err.sys;
 		return SEAL_FAILED;
 	}
-	if (got != item->length || !is_same(fd, &item->identity, &item->sys))
-		return SEAL_CHANGED;
-	if (EVP_Digest(at, item->length, item->sha256, NULL, EVP_sha256(), NULL) != 1) {
+	outcome = got != item->length ? SEAL_CHANGED : compare(fd, item);
+	if (outcome != SEAL_DONE)
+		return outcome;
+	if (EVP_DigestInit_ex2(md, EVP_sha256(), NULL) != 1 ||
+		EVP_DigestUpdate(md, at, item->length) != 1 ||
+		EVP_DigestFinal_ex(md, item->sha256, NULL) != 1) {
 		item->sys = 0;
 		return SEAL_FAILED;
 	}
@@ -136,21 +151,26 @@ static int seal(struct seal_job *job, const struct manifest *manifest, const uin
 void seal_run(struct seal_job *job) {
 	CLEANUP(freep) struct manifest_entry *entries = calloc(job->count, sizeof *entries);
 	CLEANUP(freep) const uint8_t **content = calloc(job->count, sizeof *content);
+	CLEANUP(md_ctx_freep) EVP_MD_CTX *md = EVP_MD_CTX_new();
 	size_t used = 0;
 
 	job->fd = -1;
 	job->sealed = 0;
 	for (size_t i = 0; i < job->count; i++)
 		job->items[i].outcome = SEAL_LEFT;
-	if (entries == NULL || content == NULL) {
+	if (entries == NULL || content == NULL || md == NULL) {
 		job->result = CEDE_FAIL_MEMORY(&job->err);
 		return;
 	}
 	for (size_t i = 0; i < job->count && !*job->stop; i++) {
 		struct seal_item *item = &job->items[i];
+		if (item->length > job->buffer_size) {
+			item->outcome = SEAL_RESIZED;
+			continue;
+		}
 		if (item->length > job->buffer_size - used)
 			continue; /* a group that did not fit whole: goes with the next bundle */
-		item->outcome = read_capture(item, job->buffer + used);
+		item->outcome = read_capture(item, job->buffer + used, md);
 		if (item->outcome != SEAL_DONE)
 			continue;
 		entries[job->sealed] = entry_of(job, item);
@@ -168,6 +188,7 @@ void seal_run(struct seal_job *job) {
 		.policy_serial = job->policy->serial,
 		.created_ns = job->now_ns,
 		.ledger_sequence = job->ledger_sequence,
+		.checkpoint = job->checkpoint,
 		.entries = entries,
 		.count = job->sealed};
 	memcpy(manifest.ledger_hash, job->ledger_hash, sizeof manifest.ledger_hash);

@@ -20,7 +20,8 @@ enum seal_outcome {
 	SEAL_CHANGED, /* another file or content than was found: look at it again */
 	SEAL_BUSY,    /* a program has it open for writing: look again later */
 	SEAL_GONE,    /* no file of that name */
-	SEAL_FAILED,  /* could not be read: try again later */
+	SEAL_FAILED,  /* could not be read, or its file system is not mounted: try again later */
+	SEAL_RESIZED, /* its segments are larger than what may be read at once now */
 	SEAL_LEFT,    /* not reached: the job failed or was stopped */
 };
 
@@ -33,6 +34,7 @@ struct seal_item {
 	char *path;
 	char *group; /* or "" */
 	struct file_identity identity;
+	bool again;      /* reading it failed before */
 	uint64_t offset; /* of the segment; 0 for a whole capture */
 	uint64_t length; /* bytes to take */
 	uint32_t segment_index;
@@ -52,6 +54,7 @@ struct seal_job {
 	int64_t now_ns;
 	uint64_t ledger_sequence;
 	uint8_t ledger_hash[32];
+	struct slice checkpoint; /* signed, of all before; borrowed; or empty */
 	struct seal_item *items; /* owned */
 	size_t count;
 	uint8_t *buffer; /* borrowed; room for the lengths of all items */

@@ -29,12 +29,26 @@ int spool_open(const char *state_dir, int *ret_dirfd, struct cede_error *reterr)
 	return file_open_beneath(state, "spool", O_RDONLY | O_DIRECTORY, ret_dirfd, reterr);
 }
 
-int spool_create(int dirfd, int *ret_fd, struct cede_error *reterr) {
+int spool_room(int dirfd, uint64_t used, uint64_t limit, uint64_t *ret, struct cede_error *reterr) {
 	struct statvfs fs;
 
 	if (fstatvfs(dirfd, &fs) < 0)
 		return CEDE_FAIL_SYS(reterr, "free space of the spool");
-	if (fs.f_bavail < fs.f_blocks / 20 || (uint64_t)fs.f_bavail * fs.f_frsize < FREE_LEAST)
+	uint64_t least = (uint64_t)fs.f_blocks / 20 * fs.f_frsize;
+	uint64_t there = (uint64_t)fs.f_bavail * fs.f_frsize;
+	if (least < FREE_LEAST)
+		least = FREE_LEAST;
+	*ret = there < least || used > limit ? 0 : there - least;
+	if (*ret > limit - used && used <= limit)
+		*ret = limit - used;
+	return CEDE_OK;
+}
+
+int spool_create(int dirfd, int *ret_fd, struct cede_error *reterr) {
+	uint64_t room;
+
+	CEDE_TRY(spool_room(dirfd, 0, UINT64_MAX, &room, reterr));
+	if (room == 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUSY,
 			"the spool's file system is nearly full; captures stay in their source");
 	int fd = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);

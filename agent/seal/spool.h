@@ -15,6 +15,10 @@
 
 /* Makes the directory if needed and opens it. */
 CEDE_MUST_USE int spool_open(const char *state_dir, int *ret_dirfd, struct cede_error *reterr);
+/* Bytes that it may still grow by: up to its limit (used: what is in it), and so that its file
+ * system is not nearly full. */
+CEDE_MUST_USE int spool_room(
+	int dirfd, uint64_t used, uint64_t limit, uint64_t *ret, struct cede_error *reterr);
 /* A nameless file in it. BUSY: the file system is nearly full (less than 5 % or 64 MiB free). */
 CEDE_MUST_USE int spool_create(int dirfd, int *ret_fd, struct cede_error *reterr);
 CEDE_MUST_USE int spool_keep(int dirfd, const struct id *bundle, int fd, struct cede_error *reterr);

@@ -2,7 +2,6 @@
 #include "agent/send/link.h"
 
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -11,13 +10,14 @@
 
 #include "agent/ipc/channel.h"
 #include "agent/send/backoff.h"
-#include "agent/send/spawn.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/sandbox.h"
 
+#define DOUBTS_MOST   9
 #define UNDERWAY_MOST 8  /* pushes of one destination at once */
 #define PACKETS_MOST  64 /* read in one turn of the loop */
 #define BLOCKED_MS    50 /* the courier's socket is full: try again after */
@@ -35,6 +35,10 @@ struct push {
 	enum push_stage stage;
 	bool ask_only; /* no ciphertext: receipt or tombstone */
 	bool ask_first;
+	bool checkpoint;       /* PUSH_SENDING: one went with it */
+	unsigned round;        /* its destination's, when it began */
+	unsigned refusals;     /* answers that refused it */
+	int64_t retry_boot_ns; /* not before */
 	int fd;
 	uint64_t size;
 	uint8_t sha256[32];
@@ -46,8 +50,11 @@ struct destination {
 	size_t config_len;
 	int files[3]; /* memory files: CA, certificate, key */
 	bool down;
-	unsigned failures;
-	int64_t retry_boot_ns;
+	bool refused;          /* while down: by the server's own answer */
+	unsigned failures;     /* in a row; what broke with one link counts once */
+	unsigned round;        /* a failure of a push that began in an earlier one is no news */
+	int64_t retry_boot_ns; /* while down: not before */
+	int64_t asked_boot_ns; /* the server asked for quiet until then */
 	size_t underway;
 	uint64_t rate; /* bytes a second; 0: no limit */
 };
@@ -57,11 +64,15 @@ enum link_state { LINK_STARTING, LINK_WORKING, LINK_DEAD };
 struct link {
 	uv_loop_t *loop;
 	struct link_events events;
-	char *courier;
-	char *user;
-	char *metrics;
+	struct spawner *spawner;
+	uint32_t required;  /* layers of its sandbox: 1 << enum sandbox_layer */
+	uint32_t layers_on; /* as it said */
+	uint32_t layers_missing;
+	uint16_t ports[SPAWN_PORTS_MAX]; /* of the destinations */
+	size_t port_count;
 	int metrics_fd; /* the newest exposition text, or -1 */
 	uint32_t metrics_len;
+	uint32_t unmet; /* conditions for being ready */
 	struct destination *destinations;
 	size_t count;
 	struct push *pushes; /* in the order in which they are to go */
@@ -71,6 +82,8 @@ struct link {
 	uv_poll_t *exit_poll;
 	uv_timer_t timer; /* next retry, restart, or the end of the grace */
 	unsigned restarts;
+	uint64_t starts;
+	unsigned doubts; /* whether the courier itself is what fails */
 	int64_t restart_boot_ns;
 	int64_t kill_boot_ns; /* while closing */
 	bool closing;
@@ -149,30 +162,31 @@ static void on_timer_closed(uv_handle_t *handle) {
 		free(p);
 	}
 	free(l->destinations);
-	free(l->courier);
-	free(l->user);
-	free(l->metrics);
 	fd_closep(&l->metrics_fd);
 	free(l);
 	on_closed(ctx);
 }
 
 static void courier_gone(struct link *l) {
+	struct cede_error err = {0};
 	int status = 0;
+	int how = 0;
 
 	if (l->state == LINK_DEAD)
 		return;
-	(void)kill(l->process.pid, SIGKILL); /* it may only have closed its socket */
-	while (waitpid(l->process.pid, &status, 0) < 0 && errno == EINTR)
+	if (spawn_kill(l->spawner, &err) < 0) { /* it may only have closed its socket */
+		log_event(LOG_LEVEL_ERROR, "courier.unkilled", "error=\"%s\"", err.text);
+		how = WNOHANG; /* it ends without its socket, or is killed before the next one starts */
+	}
+	while (waitpid(l->process.pid, &status, how) < 0 && errno == EINTR)
 		continue;
 	close_polls(l);
-	bool worked = l->state == LINK_WORKING;
 	l->state = LINK_DEAD;
 	if (l->closing) {
 		uv_close((uv_handle_t *)&l->timer, on_timer_closed);
 		return;
 	}
-	l->restarts = worked ? 1 : l->restarts + 1;
+	l->restarts++; /* since it brought the last outcome */
 	uint32_t random = 0;
 	(void)!getrandom(&random, sizeof random, 0);
 	uint32_t wait = backoff_ms(l->restarts, random, 0);
@@ -201,30 +215,60 @@ static void destination_works(struct link *l, size_t i) {
 	struct destination *d = &l->destinations[i];
 
 	d->failures = 0;
-	if (!d->down)
+	l->doubts = 0;
+	/* one that was let in just before the server asked for quiet does not end that */
+	if (!d->down || d->asked_boot_ns > clock_boot_ns())
 		return;
 	d->down = false;
 	l->events.state(l->events.ctx, i, true);
 }
 
-static void push_failed(struct link *l, struct push *p, const char *kind, const char *text,
-	bool may_have_arrived, uint32_t retry_after_s) {
-	size_t i = p->destination;
-	struct destination *d = &l->destinations[i];
-	struct id id = p->id;
+struct failure {
+	const char *kind;
+	const char *text;
+	bool refused; /* the server answered: the bundle itself may be the reason */
+	bool may_have_arrived;
+	uint32_t retry_after_s;
+};
+
+static int64_t after(unsigned failures, uint32_t asked_s) {
 	uint32_t random = 0;
 
+	(void)!getrandom(&random, sizeof random, 0);
+	return clock_boot_ns() + backoff_ms(failures, random, asked_s) * NS_PER_MS;
+}
+
+/* Whether this is the news that the destination is down. */
+static bool destination_failed(struct destination *d, unsigned round, const struct failure *f) {
+	bool news = !d->down;
+
+	if (f->retry_after_s > 0)
+		d->asked_boot_ns = after(1, f->retry_after_s);
+	if (round == d->round) {
+		d->round++;
+		d->retry_boot_ns = after(++d->failures, f->retry_after_s);
+		d->refused = f->refused;
+	} else if (f->retry_after_s == 0) {
+		return false; /* what went down with an earlier one */
+	}
+	if (d->retry_boot_ns < d->asked_boot_ns)
+		d->retry_boot_ns = d->asked_boot_ns;
+	d->down = true;
+	return news;
+}
+
+static void push_failed(struct link *l, struct push *p, const struct failure *f) {
+	size_t i = p->destination;
+	struct id id = p->id;
+
 	no_longer_underway(l, p);
-	p->ask_first = p->ask_first || may_have_arrived;
+	p->ask_first = p->ask_first || f->may_have_arrived;
+	if (f->refused) /* one that is always refused must not be sent whenever others get through */
+		p->retry_boot_ns = after(++p->refusals, f->retry_after_s);
 	unlink_push(l, p); /* others are tried first next time */
 	append(l, p);
-	d->failures++;
-	(void)!getrandom(&random, sizeof random, 0);
-	d->retry_boot_ns =
-		clock_boot_ns() + backoff_ms(d->failures, random, retry_after_s) * NS_PER_MS;
-	bool news = !d->down;
-	d->down = true;
-	l->events.failed(l->events.ctx, &id, i, kind, text);
+	bool news = destination_failed(&l->destinations[i], p->round, f);
+	l->events.failed(l->events.ctx, &id, i, f->kind, f->text);
 	if (news)
 		l->events.state(l->events.ctx, i, false);
 }
@@ -235,7 +279,11 @@ static void take_receipt(struct link *l, struct push *p, struct slice note) {
 	if (!l->events.receipt(l->events.ctx, &id, note)) {
 		p = find(l, &id);
 		if (p != NULL)
-			push_failed(l, p, "receipt", "the receipt was not accepted", true, 0);
+			push_failed(l, p,
+				&(struct failure){.kind = "receipt",
+					.text = "the receipt was not accepted",
+					.refused = true,
+					.may_have_arrived = true});
 		return;
 	}
 	p = find(l, &id);
@@ -260,8 +308,12 @@ static void take_absent(struct link *l, struct push *p, bool for_ever) {
 		l->events.absent(l->events.ctx, &id);
 		return;
 	}
-	p->ask_first = false; /* it is not there: send it */
-	destination_works(l, destination);
+	/* It is not there: it is sent, and is the next to be. That a server answers questions does
+	 * not say that it takes bundles: a destination that is down stays so until one got through. */
+	p->ask_first = false;
+	unlink_push(l, p);
+	p->next = l->pushes;
+	l->pushes = p;
 }
 
 /* ---- messages of the courier */
@@ -311,19 +363,54 @@ static int on_absent(struct link *l, struct ipc_reader *r, struct cede_error *re
 	return CEDE_OK;
 }
 
+/* Memory was short once, and its TLS library remembers a refusal for ever; or /etc/resolv.conf was
+ * replaced, and its sandbox lets it read the former file alone: a fresh one does better. A server's
+ * wrong certificate, or a name that is not there, looks the same from here; then it costs a start
+ * now and then. */
+static void doubt(struct link *l, const char *kind) {
+	if (strcmp(kind, "local") == 0)
+		l->doubts += 3;
+	else if (strcmp(kind, "tls") == 0 || strcmp(kind, "resolve") == 0)
+		l->doubts++;
+	else
+		l->doubts = 0;
+}
+
 static int on_failed(struct link *l, struct ipc_reader *r, struct cede_error *reterr) {
 	char kind[33], text[400];
 	struct push *p;
 
 	CEDE_TRY(get_push(l, r, &p));
 	copy_text(ipc_get_text(r), kind, sizeof kind);
-	(void)ipc_get_u16(r); /* the status stands in kind */
+	uint16_t status = ipc_get_u16(r);
 	uint32_t retry_after = ipc_get_u32(r);
 	bool arrived = ipc_get_u8(r) != 0;
 	copy_text(ipc_get_text(r), text, sizeof text);
 	CEDE_TRY(ipc_end(r, reterr));
 	if (p != NULL)
-		push_failed(l, p, kind, text, arrived && !p->ask_only, retry_after);
+		push_failed(l, p,
+			&(struct failure){.kind = kind,
+				.text = text,
+				.refused = status != 0 || strcmp(kind, "receipt") == 0,
+				.may_have_arrived = arrived && !p->ask_only,
+				.retry_after_s = retry_after});
+	doubt(l, kind);
+	return CEDE_OK;
+}
+
+static int on_probed(struct link *l, struct ipc_reader *r, struct cede_error *reterr) {
+	char kind[33], text[513];
+	size_t destination = ipc_get_u16(r);
+	struct link_probe probe = {.kind = kind, .text = text, .status = ipc_get_u16(r)};
+
+	probe.date_s = (int64_t)ipc_get_u64(r);
+	copy_text(ipc_get_text(r), kind, sizeof kind);
+	copy_text(ipc_get_text(r), text, sizeof text);
+	CEDE_TRY(ipc_end(r, reterr));
+	if (destination >= l->count)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: no such destination");
+	if (l->events.probed != NULL)
+		l->events.probed(l->events.ctx, destination, &probe);
 	return CEDE_OK;
 }
 
@@ -346,16 +433,26 @@ static void send_metrics(struct link *l) {
 		return;
 	ipc_start(&w, IPC_METRICS);
 	ipc_put_u32(&w, l->metrics_len);
+	ipc_put_u32(&w, l->unmet);
 	(void)!channel_send(
 		l->process.socket, &w, &l->metrics_fd, 1, NULL); /* the next follow soon */
 }
 
 static int on_hello(struct link *l, struct ipc_reader *r, struct cede_error *reterr) {
 	uint16_t version = ipc_get_u16(r);
+	l->layers_on = ipc_get_u32(r);
+	l->layers_missing = ipc_get_u32(r);
 
 	CEDE_TRY(ipc_end(r, reterr));
 	if (version != IPC_VERSION)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the courier is of another build");
+	if ((l->required & ~l->layers_on) != 0) {
+		char lacks[SANDBOX_TEXT_SIZE];
+		sandbox_text(l->required & ~l->layers_on, lacks);
+		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
+			"the policy requires of the courier's sandbox: %s; nothing is handed over; run a kernel that has it (own-user: name a courier_user)",
+			lacks);
+	}
 	CEDE_TRY(send_destinations(l, reterr));
 	l->state = LINK_WORKING;
 	send_metrics(l);
@@ -367,6 +464,8 @@ static int handle(struct link *l, struct slice packet, size_t fds, struct cede_e
 
 	CEDE_TRY(ipc_open(packet, fds, true,
 		l->state == LINK_STARTING ? IPC_HELLO_PHASE : IPC_WORK_PHASE, &r, reterr));
+	if (r.type != IPC_HELLO)
+		l->restarts = 0;
 	switch (r.type) {
 	case IPC_HELLO:
 		return on_hello(l, &r, reterr);
@@ -376,12 +475,15 @@ static int handle(struct link *l, struct slice packet, size_t fds, struct cede_e
 		return on_absent(l, &r, reterr);
 	case IPC_FAILED:
 		return on_failed(l, &r, reterr);
+	case IPC_PROBED:
+		return on_probed(l, &r, reterr);
 	case IPC_DESTINATION:
 	case IPC_PUT:
 	case IPC_ASK:
 	case IPC_CANCEL:
 	case IPC_METRICS:
 	case IPC_STOP:
+	case IPC_PROBE:
 		break;
 	}
 	return CEDE_FAIL(reterr, CEDE_ERR_BUG, "message: not the courier's");
@@ -412,6 +514,13 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
 			courier_bad(l, err.text);
 			return;
 		}
+	}
+	if (l->doubts >= DOUBTS_MOST && !l->closing) {
+		l->doubts = 0;
+		log_event(LOG_LEVEL_WARNING, "courier.afresh",
+			"text=\"no connection worked for long; a new process may do better\"");
+		courier_gone(l);
+		return;
 	}
 	dispatch(l);
 }
@@ -444,8 +553,9 @@ static uv_poll_t *poll_start(struct link *l, int fd, uv_poll_cb then) {
 }
 
 static int try_start(struct link *l, struct cede_error *reterr) {
-	CEDE_TRY(spawn_courier(l->courier, l->user, l->metrics, &l->process, reterr));
+	CEDE_TRY(spawn_courier(l->spawner, l->ports, l->port_count, &l->process, reterr));
 	l->state = LINK_STARTING;
+	l->starts++;
 	l->socket_poll = poll_start(l, l->process.socket, on_readable);
 	l->exit_poll = poll_start(l, l->process.pidfd, on_exit_readable);
 	if (l->socket_poll == NULL || l->exit_poll == NULL)
@@ -471,7 +581,16 @@ static void start_courier(struct link *l) {
 
 /* ---- sending */
 
+/* Whether a push there is under way that has a checkpoint with it. */
+static bool carries_checkpoint(const struct link *l, size_t destination) {
+	for (const struct push *p = l->pushes; p != NULL; p = p->next)
+		if (p->destination == destination && p->stage == PUSH_SENDING && p->checkpoint)
+			return true;
+	return false;
+}
+
 static int send_push(struct link *l, struct push *p, struct cede_error *reterr) {
+	const struct destination *d = &l->destinations[p->destination];
 	struct ipc_writer w;
 	bool ask = p->ask_only || p->ask_first;
 
@@ -482,13 +601,21 @@ static int send_push(struct link *l, struct push *p, struct cede_error *reterr) 
 		ipc_put_u8(&w, p->ask_only);
 		CEDE_TRY(channel_send(l->process.socket, &w, NULL, 0, reterr));
 		p->stage = PUSH_ASKING;
+		p->round = d->round;
 		return CEDE_OK;
 	}
 	ipc_put_u64(&w, p->size);
 	ipc_put_bytes(&w, p->sha256, sizeof p->sha256);
-	ipc_put_u64(&w, l->destinations[p->destination].rate);
+	ipc_put_u64(&w, d->rate);
+	struct slice checkpoint =
+		l->events.checkpoint == NULL || carries_checkpoint(l, p->destination)
+		? SLICE_NONE
+		: l->events.checkpoint(l->events.ctx, p->destination);
+	ipc_put_text(&w, checkpoint);
 	CEDE_TRY(channel_send(l->process.socket, &w, &p->fd, 1, reterr));
+	p->checkpoint = checkpoint.len > 0;
 	p->stage = PUSH_SENDING;
+	p->round = d->round;
 	return CEDE_OK;
 }
 
@@ -511,13 +638,25 @@ static void arm(struct link *l, int64_t boot_ns) {
 	(void)uv_timer_start(&l->timer, on_timer, ms, 0);
 }
 
-/* How many more may start now: one probe when the destination is down and its time has come. */
-static size_t allowance(struct link *l, struct destination *d, int64_t now) {
-	size_t most = d->rate > 0 ? 1 : UNDERWAY_MOST;
+/* Whether one is under way that began after the last failure. */
+static bool probing(const struct link *l, size_t destination) {
+	for (const struct push *p = l->pushes; p != NULL; p = p->next)
+		if (p->destination == destination && p->stage != PUSH_QUEUED &&
+			p->round == l->destinations[destination].round)
+			return true;
+	return false;
+}
 
-	if (!d->down)
-		return d->underway < most ? most - d->underway : 0;
-	if (d->underway > 0)
+/* How many more may start now: one probe when the destination is down and its time has come. Those
+ * that hang since the link broke do not hold it up. */
+static size_t allowance(struct link *l, size_t destination, int64_t now) {
+	const struct destination *d = &l->destinations[destination];
+	size_t most = d->rate > 0 ? 1 : UNDERWAY_MOST;
+	size_t room = d->underway < most ? most - d->underway : 0;
+
+	if (!d->down || room == 0)
+		return room;
+	if (probing(l, destination))
 		return 0;
 	if (d->retry_boot_ns > now) {
 		arm(l, d->retry_boot_ns);
@@ -526,10 +665,19 @@ static size_t allowance(struct link *l, struct destination *d, int64_t now) {
 	return 1;
 }
 
-static bool has_queued(const struct link *l, size_t destination) {
-	for (const struct push *p = l->pushes; p != NULL; p = p->next)
-		if (p->destination == destination && p->stage == PUSH_QUEUED)
+/* Whether one may go now; else the timer is set for the first that may. */
+static bool has_queued(struct link *l, size_t destination, int64_t now) {
+	int64_t next = INT64_MAX;
+
+	for (const struct push *p = l->pushes; p != NULL; p = p->next) {
+		if (p->destination != destination || p->stage != PUSH_QUEUED)
+			continue;
+		if (p->retry_boot_ns <= now)
 			return true;
+		next = p->retry_boot_ns < next ? p->retry_boot_ns : next;
+	}
+	if (next != INT64_MAX)
+		arm(l, next);
 	return false;
 }
 
@@ -547,9 +695,9 @@ static void dispatch(struct link *l) {
 		return;
 	for (size_t i = 0; i < l->count; i++) {
 		struct destination *d = &l->destinations[i];
-		size_t n = has_queued(l, i) ? allowance(l, d, now) : 0;
+		size_t n = has_queued(l, i, now) ? allowance(l, i, now) : 0;
 		for (struct push *p = l->pushes; p != NULL && n > 0; p = p->next) {
-			if (p->destination != i || p->stage != PUSH_QUEUED)
+			if (p->destination != i || p->stage != PUSH_QUEUED || p->retry_boot_ns > now)
 				continue;
 			int r = send_push(l, p, &err);
 			if (r == CEDE_ERR_BUSY) {
@@ -600,6 +748,18 @@ int link_ask(struct link *l, size_t destination, const struct id *bundle, struct
 	return add_push(l, &model, reterr);
 }
 
+int link_probe(struct link *l, size_t destination, struct cede_error *reterr) {
+	struct ipc_writer w;
+
+	if (destination >= l->count)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "link: no such destination");
+	if (l->state != LINK_WORKING)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "the courier is not there yet");
+	ipc_start(&w, IPC_PROBE);
+	ipc_put_u16(&w, (uint16_t)destination);
+	return channel_send(l->process.socket, &w, NULL, 0, reterr);
+}
+
 void link_forget(struct link *l, const struct id *bundle) {
 	struct push *p = find(l, bundle);
 	struct ipc_writer w;
@@ -626,7 +786,12 @@ bool link_up(const struct link *l, size_t destination) {
 	return destination < l->count && !l->destinations[destination].down;
 }
 
-void link_metrics(struct link *l, struct slice text) {
+bool link_answers(const struct link *l, size_t destination) {
+	return link_up(l, destination) ||
+		(destination < l->count && l->destinations[destination].refused);
+}
+
+void link_metrics(struct link *l, struct slice text, uint32_t unmet) {
 	CLEANUP(fd_closep) int fd = -1;
 
 	if (file_memory("metrics", &fd, NULL) < 0 || file_write_all(fd, text.data, text.len, NULL) < 0)
@@ -634,8 +799,13 @@ void link_metrics(struct link *l, struct slice text) {
 	fd_closep(&l->metrics_fd);
 	l->metrics_fd = CEDE_TAKE_FD(fd);
 	l->metrics_len = (uint32_t)text.len;
+	l->unmet = unmet;
 	if (l->state == LINK_WORKING)
 		send_metrics(l);
+}
+
+uint64_t link_courier_starts(const struct link *l) {
+	return l->starts;
 }
 
 /* ---- birth and end */
@@ -677,18 +847,18 @@ static int add_destination(
 	return CEDE_OK;
 }
 
-static char *copy_of(const char *text, bool *ret_failed) {
-	char *copy = text == NULL ? NULL : strdup(text);
-
-	*ret_failed = *ret_failed || (text != NULL && copy == NULL);
-	return copy;
+static void add_port(struct link *l, uint16_t port) {
+	for (size_t i = 0; i < l->port_count; i++)
+		if (l->ports[i] == port)
+			return;
+	require(l->port_count < SPAWN_PORTS_MAX); /* as many as destinations */
+	l->ports[l->port_count++] = port;
 }
 
-int link_start(uv_loop_t *loop, const char *courier, const char *user, const char *metrics,
+int link_start(uv_loop_t *loop, struct spawner *spawner, uint32_t required,
 	const struct link_destination *destinations, size_t n, const struct link_events *events,
 	struct link **ret, struct cede_error *reterr) {
 	struct link *l = calloc(1, sizeof *l);
-	bool failed = false;
 
 	if (l == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
@@ -698,18 +868,19 @@ int link_start(uv_loop_t *loop, const char *courier, const char *user, const cha
 	l->state = LINK_DEAD;
 	l->metrics_fd = -1;
 	l->process = (struct spawned){.pid = -1, .pidfd = -1, .socket = -1};
-	l->courier = copy_of(courier, &failed);
-	l->user = copy_of(user, &failed);
-	l->metrics = copy_of(metrics, &failed);
+	l->spawner = spawner;
+	l->required = required;
 	l->destinations = calloc(n == 0 ? 1 : n, sizeof *l->destinations);
-	if (failed || l->destinations == NULL)
+	if (l->destinations == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	l->count = n;
 	for (size_t i = 0; i < n; i++)
 		for (size_t k = 0; k < 3; k++)
 			l->destinations[i].files[k] = -1;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		CEDE_TRY(add_destination(l, i, &destinations[i], reterr));
+		add_port(l, destinations[i].port);
+	}
 	(void)uv_timer_init(loop, &l->timer);
 	l->timer.data = l;
 	CEDE_TRY(try_start(l, reterr)); /* a courier that can't start at all is told at once */
@@ -735,4 +906,9 @@ void link_close(struct link *l, unsigned grace_ms, void (*on_closed)(void *ctx),
 
 void link_adopt(struct link *l, const struct link_events *events) {
 	l->events = *events;
+}
+
+void link_layers(const struct link *l, uint32_t *ret_on, uint32_t *ret_missing) {
+	*ret_on = l->layers_on;
+	*ret_missing = l->layers_missing;
 }

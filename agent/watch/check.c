@@ -18,7 +18,8 @@ void findings_done(struct findings *f) {
 }
 
 static int add(struct findings *f, size_t source, const char *path,
-	const struct file_identity *identity, const struct decision *d, struct cede_error *reterr) {
+	const struct file_identity *identity, const struct decide_facts *facts,
+	const struct decision *d, struct cede_error *reterr) {
 	if (f->count == f->room) {
 		size_t room = f->room == 0 ? 16 : f->room * 2;
 		struct finding *items = reallocarray(f->items, room, sizeof *items);
@@ -31,70 +32,84 @@ static int add(struct findings *f, size_t source, const char *path,
 	if (copy == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	f->items[f->count++] = (struct finding){
-		.source = source, .path = copy, .identity = *identity, .decision = *d};
+		.source = source, .path = copy, .identity = *identity, .facts = *facts, .decision = *d};
+	f->items[f->count - 1].facts.path = slice_str(copy);
 	return CEDE_OK;
 }
 
-static int add_gone(struct findings *f, size_t source, const char *path, struct cede_error *reterr) {
-	struct file_identity nothing = {0};
+static int add_gone(struct findings *f, size_t source, int source_fd, const char *path,
+	struct cede_error *reterr) {
+	struct file_identity nothing = {.dev = file_device_below(source_fd)};
+	struct decide_facts none = {0};
 	struct decision d = {.action = ACTION_IGNORE, .reason = REASON_IGNORED};
 
-	CEDE_TRY(add(f, source, path, &nothing, &d, reterr));
+	CEDE_TRY(add(f, source, path, &nothing, &none, &d, reterr));
 	f->items[f->count - 1].gone = true;
 	return CEDE_OK;
+}
+
+enum reason check_why(const struct cede_error *err) {
+	if (err->sys == EXDEV)
+		return REASON_MOUNT_POINT;
+	return err->sys == ELOOP ? REASON_SYMLINK : REASON_UNREADABLE;
 }
 
 int check_refused(size_t source, const char *path, enum reason reason, struct findings *out,
 	struct cede_error *reterr) {
 	struct file_identity nothing = {0};
+	struct decide_facts none = {0};
 	struct decision d = {.action = ACTION_REFUSE, .reason = reason};
 
-	return add(out, source, path, &nothing, &d, reterr);
+	return add(out, source, path, &nothing, &none, &d, reterr);
 }
 
 /* A read lease is granted only while nobody has the file open for writing. Where the file system or
  * our rights know no leases the answer is no: then `quiet` alone has to do. */
-static bool is_open_for_writing(int source_fd, const char *path) {
+static bool is_open_for_writing(int dirfd, const char *name) {
 	CLEANUP(fd_closep) int fd = -1;
 
-	if (file_open_beneath(source_fd, path, O_RDONLY, &fd, NULL) < 0)
+	if (file_open_beneath(dirfd, name, O_RDONLY, &fd, NULL) < 0)
 		return false; /* gone or unreadable: sealing will find out and say so */
 	return fcntl(fd, F_SETLEASE, F_RDLCK) < 0 && errno == EAGAIN; /* else given back with fd */
 }
 
 /* Facts and decision of one name; *ret_there is false if it is gone. */
-static int look(const struct policy *policy, size_t source, int source_fd, const char *path,
-	int64_t now_ns, bool *ret_there, struct file_identity *ret_identity,
-	struct decision *ret_decision, struct cede_error *reterr) {
-	const struct policy_source *src = &policy->sources[source];
+static int look(const struct policy *policy, const struct check_place *place, const char *name,
+	const char *path, int64_t now_ns, bool *ret_there, struct file_identity *ret_identity,
+	struct decide_facts *ret_facts, struct decision *ret_decision, struct cede_error *reterr) {
+	const struct policy_source *src = &policy->sources[place->source];
+	/* what the ledger knows is added where it is known: core/intake.c */
 	struct decide_known known = {0};
 	struct decide_facts facts = {0};
 
 	*ret_there = false;
-	int r = facts_of(source_fd, path, src, &facts, ret_identity, reterr);
+	int r = facts_at(place->dirfd, name, path, src, &facts, ret_identity, reterr);
 	if (r < 0)
 		return reterr->sys == ENOENT || reterr->sys == ENOTDIR ? CEDE_OK : r;
 	*ret_there = facts.kind != FILE_KIND_DIRECTORY;
 	if (!*ret_there)
 		return CEDE_OK;
 	*ret_decision = decide(policy, src, &facts, &known, now_ns);
-	if (ret_decision->action == ACTION_HAND_OVER && is_open_for_writing(source_fd, path)) {
+	if ((ret_decision->action == ACTION_HAND_OVER || ret_decision->action == ACTION_DESTROY) &&
+		is_open_for_writing(place->dirfd, name)) {
 		facts.open_for_writing = true;
 		*ret_decision = decide(policy, src, &facts, &known, now_ns);
 	}
+	*ret_facts = facts;
 	return CEDE_OK;
 }
 
 /* The other members of a ready file's group: all that the policy requires of it. */
-static int check_group(const struct policy *policy, size_t source, int source_fd, const char *path,
+static int check_group(const struct policy *policy, const struct check_place *place, const char *path,
 	int64_t now_ns, struct findings *out, size_t first, struct cede_error *reterr) {
-	const struct policy_source *src = &policy->sources[source];
+	const struct policy_source *src = &policy->sources[place->source];
 	struct slice stem = group_stem(slice_str(path));
 	int64_t wait_until = 0;
 
 	for (size_t i = 0; i < src->group_require_count; i++) {
 		char member[PATH_MAX + 1];
 		struct file_identity identity;
+		struct decide_facts facts;
 		struct decision d;
 		bool there;
 
@@ -102,13 +117,14 @@ static int check_group(const struct policy *policy, size_t source, int source_fd
 			(const char *)stem.data, src->group_require[i]);
 		if (n < 0 || n > PATH_MAX || strcmp(member, path) == 0)
 			continue;
-		CEDE_TRY(look(
-			policy, source, source_fd, member, now_ns, &there, &identity, &d, reterr));
+		CEDE_TRY(look(policy, place, facts_name(member), member, now_ns, &there, &identity,
+			&facts, &d, reterr));
 		if (!there)
 			continue;
 		if (d.action == ACTION_WAIT && d.not_before_ns > wait_until)
 			wait_until = d.not_before_ns;
-		CEDE_TRY(add(out, source, member, &identity, &d, reterr));
+		CEDE_TRY(add(out, place->source, member, &identity, &facts, &d, reterr));
+		out->items[out->count - 1].beside = true;
 	}
 	for (size_t i = first; wait_until > 0 && i < out->count; i++) {
 		struct decision *d = &out->items[i].decision;
@@ -121,18 +137,42 @@ static int check_group(const struct policy *policy, size_t source, int source_fd
 	return CEDE_OK;
 }
 
-int check_path(const struct policy *policy, size_t source, int source_fd, const char *path,
+int check_later(size_t source, const char *path, int64_t not_before_ns, struct findings *out,
+	struct cede_error *reterr) {
+	struct file_identity nothing = {0};
+	struct decide_facts none = {0};
+	struct decision d = {
+		.action = ACTION_WAIT, .reason = REASON_SETTLING, .not_before_ns = not_before_ns};
+
+	return add(out, source, path, &nothing, &none, &d, reterr);
+}
+
+int check_entry(const struct policy *policy, const struct check_place *place, const char *path,
 	int64_t now_ns, struct findings *out, struct cede_error *reterr) {
 	struct file_identity identity;
+	struct decide_facts facts;
 	struct decision d;
 	bool there;
 	size_t first = out->count;
 
-	CEDE_TRY(look(policy, source, source_fd, path, now_ns, &there, &identity, &d, reterr));
+	CEDE_TRY(look(policy, place, facts_name(path), path, now_ns, &there, &identity, &facts, &d,
+		reterr));
 	if (!there)
-		return add_gone(out, source, path, reterr);
-	CEDE_TRY(add(out, source, path, &identity, &d, reterr));
-	if (policy->sources[source].grouped && d.action == ACTION_HAND_OVER)
-		return check_group(policy, source, source_fd, path, now_ns, out, first, reterr);
+		return add_gone(out, place->source, place->source_fd, path, reterr);
+	CEDE_TRY(add(out, place->source, path, &identity, &facts, &d, reterr));
+	if (policy->sources[place->source].grouped && d.action == ACTION_HAND_OVER)
+		return check_group(policy, place, path, now_ns, out, first, reterr);
 	return CEDE_OK;
+}
+
+int check_path(const struct policy *policy, size_t source, int source_fd, const char *path,
+	int64_t now_ns, struct findings *out, struct cede_error *reterr) {
+	struct check_place place = {.source = source, .source_fd = source_fd};
+	CLEANUP(fd_closep) int own_fd = -1;
+
+	if (facts_open_parent(source_fd, path, &own_fd, &place.dirfd, reterr) < 0)
+		return reterr->sys == ENOENT || reterr->sys == ENOTDIR
+			? add_gone(out, source, source_fd, path, reterr)
+			: reterr->code;
+	return check_entry(policy, &place, path, now_ns, out, reterr);
 }

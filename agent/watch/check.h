@@ -13,8 +13,10 @@ struct finding {
 	size_t source;
 	char *path; /* relative to the source */
 	struct file_identity identity;
+	struct decide_facts facts; /* path is lent from path */
 	struct decision decision;
-	bool gone; /* no file has the name; nothing else is set */
+	bool beside; /* a member of the group of another name: has a finding of its own as well */
+	bool gone; /* no file has the name; identity.dev is file_device_below(), nothing else is set */
 };
 
 struct findings {
@@ -25,10 +27,25 @@ struct findings {
 
 void findings_done(struct findings *f); /* frees the items; usable again */
 
-/* A name that is gone is said to be. In a grouped source that is ready, the members that the policy
+struct check_place {
+	size_t source;
+	int source_fd;
+	int dirfd; /* of the directory that the name is in */
+};
+
+/* Looks at an entry of an open directory; path is its path relative to the source. A name that is gone
+ * is said to be. In a grouped source that is ready, the members that the policy
  * requires are looked at as well and added with it; while one of them is not complete, all wait. */
+CEDE_MUST_USE int check_entry(const struct policy *policy, const struct check_place *place,
+	const char *path, int64_t now_ns, struct findings *out, struct cede_error *reterr);
+/* The same, of a path whose directory is opened for it. */
 CEDE_MUST_USE int check_path(const struct policy *policy, size_t source, int source_fd,
 	const char *path, int64_t now_ns, struct findings *out, struct cede_error *reterr);
-/* Adds a name as refused for a reason that was seen elsewhere (a mount point met by a scan). */
+/* The reason to give for a name that could not be looked at, or a directory that could not
+ * be opened: a mount point or symlink on the way, or what the system says. */
+enum reason check_why(const struct cede_error *err);
+/* Adds a name as refused for a reason that was seen elsewhere. */
+CEDE_MUST_USE int check_later(size_t source, const char *path, int64_t not_before_ns,
+	struct findings *out, struct cede_error *reterr); /* as one that waits */
 CEDE_MUST_USE int check_refused(size_t source, const char *path, enum reason reason,
 	struct findings *out, struct cede_error *reterr);

@@ -28,41 +28,46 @@ static enum file_kind kind_of(unsigned mode) {
 	return S_ISLNK(mode) ? FILE_KIND_SYMLINK : FILE_KIND_OTHER;
 }
 
-/* The directory of the name (borrowed from source_fd where it is the source itself). */
-static int open_parent(int source_fd, const char *path, int *ret_own_fd, int *ret_fd,
-	const char **ret_name, struct cede_error *reterr) {
+const char *facts_name(const char *path) {
 	const char *slash = strrchr(path, '/');
+
+	return slash == NULL ? path : slash + 1;
+}
+
+int facts_open_parent(
+	int source_fd, const char *path, int *ret_own_fd, int *ret_fd, struct cede_error *reterr) {
+	size_t len = (size_t)(facts_name(path) - path);
 	char parent[PATH_MAX + 1];
 
 	*ret_own_fd = -1;
 	*ret_fd = source_fd;
-	*ret_name = path;
-	if (slash == NULL)
+	if (len == 0)
 		return CEDE_OK;
-	if ((size_t)(slash - path) >= sizeof parent)
+	if (len > sizeof parent)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "name too long");
-	memcpy(parent, path, (size_t)(slash - path));
-	parent[slash - path] = 0;
+	memcpy(parent, path, len - 1);
+	parent[len - 1] = 0;
 	CEDE_TRY(file_open_beneath(source_fd, parent, O_RDONLY | O_DIRECTORY, ret_own_fd, reterr));
 	*ret_fd = *ret_own_fd;
-	*ret_name = slash + 1;
 	return CEDE_OK;
 }
 
 /* The group's required members, by the same directory. */
-static void look_at_group(
-	int dirfd, const char *name, const struct policy_source *source, struct decide_facts *ret) {
+static int look_at_group(int dirfd, const char *name, const struct policy_source *source,
+	struct decide_facts *ret, struct cede_error *reterr) {
 	struct slice stem = group_stem(slice_str(name));
 
 	ret->group_complete = true;
 	ret->group_since_ns = ret->ctime_ns;
 	for (size_t i = 0; i < source->group_require_count; i++) {
 		char member[NAME_MAX + 1];
-		struct stat st;
+		struct stat st = {0};
 		int n = snprintf(member, sizeof member, "%.*s%s", (int)stem.len,
 			(const char *)stem.data, source->group_require[i]);
-		if (n < 0 || n > NAME_MAX || fstatat(dirfd, member, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-			!S_ISREG(st.st_mode)) {
+		bool fits = n >= 0 && n <= NAME_MAX;
+		if (fits && fstatat(dirfd, member, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
+			return CEDE_FAIL_SYS(reterr, "stat of a group's member");
+		if (!S_ISREG(st.st_mode)) {
 			ret->group_complete = false;
 			continue;
 		}
@@ -71,16 +76,16 @@ static void look_at_group(
 		if (since < ret->group_since_ns)
 			ret->group_since_ns = since;
 	}
+	return CEDE_OK;
 }
 
 int facts_of(int source_fd, const char *path, const struct policy_source *source,
 	struct decide_facts *ret, struct file_identity *ret_identity, struct cede_error *reterr) {
 	CLEANUP(fd_closep) int own_fd = -1;
-	const char *name;
 	int dirfd;
 
-	CEDE_TRY(open_parent(source_fd, path, &own_fd, &dirfd, &name, reterr));
-	return facts_at(dirfd, name, path, source, ret, ret_identity, reterr);
+	CEDE_TRY(facts_open_parent(source_fd, path, &own_fd, &dirfd, reterr));
+	return facts_at(dirfd, facts_name(path), path, source, ret, ret_identity, reterr);
 }
 
 int facts_at(int dirfd, const char *name, const char *path, const struct policy_source *source,
@@ -106,7 +111,7 @@ int facts_at(int dirfd, const char *name, const char *path, const struct policy_
 		.size = st.stx_size,
 		.mtime_ns = ret->mtime_ns,
 		.ctime_ns = ret->ctime_ns};
-	if (source->grouped && ret->kind == FILE_KIND_REGULAR)
-		look_at_group(dirfd, name, source, ret);
-	return CEDE_OK;
+	return source->grouped && ret->kind == FILE_KIND_REGULAR
+		? look_at_group(dirfd, name, source, ret, reterr)
+		: CEDE_OK;
 }

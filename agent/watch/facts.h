@@ -17,6 +17,12 @@
 CEDE_MUST_USE int facts_at(int dirfd, const char *name, const char *path,
 	const struct policy_source *source, struct decide_facts *ret,
 	struct file_identity *ret_identity, struct cede_error *reterr);
-/* The same of a path beneath the source, whose directory is opened for it. */
+/* The last part of a path. */
+const char *facts_name(const char *path);
+/* The directory of a path beneath the source: *ret_fd, which is to be closed as *ret_own_fd, or is
+ * source_fd itself and *ret_own_fd is -1. */
+CEDE_MUST_USE int facts_open_parent(
+	int source_fd, const char *path, int *ret_own_fd, int *ret_fd, struct cede_error *reterr);
+/* facts_at() of a path beneath the source, whose directory is opened for it. */
 CEDE_MUST_USE int facts_of(int source_fd, const char *path, const struct policy_source *source,
 	struct decide_facts *ret, struct file_identity *ret_identity, struct cede_error *reterr);

@@ -16,12 +16,14 @@
 #include "base/clock.h"
 
 #define FUSE_MAGIC 0x65735546U
+#define PASSING_NS (10 * NS_PER_SECOND)
 
 struct scan {
 	uv_async_t wake; /* walk -> loop: a batch is there, or the end */
 	uv_thread_t thread;
 	const struct policy *policy;
 	size_t source;
+	int dir_fd; /* borrowed, or -1 */
 	char *path;
 	struct tree *tree;
 	struct scan_events events;
@@ -93,36 +95,59 @@ static int push(struct walk *w, const char *path, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
-static bool is_directory(int dirfd, const struct dirent *entry) {
-	struct stat st;
+/* A name that is gone again is no directory. */
+static int is_directory(int dirfd, const struct dirent *entry, bool *ret, struct cede_error *reterr) {
+	struct stat st = {0};
 
+	*ret = entry->d_type == DT_DIR;
 	if (entry->d_type != DT_UNKNOWN)
-		return entry->d_type == DT_DIR;
-	return fstatat(dirfd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+		return CEDE_OK;
+	if (fstatat(dirfd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
+		return CEDE_FAIL_SYS(reterr, "stat");
+	*ret = S_ISDIR(st.st_mode);
+	return CEDE_OK;
+}
+
+/* What our own wipe is about to unlink: only if it is there still some time later, it is a file. */
+static bool is_passing(const char *name) {
+	return strncmp(name, FILE_ASIDE_PREFIX, sizeof FILE_ASIDE_PREFIX - 1) == 0;
+}
+
+/* What could not be looked at is said, each with its name: nothing is passed over in silence. */
+static int unreached(
+	struct walk *w, const char *path, const struct cede_error *why, struct cede_error *reterr) {
+	enum reason reason = check_why(why);
+
+	w->scan->result.failed += reason == REASON_UNREADABLE;
+	return check_refused(w->scan->source, path, reason, &w->found, reterr);
 }
 
 /* One name of a directory. A name that can't be looked at is counted, and the walk goes on. */
 static int visit(struct walk *w, int dirfd, const char *directory, const struct dirent *entry,
 	struct cede_error *reterr) {
 	struct scan *s = w->scan;
-	char path[PATH_MAX + 1];
+	char path[PATH_MAX + NAME_MAX + 1];
 	struct cede_error err = {0};
 
 	if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 		return CEDE_OK;
 	int n = snprintf(path, sizeof path, "%s%s%s", directory, directory[0] != 0 ? "/" : "",
 		entry->d_name);
-	if (n < 0 || n > PATH_MAX) {
-		s->result.failed++;
-		return CEDE_OK;
-	}
-	if (is_directory(dirfd, entry))
+	require(n > 0 && (size_t)n < sizeof path); /* the directory was opened by its path */
+	if (n >= PATH_MAX)
+		return check_refused(s->source, path, REASON_PATH_TOO_LONG, &w->found, reterr);
+	bool deeper;
+	if (is_directory(dirfd, entry, &deeper, &err) < 0)
+		return unreached(w, path, &err, reterr);
+	if (deeper)
 		return push(w, path, reterr);
+	if (is_passing(entry->d_name))
+		return check_later(s->source, path, clock_wall_ns() + PASSING_NS, &w->found, reterr);
 	s->result.files++;
-	if (check_path(s->policy, s->source, w->source_fd, path, clock_wall_ns(), &w->found, &err) < 0)
-		s->result.failed++;
-	if (w->found.count >= SCAN_BATCH)
-		deliver(w);
+	const struct check_place place = {
+		.source = s->source, .source_fd = w->source_fd, .dirfd = dirfd};
+	if (check_entry(s->policy, &place, path, clock_wall_ns(), &w->found, &err) < 0)
+		return unreached(w, path, &err, reterr);
 	return CEDE_OK;
 }
 
@@ -136,37 +161,50 @@ static int list(struct walk *w, const char *path, struct cede_error *reterr) {
 	int r = file_open_beneath(
 		w->source_fd, path[0] != 0 ? path : ".", O_RDONLY | O_DIRECTORY, &fd, &err);
 	if (r < 0) {
+		if (path[0] == 0) {
+			*reterr = err;
+			return r;
+		}
 		if (err.sys == ENOENT || err.sys == ENOTDIR)
 			return CEDE_OK;
-		s->result.failed++;
-		if (r == CEDE_ERR_REFUSED) /* a mount point, or a symlink swapped in */
-			return check_refused(s->source, path, REASON_SPECIAL, &w->found, reterr);
-		return CEDE_OK;
+		return unreached(w, path, &err, reterr);
 	}
 	s->result.directories++;
-	if (!has_events(fd) || tree_watch(s->tree, s->source, path, fd, &err) < 0)
+	if (!has_events(fd) ||
+		tree_watch(s->tree, s->source, path, fd,
+			s->policy->sources[s->source].wipe_require == WIPE_REQUIRE_WATCHED, &err) < 0)
 		s->result.unwatched = true;
 	dir = fdopendir(fd);
 	if (dir == NULL)
 		return CEDE_FAIL_SYS(reterr, "list a directory");
 	int listing = CEDE_TAKE_FD(fd); /* belongs to dir now */
-	while (!s->stop && (errno = 0, entry = readdir(dir)) != NULL)
+	while (!s->stop && (errno = 0, entry = readdir(dir)) != NULL) {
 		CEDE_TRY(visit(w, listing, path, entry, reterr));
-	if (entry == NULL && errno != 0 && !s->stop)
-		s->result.failed++;
+		if (w->found.count >= SCAN_BATCH)
+			deliver(w);
+	}
+	if (entry == NULL && errno != 0 && !s->stop) { /* its rest is not known */
+		(void)CEDE_FAIL_SYS(&err, "list a directory");
+		return unreached(w, path, &err, reterr);
+	}
 	return CEDE_OK;
 }
 
 static int walk_tree(struct walk *w, struct cede_error *reterr) {
 	struct scan *s = w->scan;
 
-	CEDE_TRY(file_open_dir(AT_FDCWD, s->policy->sources[s->source].path, &w->source_fd, reterr));
+	CEDE_TRY(s->dir_fd >= 0 ? file_open_beneath(s->dir_fd, ".", O_RDONLY | O_DIRECTORY,
+					  &w->source_fd, reterr)
+				: file_open_dir(AT_FDCWD, s->policy->sources[s->source].path,
+					  &w->source_fd, reterr));
 	CEDE_TRY(push(w, s->path, reterr));
 	while (w->count > 0 && !s->stop) {
 		char *path = w->stack[--w->count];
 		int r = list(w, path, reterr);
 		free(path);
 		CEDE_TRY(r);
+		if (w->found.count >= SCAN_BATCH)
+			deliver(w);
 	}
 	return CEDE_OK;
 }
@@ -241,8 +279,8 @@ void scan_stop(struct scan *s) {
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
-int scan_start(uv_loop_t *loop, const struct policy *policy, size_t source, const char *path,
-	struct tree *tree, const struct scan_events *events, struct scan **ret,
+int scan_start(uv_loop_t *loop, const struct policy *policy, size_t source, int dir_fd,
+	const char *path, struct tree *tree, const struct scan_events *events, struct scan **ret,
 	struct cede_error *reterr) {
 	struct scan *s = calloc(1, sizeof *s);
 	char *copy = strdup(path);
@@ -255,6 +293,7 @@ int scan_start(uv_loop_t *loop, const struct policy *policy, size_t source, cons
 	s->wake.data = s;
 	s->policy = policy;
 	s->source = source;
+	s->dir_fd = dir_fd;
 	s->path = copy;
 	s->tree = tree;
 	s->events = *events;

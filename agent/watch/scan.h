@@ -34,11 +34,11 @@ struct scan_events {
 	void (*ended)(void *ctx, size_t source, const char *path, struct scan_result *result);
 };
 
-/* path: "" for the whole source: then the directory is opened anew by the policy's path. policy
- * must outlive the scan. */
+/* path: "" for the whole source. dir_fd is its directory; -1: it is opened anew by the policy's
+ * path. policy and dir_fd must outlive the scan. */
 CEDE_MUST_USE int scan_start(uv_loop_t *loop, const struct policy *policy, size_t source,
-	const char *path, struct tree *tree, const struct scan_events *events, struct scan **ret,
-	struct cede_error *reterr);
+	int dir_fd, const char *path, struct tree *tree, const struct scan_events *events,
+	struct scan **ret, struct cede_error *reterr);
 void scan_more(struct scan *scan);
 /* Makes it end soon (ended() still comes, after which the scan is gone). */
 void scan_stop(struct scan *scan);

@@ -214,4 +214,4 @@ def behind_the_courier():
 
 
 tap.run([one_picture, found_at_start, new_directories, strange_names, empty_file, large_file, small_segments, groups,
-         what_stays, dry_run_changes_nothing, nothing_to_do_again, stops_under_load, link_down, behind_the_courier])
+         what_stays, dry_run_changes_nothing, nothing_to_do_again, stops_under_load, link_down, behind_the_courier], at_once=3)

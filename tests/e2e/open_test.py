@@ -221,4 +221,4 @@ def many_writers():
 
 
 tap.run([slow_writer, open_and_silent, mapped_writer, opened_before_start, read_by_others, appended, replaced,
-         rewritten_in_place, times_put_back, hard_link_after_seal, gone, open_again, many_writers])
+         rewritten_in_place, times_put_back, hard_link_after_seal, gone, open_again, many_writers], at_once=4)

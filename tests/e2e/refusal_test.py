@@ -340,4 +340,4 @@ tap.run([other_ca, expired_certificate, not_yet_valid, other_name, client_certif
          foreign_client, environment, honest_answer, receipt_by_another_key, receipt_with_a_borrowed_key_id,
          receipt_for_another_bundle, receipt_with_another_digest, receipt_with_another_size, receipt_for_another_host,
          statement_of_another_type, truncated_receipt, text_changed_after_signing, broken_off_answer, random_bytes,
-         endless_receipt, stored_already_with_garbage])
+         endless_receipt, stored_already_with_garbage], at_once=6)

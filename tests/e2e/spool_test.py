@@ -3,15 +3,20 @@
 """Where the policy wipes after sealing, or max_age comes and the link is down: the durable sealed bundle
 is the proof, the plaintext goes, and the bundle goes to the agency when the link is back."""
 
+import os
 import pathlib
+import random
+import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import cameras
 import tap
-from tap import check, equal
-from world import World, until
+from metrics import metric
+from stock import Store
+from tap import Skip, check, equal
+from world import World, free_port, until
 
 AFTER_SEAL = {"wipe": {"after": "seal", "method": "overwrite", "require": "none"}}
 
@@ -83,5 +88,112 @@ def max_age_hold():
         w.settled()
 
 
+def limit():
+    """a spool at its limit: captures stay in their source, an alarm says so, all goes when the link is back"""
+    with World(source={**AFTER_SEAL, "quiet": "0s"}, destination={"bundle_size": "256KiB"}, receiver=False) as w:
+        w.config["spool"] = {"limit": "1500KiB"}
+        w.config["metrics"] = f"127.0.0.1:{free_port()}"
+        w.write_files()
+        rng = random.Random(5)
+        for i in range(40):
+            w.write(f"{i:02d}.jpg", rng.randbytes(100 << 10))
+        w.start_agent()
+        until(lambda: "spool.full" in w.agent.said(), 30, "the alarm")
+        until(lambda: w.counts()[0].get("wiped", 0) >= 6 and not w.counts()[0].get("wiping"), 30, "some are wiped")
+        used = sum(p.stat().st_size for p in spooled(w))
+        check(used <= 1500 << 10, f"the spool has {used} bytes")
+        until(lambda: metric(w, "cede_spool_full") == 1, 10, "the metric")
+        equal(metric(w, "cede_spool_bytes"), used, "cede_spool_bytes")
+        equal(metric(w, "cede_spool_limit_bytes"), 1500 << 10, "cede_spool_limit_bytes")
+        check("reason=spool-full" in w.cede("ledger", "events", "--state", w.state), "the ledger has the violation")
+        left = w.left()
+        equal(len(left), 40 - w.counts()[0]["wiped"], "captures that stay")
+        w.agent.kill()  # what is in the spool counts after a restart as well
+        w.start_agent()
+        until(lambda: w.agent.said().count("spool.full") == 2, 30, "the alarm after a restart")
+        equal(w.left(), left, "captures that stay after a restart")
+        w.start_receiver()
+        w.settled()
+        until(lambda: metric(w, "cede_spool_full") == 0, 10, "the alarm is over")
+        equal(spooled(w), [], "bundles left in the spool")
+
+
+def clear_before_spool():
+    """a capture in the clear does not wait behind a full spool on a slow link"""
+    source = {**AFTER_SEAL, "quiet": "0s"}
+    with World(destination={"bundle_size": "256KiB", "bandwidth": {"limit": "8Mbit/s"}}, receiver=False) as w:
+        fresh = w.dir / "fresh"
+        fresh.mkdir()
+        w.policy["sources"] = [{**w.source, **source}, {**w.source, "name": "fresh", "path": str(fresh), "quiet": "0s"}]
+        w.write_files()
+        rng = random.Random(6)
+        for i in range(80):
+            w.write(f"{i:02d}.jpg", rng.randbytes(125 << 10))
+        w.start_agent()
+        wiped(w, 80)
+        before = len(spooled(w))
+        w.start_receiver()
+        until(lambda: len(spooled(w)) < before, 30, "the spool drains")
+        w.write("now.jpg", rng.randbytes(1000), source="fresh", top=fresh)
+        until(lambda: not (fresh / "now.jpg").exists(), 30, "the fresh one is there and wiped")
+        check(len(spooled(w)) > before // 3, f"it waited until {len(spooled(w))} of {before} bundles were left")
+        w.settled()
+
+
+def no_plaintext():
+    """no byte of plaintext gets to the disk of state and spool (looked for in its raw image)"""
+    if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
+        raise Skip("mounting an image needs root and loop devices")
+    marker = b"PLAINTEXT-OF-A-TRAVELLER"
+    with World(source={**AFTER_SEAL, "quiet": "0s"}, destination={"bundle_size": "256KiB"}, receiver=False) as w:
+        image, disk = w.dir / "image", w.dir / "disk"
+        disk.mkdir()
+        with open(image, "wb") as f:
+            f.truncate(300 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, disk], check=True)
+        try:
+            w.state = disk / "state"
+            w.config["state"] = str(w.state)
+            w.write_files()
+            for i in range(30):
+                w.write(f"{i}.jpg", b"%s %d\n" % (marker, i) * (1 + i * 300))
+            w.start_agent()
+            until(lambda: len(spooled(w)) >= 1, 30, "something is in the spool")
+            w.agent.kill()  # in the midst
+            w.start_agent()
+            wiped(w, 30)
+            os.sync()
+            raw = image.read_bytes()
+            check(raw.count(marker) == 0, f"{raw.count(marker)} pieces of plaintext in the image")
+            check(b"CREATE TABLE" in raw, "the ledger is in the image: the look is at the right one")
+            w.start_receiver()
+            w.settled()
+            w.agent.stop()
+        finally:
+            w.agent.kill_all()
+            until(lambda: subprocess.run(["umount", disk], capture_output=True).returncode == 0, 10, "unmounted")
+        raw = image.read_bytes()
+        check(raw.count(marker) == 0, f"{raw.count(marker)} pieces of plaintext in the image")
+
+
+def taken_out():
+    """a bundle that somebody takes out of the spool is reported, and holds up nothing"""
+    with World(source={**AFTER_SEAL, "quiet": "0s"}, destination={"bundle_size": "256KiB"}, receiver=False) as w:
+        rng = random.Random(8)
+        for i in range(8):
+            w.write(f"{i}.jpg", rng.randbytes(200 << 10))
+        w.start_agent()
+        wiped(w, 8)
+        gone = max(spooled(w), key=lambda p: p.name)  # the first ones are open, to be sent
+        gone.unlink()
+        w.start_receiver()
+        until(lambda: not spooled(w), 30, "the others went")
+        w.idle()
+        equal(len(Store(w.store, w.pki).read().manifests), 7, "bundles at the agency")
+        check("reason=spooled-bundle-missing" in w.cede("ledger", "events", "--state", w.state), "a violation in the ledger")
+
+
 if __name__ == "__main__":
-    tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_hold])
+    tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_hold, limit,
+             clear_before_spool, no_plaintext, taken_out], at_once=3)

@@ -11,6 +11,7 @@ Stages
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -25,7 +26,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 JOBS = os.cpu_count() or 2
 FUZZ_SECONDS = {"quick": 1, "normal": 4, "full": 60}
 BUILD_LIMIT_S = 900
-TEST_LIMIT_S = 1500
+TEST_LIMIT_S = {"quick": 1800, "normal": 3600, "full": 28800}
 
 
 class Case:
@@ -161,7 +162,7 @@ class Stage:
             say(f"== {self.name}: {label} ({len(wanted)} programs)")
             began = time.monotonic()
             status, out = run([*names, "--num-processes", str(jobs), "--logbase", base, *wanted],
-                              TEST_LIMIT_S, env={**self.env, **extra_env})
+                              TEST_LIMIT_S[extra_env["CEDE_TESTS"]], env={**self.env, **extra_env})
             got = log_cases(self.name, log) if log.exists() else []
             cases += got
             bad = [c for c in got if c.result == "failed"]
@@ -187,36 +188,35 @@ class Stage:
         return names
 
 
+def fuzz_one(stage, target, seconds):
+    """Runs a fuzz target for so many seconds from its corpus; a crash leaves its input behind."""
+    noun = target.name.removesuffix("_fuzz")
+    corpus = TOP / "tests" / "fuzz" / "corpus" / noun
+    keep = stage.dir / "fuzz" / noun
+    keep.mkdir(parents=True, exist_ok=True)
+    if not corpus.is_dir() or not any(corpus.iterdir()):
+        return Case(stage.name, "fuzz", noun, "failed", f"no seeds in {corpus.relative_to(TOP)}")
+    with tempfile.TemporaryDirectory(prefix="cede-fuzz-") as work:
+        status, out = run([str(target), f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048",
+                           "-print_final_stats=1", f"-artifact_prefix={keep}/", work, str(corpus)],
+                          seconds + 60, env=stage.env, cwd=work)
+    if status == 0 and re.search(r"number_of_executed_units:\s*(\d+)", out):
+        return Case(stage.name, "fuzz", noun, "passed")
+    reason = f"status {status}, the input is in {keep}\n{tail(out)}"
+    say(f"   FAILED {noun}\n{indent(reason)}")
+    return Case(stage.name, "fuzz", noun, "failed", reason)
+
+
 def fuzz(stage, mode, only):
-    """Runs each fuzz target for a few seconds from its corpus; a crash leaves its input behind."""
-    cases = []
+    """Every fuzz target, as many at a time as there are processors."""
     targets = sorted(p for p in stage.dir.rglob("*_fuzz") if p.is_file() and os.access(p, os.X_OK))
     if not targets and not only:
         return [Case(stage.name, "fuzz", "", "failed", "no fuzz target was built")]
     seconds = FUZZ_SECONDS[mode]
     say(f"== {stage.name}: fuzz ({len(targets)} targets, {seconds} s each)")
-    for target in targets:
-        noun = target.name.removesuffix("_fuzz")
-        if only and only not in noun:
-            continue
-        corpus = TOP / "tests" / "fuzz" / "corpus" / noun
-        keep = stage.dir / "fuzz" / noun
-        keep.mkdir(parents=True, exist_ok=True)
-        if not corpus.is_dir() or not any(corpus.iterdir()):
-            cases.append(Case(stage.name, "fuzz", noun, "failed", f"no seeds in {corpus.relative_to(TOP)}"))
-            continue
-        with tempfile.TemporaryDirectory(prefix="cede-fuzz-") as work:
-            status, out = run([str(target), f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048",
-                               "-print_final_stats=1", f"-artifact_prefix={keep}/", work, str(corpus)],
-                              seconds + 60, env=stage.env, cwd=work)
-        runs = re.search(r"number_of_executed_units:\s*(\d+)", out)
-        if status != 0 or not runs:
-            reason = f"status {status}, the input is in {keep}\n{tail(out)}"
-            say(f"   FAILED {noun}\n{indent(reason)}")
-            cases.append(Case(stage.name, "fuzz", noun, "failed", reason))
-        else:
-            cases.append(Case(stage.name, "fuzz", noun, "passed"))
-    return cases
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        return list(pool.map(lambda t: fuzz_one(stage, t, seconds),
+                             [t for t in targets if only in t.name.removesuffix("_fuzz")]))
 
 
 # ---- summing up
@@ -244,8 +244,8 @@ def report(cases, began):
 
 
 def stages(mode, only):
-    everything = [("lint", JOBS, ["lint"]), ("unit", JOBS, ["unit", "fuzz"]), ("e2e", 1, ["e2e"])]
-    sanitized = [("unit", JOBS, ["unit", "fuzz"]), ("e2e", 1, ["e2e-asan"])]
+    everything = [("lint", JOBS, ["lint"]), ("unit", JOBS, ["unit", "fuzz"]), ("e2e", JOBS, ["e2e"])]
+    sanitized = [("unit", JOBS, ["unit", "fuzz"]), ("e2e", JOBS, ["e2e-asan"])]
     asan = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:detect_stack_use_after_return=1",
             "UBSAN_OPTIONS": "print_stacktrace=1"}
     sanitizers = ["-Db_sanitize=address,undefined", "-Db_lundef=false"]
@@ -261,7 +261,7 @@ def main():
     args.add_argument("--quick", action="store_true", help="less of each: a few minutes")
     args.add_argument("--full", action="store_true", help="all rounds, a minute for each fuzz target")
     args.add_argument("--only", metavar="NAME", help="only tests whose name contains NAME")
-    args.add_argument("--stage", metavar="STAGE", help="only gcc, asan or clang")
+    args.add_argument("--stage", choices=("gcc", "asan", "clang"), help="only gcc, asan or clang")
     options = args.parse_args()
     mode = "full" if options.full else "quick" if options.quick else "normal"
     began = time.monotonic()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agency's end by hand: bundles and receipts opened with openssl, zstd and tar alone, as
-README.md tells it. Nothing here knows cede's code."""
+docs/receiving.md tells it. Nothing here knows cede's code."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ SEGMENT = re.compile(rb"^(.*)\.segment-(\d{6,})-of-(\d{6,})$", re.S)
 
 
 def command(*words, cwd=None):
-    done = subprocess.run(words, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True)
+    done = subprocess.run([str(x) for x in words], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode != 0:
         raise Failure(f"{words[0]} {words[1]}: status {done.returncode}: {done.stderr.decode(errors='replace')}")
     return done.stdout
@@ -109,8 +109,9 @@ class Store:
                 match = SEGMENT.match(key)
                 if match:
                     parts = self._segments.setdefault(match[1], (int(match[3]), {}))[1]
-                    with open(full, "rb") as f:
-                        parts.setdefault(int(match[2]), []).append(f.read())
+                    copies = parts.setdefault(int(match[2]), [])
+                    copies.append(work / f"segment-{len(self._segments)}-{int(match[2])}-{len(copies)}")
+                    os.rename(full, copies[-1])  # in a file: a capture may be larger than memory
                 else:
                     self.captures.setdefault(key, []).append(sha256(full))
         shutil.rmtree(into)
@@ -122,7 +123,9 @@ class Store:
                 continue
             if any(len(copies) != 1 for copies in parts.values()):
                 self.problems.append("a segment of a large capture came twice")
-            whole = hashlib.sha256(b"".join(parts[i][0] for i in sorted(parts)))
+            whole = hashlib.sha256()
+            for i in sorted(parts):
+                whole.update(parts[i][0].read_bytes())
             self.captures.setdefault(key, []).append(whole.hexdigest())
 
     def compare(self, want):

@@ -11,11 +11,13 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 from stock import Store
@@ -27,6 +29,13 @@ DEADLINE_S = 60
 
 def build_dir():
     return pathlib.Path(os.environ.get("BUILD", TOP / "build"))
+
+
+def cache_dir():
+    """What is dear to make and good for all builds: packages, images of systems."""
+    place = TOP / "build-tests" / "cache"
+    place.mkdir(parents=True, exist_ok=True)
+    return place
 
 
 def program(name):
@@ -42,10 +51,19 @@ def program(name):
     raise Failure(f"{name} is not built in {build}")
 
 
+def _ports():
+    """Ports that the kernel gives to nobody's connection: worlds live side by side."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
+        first, last = map(int, f.read().split())
+    return range(10_000, first) if first > 20_000 else range(last + 1, 65_536) if last < 60_000 else range(10_000, 65_536)
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    ports = _ports()
+    while True:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", random.SystemRandom().choice(ports)))
+            return s.getsockname()[1]
 
 
 def until(condition, seconds, what, each=0.02):
@@ -58,6 +76,20 @@ def until(condition, seconds, what, each=0.02):
         if time.monotonic() > end:
             raise Failure(f"not within {seconds} s: {what() if callable(what) else what}")
         time.sleep(each)
+
+
+def loop_device(image):
+    """A loop device on the file; None if the machine has none. Between looking for one and taking it
+    another may have taken it."""
+    for _ in range(50):
+        done = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        if "busy" not in done.stderr.lower():
+            break
+        time.sleep(0.05)
+    diag(f"losetup: {done.stderr.strip()}")
+    return None
 
 
 def yaml(value, depth=0):
@@ -118,6 +150,8 @@ class Process:
         self.popen.wait()
 
     def kill_all(self):
+        if self.popen.returncode is not None:
+            return  # its number may be another program's by now; a courier ends with its keeper
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.popen.wait()
@@ -134,19 +168,20 @@ class Process:
         return self.log.read_text(errors="replace")
 
 
-_pki = None
+_pki, _pki_lock = None, threading.Lock()
 
 
 def pki_master():
     """One throw-away PKI for a test program; each world copies it."""
     global _pki
-    if _pki is None:
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="cede-pki-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        done = subprocess.run([str(TOP / "certs" / "dev-pki"), str(folder / "pki")], capture_output=True, text=True)
-        check(done.returncode == 0, f"certs/dev-pki: {done.stdout}{done.stderr}")
-        _pki = folder / "pki"
-    return _pki
+    with _pki_lock:
+        if _pki is None:
+            folder = pathlib.Path(tempfile.mkdtemp(prefix="cede-pki-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            done = subprocess.run([str(TOP / "certs" / "dev-pki"), str(folder / "pki")], capture_output=True, text=True)
+            check(done.returncode == 0, f"certs/dev-pki: {done.stdout}{done.stderr}")
+            _pki = folder / "pki"
+        return _pki
 
 
 class World:
@@ -178,6 +213,8 @@ class World:
         self.policy = {"version": 1, "id": "test-lanes", "serial": 1, "expires": year.strftime("%Y-%m-%dT%H:%M:%SZ"),
                        "destinations": {"agency": self.destination}, "sources": sources or [self.source],
                        "unmatched": {"max_age": "24h", "at_max_age": "hold"}, **(policy or {})}
+        for s in self.policy["sources"]:  # the journal of the machine's own file system is not for tests to empty
+            s["wipe"] = {"scrub_within": "never", **s.get("wipe", {})}
         self.config = {"state": "state", "identity": {"certificate": "pki/agent.pem", "key": "pki/agent.key"},
                        "policy_signers": ["pki/policy.pub"], "metrics": "off", "log": {"level": "info"}}
         self.receiver_config = {"listen": f"127.0.0.1:{self.port}", "store": "store",
@@ -241,8 +278,11 @@ class World:
         self.start_agent()
         return self
 
+    def receiver_words(self):
+        return [program("cede-receiver"), "--config", str(self.dir / "receiver.yaml")]
+
     def start_receiver(self):
-        self.receiver = self.spawn("receiver", program("cede-receiver"), "--config", self.dir / "receiver.yaml")
+        self.receiver = self.spawn("receiver", *self.receiver_words())
         self.listening(self.receiver, self.port)
         return self.receiver
 

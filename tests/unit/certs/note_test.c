@@ -252,7 +252,8 @@ static void test_roles_are_bound(void **state) {
 		CLEANUP(buf_done) struct buf note = BUF_INIT(NOTE_MAX);
 		char text[64];
 		struct cede_error err;
-		(void)snprintf(text, sizeof text, "%s\na: b\n", note_role_type(roles[i]));
+		(void)snprintf(text, sizeof text, "%s%s\na: b\n", note_role_type(roles[i]),
+			roles[i] == NOTE_CHECKPOINT ? "/lane-1" : "");
 		assert_int_equal(note_sign(roles[i], slice_str(text), "x", key, &note, &err), 0);
 		assert_int_equal(verify(buf_slice(&note)),
 			roles[i] == NOTE_RECEIPT ? CEDE_OK : CEDE_ERR_REFUSED);

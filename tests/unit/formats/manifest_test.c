@@ -46,6 +46,8 @@ static struct manifest of(const struct manifest_entry *entries, size_t count) {
 
 	assert_int_equal(id_make(m.created_ns, &m.bundle, NULL), 0);
 	memset(m.ledger_hash, 0xcd, sizeof m.ledger_hash);
+	if (count % 2 == 0)
+		m.checkpoint = SLICE_LIT("cede-checkpoint/1/lane-1\n1\n");
 	return m;
 }
 
@@ -83,6 +85,7 @@ static void round_trip(const struct manifest *m) {
 	assert_true(b->created_ns == m->created_ns);
 	assert_int_equal(b->ledger_sequence, m->ledger_sequence);
 	assert_memory_equal(b->ledger_hash, m->ledger_hash, 32);
+	assert_true(slice_equal(b->checkpoint, m->checkpoint));
 	assert_int_equal(b->count, m->count);
 	for (size_t i = 0; i < m->count; i++)
 		same_entry(&b->entries[i], &m->entries[i]);

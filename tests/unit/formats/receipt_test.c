@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "certs/key.h"
 #include "formats/receipt.h"
@@ -67,6 +68,24 @@ static void test_round_trip(void **state) {
 		assert_int_not_equal(receipt_verify(keys, slice_of(note.data, len), &back, &err), 0);
 }
 
+#define ROOT "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+static void test_round_trip_with_a_checkpoint(void **state) {
+	CLEANUP(buf_done) struct buf note = BUF_INIT(RECEIPT_MAX);
+	struct receipt r = example(), back;
+	struct cede_error err;
+	(void)state;
+	r.checkpoint_size = 4711;
+	for (size_t i = 0; i < sizeof r.checkpoint_root; i++)
+		r.checkpoint_root[i] = (uint8_t)i;
+	assert_int_equal(receipt_sign(&r, "agency", key, &note, &err), 0);
+	static const char text[] = HEAD "size: 16777216\n" TAIL "checkpoint: 4711 " ROOT "\n\n";
+	assert_memory_equal(note.data, text, strlen(text));
+	assert_int_equal(receipt_verify(keys, buf_slice(&note), &back, &err), 0);
+	assert_int_equal(back.checkpoint_size, 4711);
+	assert_memory_equal(back.checkpoint_root, r.checkpoint_root, 32);
+}
+
 /* Well signed, and still no receipt. */
 static void test_malformed_text(void **state) {
 	static const struct {
@@ -76,6 +95,14 @@ static void test_malformed_text(void **state) {
 	} cases[] = {
 		{"good", HEAD "size: 1\n" TAIL, CEDE_OK},
 		{"empty bundle", HEAD "size: 0\n" TAIL, CEDE_OK},
+		{"no root", HEAD "size: 1\n" TAIL "checkpoint: 5\n", CEDE_ERR_INPUT},
+		{"short root", HEAD "size: 1\n" TAIL "checkpoint: 5 AAAA\n", CEDE_ERR_INPUT},
+		{"no events", HEAD "size: 1\n" TAIL "checkpoint: 0 " ROOT "\n", CEDE_ERR_INPUT},
+		{"two checkpoints",
+			HEAD "size: 1\n" TAIL "checkpoint: 5 " ROOT "\ncheckpoint: 5 " ROOT "\n",
+			CEDE_ERR_INPUT},
+		{"checkpoint elsewhere", HEAD "checkpoint: 5 " ROOT "\nsize: 1\n" TAIL,
+			CEDE_ERR_INPUT},
 		{"only the type", "cede-receipt/1\n", CEDE_ERR_INPUT},
 		{"line missing", HEAD TAIL, CEDE_ERR_INPUT},
 		{"line more", HEAD "size: 1\n" TAIL "note: x\n", CEDE_ERR_INPUT},
@@ -178,6 +205,7 @@ static void test_statement_refuses_values(void **state) {
 
 int main(void) {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_round_trip_with_a_checkpoint),
 		cmocka_unit_test(test_malformed_text), cmocka_unit_test(test_other_signer_or_role),
 		cmocka_unit_test(test_too_long), cmocka_unit_test(test_bad_host_is_not_signed),
 		cmocka_unit_test(test_statement_refuses_values)};

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent/ledger/verify.h"
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "tests/unit/ledger/tool.h"
@@ -146,6 +150,39 @@ static void death_keeps_what_was_committed(void **state) {
 	}
 }
 
+static int last(void *ctx, const struct ledger_row *row, struct cede_error *reterr) {
+	struct buf *b = ctx;
+
+	buf_clear(b);
+	return buf_add(b, row->detail.data, row->detail.len, reterr);
+}
+
+static void a_gap_is_from_the_last_event_to_the_start(void **state) {
+	CLEANUP(buf_done) struct buf said = BUF_INIT(1000);
+	struct bench *b = *state;
+	uint64_t sequence;
+
+	begin(b->ledger);
+	assert_int_equal(ledger_gap(b->ledger, 5, NULL), CEDE_OK); /* nothing came before */
+	assert_int_equal(ledger_event(b->ledger, LEDGER_AGENT_STOPPED, NULL, 7, "", NULL), CEDE_OK);
+	assert_int_equal(ledger_gap(b->ledger, 9, NULL), CEDE_OK);
+	commit(b->ledger);
+	assert_int_equal(ledger_events(b->ledger, 2, last, &said, NULL), CEDE_OK);
+	assert_true(slice_is(buf_slice(&said), "cause=agent-down from=7 until=9 stop=clean"));
+	begin(b->ledger);
+	assert_int_equal(ledger_gap(b->ledger, 11, NULL), CEDE_OK);
+	commit(b->ledger);
+	assert_int_equal(ledger_events(b->ledger, 3, last, &said, NULL), CEDE_OK);
+	assert_true(slice_is(buf_slice(&said), "cause=agent-down from=9 until=11 stop=unclean"));
+	static const uint64_t first[][2] = {{0, 1}, {7, 1}, {8, 2}, {9, 2}, {11, 3}, {12, 4}};
+	for (size_t i = 0; i < ARRAY_LENGTH(first); i++) {
+		assert_int_equal(
+			ledger_events_since(b->ledger, (int64_t)first[i][0], &sequence, NULL),
+			CEDE_OK);
+		assert_int_equal(sequence, first[i][1]);
+	}
+}
+
 static void the_second_writer_is_refused(void **state) {
 	struct bench *b = *state;
 	struct ledger *second = NULL;
@@ -170,6 +207,11 @@ static void readers_see_what_is_committed(void **state) {
 	assert_int_equal(ledger_count(reader, &counts, NULL), CEDE_OK);
 	assert_int_equal(counts.captures[CAPTURE_READY], 1);
 	commit(b->ledger);
+	/* of one moment, the first: what a command says does not contradict itself */
+	assert_int_equal(ledger_count(reader, &counts, NULL), CEDE_OK);
+	assert_int_equal(counts.captures[CAPTURE_READY], 1);
+	ledger_closep(&reader);
+	assert_int_equal(ledger_open_reader(b->dir, &reader, NULL), CEDE_OK);
 	assert_int_equal(ledger_count(reader, &counts, NULL), CEDE_OK);
 	assert_int_equal(counts.captures[CAPTURE_READY], 0);
 	assert_int_equal(counts.captures[CAPTURE_GONE], 1);
@@ -224,6 +266,120 @@ static void a_damaged_ledger_stops_the_agent(void **state) {
 	}
 }
 
+static char *read_file(const char *name, size_t *ret_len) {
+	char path[512];
+	const char *top = getenv("TOP");
+	struct stat st;
+
+	assert_non_null(top);
+	(void)snprintf(path, sizeof path, "%s/tests/unit/ledger/%s", top, name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0 && fstat(fd, &st) == 0);
+	char *text = calloc(1, (size_t)st.st_size + 1);
+	assert_non_null(text);
+	assert_int_equal(read(fd, text, (size_t)st.st_size), st.st_size);
+	assert_int_equal(close(fd), 0);
+	*ret_len = (size_t)st.st_size;
+	return text;
+}
+
+/* Ledgers as earlier versions left them: everything that was there is there, the chain goes on, and
+ * all of it can be verified. */
+static void earlier_schemas_are_carried_on(void **state) {
+	static const struct {
+		const char *file;
+		uint64_t events, captures;
+	} cases[] = {{"schema-1.sql", 30, 7}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+		CLEANUP(buf_done) struct buf said = BUF_INIT(10000);
+		CLEANUP(ledger_closep) struct ledger *reader = NULL;
+		struct cede_error err = {0};
+		struct ledger_counts counts;
+		struct ledger_check check;
+		uint64_t captures = 0;
+		size_t len;
+		void *one;
+		assert_int_equal(bench_open(&one), 0);
+		struct bench *b = one;
+		char path[128];
+		ledger_closep(&b->ledger);
+		static const char *const names[] = {
+			LEDGER_NAME, LEDGER_NAME "-wal", LEDGER_NAME "-shm"};
+		for (size_t k = 0; k < ARRAY_LENGTH(names); k++) {
+			bench_path(b, names[k], path);
+			assert_true(unlink(path) == 0 || errno == ENOENT);
+		}
+		char *sql = read_file(cases[i].file, &len);
+		execute(b, sql);
+		free(sql);
+		assert_int_equal(ledger_open_reader(b->dir, &reader, &err), CEDE_ERR_REFUSED);
+		int opened = ledger_open(b->dir, &b->ledger, &err);
+		if (opened < 0)
+			print_message("%s\n", err.text);
+		assert_int_equal(opened, CEDE_OK);
+		assert_int_equal(ledger_count(b->ledger, &counts, &err), CEDE_OK);
+		assert_int_equal(counts.events, cases[i].events + 1);
+		for (size_t k = 0; k < CAPTURE_STATE_COUNT; k++)
+			captures += counts.captures[k];
+		assert_int_equal(captures, cases[i].captures);
+		assert_int_equal(ledger_events(b->ledger, counts.events, last, &said, NULL), CEDE_OK);
+		assert_memory_equal(said.data, "from=1 to=2 captures=7 bundles=", 31);
+		begin(b->ledger);
+		for (size_t k = 0; k < 200; k++)
+			assert_int_equal(
+				ledger_event(b->ledger, LEDGER_WATCH_GAP, NULL, NOW, "", NULL),
+				CEDE_OK);
+		commit(b->ledger);
+		reopen(b);
+		assert_int_equal(
+			ledger_check(b->ledger, SLICE_NONE, SLICE_NONE, SLICE_NONE, &check, &err),
+			CEDE_OK);
+		if (check.bad_sequence != 0)
+			print_message(
+				"%llu: %s\n", (unsigned long long)check.bad_sequence, check.why);
+		assert_int_equal(check.bad_sequence, 0);
+		assert_int_equal(check.events, 201 + cases[i].events);
+		assert_int_equal(bench_close(&one), 0);
+	}
+}
+
+/* SQLite tells nothing of a value that another one was written over. */
+static void what_is_to_be_wiped_has_a_proof(void **state) {
+	struct bench *b = *state;
+	struct cede_error err = {0};
+	int64_t rows[4];
+
+	for (uint64_t i = 0; i < 4; i++) {
+		char name[8];
+		(void)snprintf(name, sizeof name, "%d", (int)i);
+		(void)seen(b->ledger, name, "", i + 1, 1, NOW, &rows[i]);
+	}
+	assert_int_equal(take(b->ledger, 1, 1, rows), 1);
+	receipted(b->ledger, seal(b->ledger, rows, 1, false, NULL));
+	assert_int_equal(take(b->ledger, 1, 1, rows + 1), 1);
+	int64_t spooled = seal(b->ledger, rows + 1, 1, true, NULL);
+	begin(b->ledger);
+	assert_int_equal(ledger_bundle_wiping(b->ledger, spooled, NOW, NULL), CEDE_OK);
+	commit(b->ledger);
+	assert_int_equal(take(b->ledger, 1, 1, rows + 2), 1);
+	(void)seal(b->ledger, rows + 2, 1, false, NULL);
+	begin(b->ledger);
+	assert_int_equal(
+		ledger_capture_destroying(b->ledger, rows[3], "max-age", NOW, NULL), CEDE_OK);
+	commit(b->ledger);
+	ledger_closep(&b->ledger);
+	execute(b, "UPDATE capture SET state = 3 WHERE state = 2"); /* the third */
+	reopen(b);
+	for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+		assert_int_equal(state_of(b->ledger, rows[i]), CAPTURE_WIPING);
+		assert_int_equal(ledger_must_be_proven(b->ledger, rows[i], &err),
+			i == 2 ? CEDE_ERR_INPUT : CEDE_OK);
+	}
+	assert_non_null(strstr(err.text, "nothing is wiped"));
+}
+
 static void another_schema_is_refused(void **state) {
 	struct bench *b = *state;
 
@@ -241,10 +397,13 @@ int main(void) {
 		WITH_LEDGER(events_refuse_to_change),
 		WITH_LEDGER(the_chain_goes_on_after_rollback_and_restart),
 		WITH_LEDGER(death_keeps_what_was_committed),
+		WITH_LEDGER(a_gap_is_from_the_last_event_to_the_start),
 		WITH_LEDGER(the_second_writer_is_refused),
 		WITH_LEDGER(readers_see_what_is_committed),
 		WITH_LEDGER(a_file_with_names_is_the_agents_alone),
 		cmocka_unit_test(a_damaged_ledger_stops_the_agent),
+		cmocka_unit_test(earlier_schemas_are_carried_on),
+		WITH_LEDGER(what_is_to_be_wiped_has_a_proof),
 		WITH_LEDGER(another_schema_is_refused),
 	};
 

@@ -59,6 +59,57 @@ static void a_capture_lives_from_seen_to_wiped(void **state) {
 	assert_int_equal(bad, 0);
 }
 
+/* kind and detail of each event, one a line; ids and digests are left out */
+static int tell(void *ctx, const struct ledger_row *row, struct cede_error *reterr) {
+	return buf_addf(ctx, reterr, "%s%s %.*s\n", ledger_event_name(row->kind),
+		row->subject.len == ID_SIZE ? " id" : "", (int)row->detail.len,
+		(const char *)row->detail.data);
+}
+
+static void events_alone_tell_the_life_of_each_capture(void **state) {
+	CLEANUP(buf_done) struct buf said = BUF_INIT(10000);
+	struct ledger *l = of(state);
+	int64_t row, rows[8];
+	const char *text;
+
+	(void)seen(l, "a b.jpg", "", 1, 100, NOW + 5, &row);
+	(void)seen(l, "b.jpg", "", 2, 100, NOW + 6, &row);
+	(void)seen(l, "c.jpg", "", 3, 100, NOW + 7, &row);
+	(void)seen(l, "c.jpg", "", 3, 101, NOW + 7, &row);
+	assert_int_equal(take(l, 3, 1000, rows), 3);
+	int64_t bundle = seal(l, rows, 3, false, NULL);
+	receipted(l, bundle);
+	begin(l);
+	for (size_t i = 0; i < 3; i++)
+		assert_int_equal(
+			ledger_capture_wiped(l, rows[i], i < 2 ? "overwritten-current" : "unlinked",
+				i < 2 ? "" : "copy-on-write", NOW, false, NULL),
+			CEDE_OK);
+	commit(l);
+	assert_true(done(l, bundle));
+	assert_int_equal(ledger_events(l, 1, tell, &said, NULL), CEDE_OK);
+	assert_int_equal(buf_string(&said, &text, NULL), CEDE_OK);
+	static const char *const want[] = {
+		"capture-seen id row=1 source=faces size=100 born=1699999999999999991 mtime=5 path=a%20b.jpg\n",
+		"capture-changed id reason=written-again row=3 size=101 born=1699999999999999991 mtime=5\n",
+		"bundle-sealed id row=1 destination=agency size=",
+		" captures=3 members=1:",
+		",2:",
+		",3:",
+		"bundle-wiping id proof=receipt captures=3\n",
+		"captures-wiped id level=overwritten-current rows=1-2\n",
+		"captures-wiped id level=unlinked reason=copy-on-write rows=3\n",
+		"bundle-done id ",
+	};
+	for (size_t i = 0; i < ARRAY_LENGTH(want); i++) {
+		const char *at = strstr(text, want[i]);
+		if (at == NULL)
+			print_message("not told, or not in order: %s\n%s", want[i], text);
+		assert_non_null(at);
+		text = at;
+	}
+}
+
 static void seen_knows_updates_and_replaces(void **state) {
 	static const struct {
 		enum capture_state in; /* of the row that has the name */
@@ -112,6 +163,63 @@ static void seen_knows_updates_and_replaces(void **state) {
 }
 
 /* Every call of ledger_capture_move() is as the table says; what is over stays over. */
+/* As seen() of tool.c says it, but for the ctime. */
+static enum ledger_seen seen_touched(struct ledger *l, const char *path, int64_t *ret_row) {
+	struct ledger_capture c = {.source = slice_str("faces"),
+		.path = slice_str(path),
+		.identity = {.dev = 1, .ino = 1, .size = 100, .mtime_ns = 5, .ctime_ns = 7},
+		.born_ns = NOW - 9,
+		.first_seen_ns = NOW,
+		.deadline_ns = NOW};
+	enum ledger_seen result = LEDGER_SEEN_NEW;
+
+	assert_int_equal(id_make(NOW, &c.id, NULL), CEDE_OK);
+	begin(l);
+	assert_int_equal(ledger_capture_seen(l, &c, NOW, &result, ret_row, NULL), CEDE_OK);
+	commit(l);
+	return result;
+}
+
+static void other_times_after_sealing_are_for_the_wipe_to_judge(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, again, rows[8];
+
+	assert_int_equal(seen(l, "a", "", 1, 100, NOW, &row), LEDGER_SEEN_NEW);
+	assert_int_equal(seen_touched(l, "a", &again), LEDGER_SEEN_UPDATED); /* not sealed yet */
+	assert_int_equal(seen(l, "a", "", 1, 100, NOW, &row), LEDGER_SEEN_UPDATED);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	(void)seal(l, rows, 1, false, NULL);
+	assert_int_equal(seen_touched(l, "a", &again), LEDGER_SEEN_KNOWN);
+	assert_int_equal(again, row);
+	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
+}
+
+static void what_is_on_another_device_is_not_gone(void **state) {
+	struct ledger *l = of(state);
+	struct slice faces = slice_str("faces");
+	bool there = true, other = true;
+	int64_t row;
+
+	assert_int_equal(seen(l, "a", "", 1, 100, NOW, &row), LEDGER_SEEN_NEW);
+	begin(l);
+	assert_int_equal(ledger_other_device(l, slice_str("nobody"), 2, &other, NULL), CEDE_OK);
+	assert_false(other);
+	assert_int_equal(ledger_other_device(l, faces, 1, &other, NULL), CEDE_OK);
+	assert_false(other);
+	assert_int_equal(ledger_other_device(l, faces, 2, &other, NULL), CEDE_OK);
+	assert_true(other);
+	assert_int_equal(
+		ledger_capture_absent(l, faces, slice_str("a"), 2, NOW, &there, NULL), CEDE_OK);
+	assert_false(there);
+	assert_int_equal(
+		ledger_capture_absent(l, faces, slice_str("a"), 1, NOW, &there, NULL), CEDE_OK);
+	assert_true(there);
+	assert_int_equal(ledger_other_device(l, faces, 2, &other, NULL), CEDE_OK);
+	assert_false(other); /* none is live any more */
+	commit(l);
+	assert_int_equal(state_of(l, row), CAPTURE_GONE);
+}
+
 static void moves_follow_the_table(void **state) {
 	static const enum capture_state froms[] = {CAPTURE_READY, CAPTURE_BUNDLED, CAPTURE_SEALED,
 		CAPTURE_WIPING, CAPTURE_WIPED, CAPTURE_SETTLING, CAPTURE_GONE, CAPTURE_REPLACED};
@@ -238,6 +346,44 @@ static void a_group_travels_together(void **state) {
 	assert_int_equal(rows[1], json);
 }
 
+static void a_remounted_source_keeps_its_captures(void **state) {
+	struct ledger *l = of(state);
+	struct ledger_capture c = {.source = slice_str("faces"),
+		.path = slice_str("a"),
+		.identity = {.dev = 99, .ino = 7, .size = 10, .mtime_ns = 5, .ctime_ns = 6}};
+	int64_t row, other, again, rows[64];
+	enum ledger_seen how;
+
+	(void)seen(l, "a", "", 7, 10, NOW, &row);
+	(void)seen(l, "b", "", 8, 10, NOW, &other);
+	assert_int_equal(take(l, 2, 100, rows), 2);
+	(void)seal(l, rows, 2, false, NULL);
+	assert_false(ledger_take_remount(l).happened);
+	begin(l);
+	assert_int_equal(ledger_capture_seen(l, &c, NOW, &how, &again, NULL), CEDE_OK);
+	assert_int_equal(how, LEDGER_SEEN_KNOWN);
+	assert_int_equal(again, row);
+	ledger_rollback(l); /* as if it had not been */
+	assert_false(ledger_take_remount(l).happened);
+	begin(l);
+	assert_int_equal(ledger_capture_seen(l, &c, NOW, &how, &again, NULL), CEDE_OK);
+	struct ledger_remount remount = ledger_take_remount(l);
+	assert_true(remount.happened);
+	assert_int_equal(remount.from, 1);
+	assert_int_equal(remount.to, 99);
+	c.path = slice_str("b"); /* the evidence of one counts for all */
+	c.identity.ino = 8;
+	assert_int_equal(ledger_capture_seen(l, &c, NOW, &how, &again, NULL), CEDE_OK);
+	assert_int_equal(how, LEDGER_SEEN_KNOWN);
+	assert_int_equal(again, other);
+	assert_false(ledger_take_remount(l).happened);
+	c.identity = (struct file_identity){
+		.dev = 50, .ino = 8, .size = 10, .mtime_ns = 5, .ctime_ns = 7};
+	assert_int_equal(ledger_capture_seen(l, &c, NOW, &how, &again, NULL), CEDE_OK);
+	assert_int_equal(how, LEDGER_SEEN_NEW); /* not the same file in all but the device */
+	commit(l);
+}
+
 static void one_segment(struct ledger *l, int64_t row, int64_t bundle, uint32_t i, uint32_t n) {
 	static const uint8_t sha256[32] = {7};
 
@@ -256,7 +402,8 @@ static void a_large_capture_waits_for_all_its_receipts(void **state) {
 	assert_int_equal(take(l, 1, 100, rows), 1);
 	int64_t first = seal(l, NULL, 0, false, NULL);
 	one_segment(l, row, first, 0, 2);
-	assert_int_equal(state_of(l, row), CAPTURE_BUNDLED);
+	assert_int_equal(state_of(l, row), CAPTURE_READY); /* for its next one */
+	assert_int_equal(take(l, 1, 100, rows), 1);
 	int64_t second = seal(l, NULL, 0, false, NULL);
 	one_segment(l, row, second, 1, 2);
 	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
@@ -270,36 +417,130 @@ static void a_large_capture_waits_for_all_its_receipts(void **state) {
 	assert_false(done(l, second)); /* the first one's end was its end too */
 }
 
-enum again { AGAIN_MOVED, AGAIN_ABANDONED, AGAIN_RECOVERED };
+static void next_segment_is(struct ledger *l, int64_t row, uint64_t index, uint64_t size) {
+	uint64_t got_index, got_size;
 
-static void a_large_capture_begins_again(void **state) {
+	assert_int_equal(ledger_segment_next(l, row, &got_index, &got_size, NULL), CEDE_OK);
+	assert_int_equal(got_index, index);
+	assert_int_equal(got_size, size);
+}
+
+static void recover(struct ledger *l) {
+	begin(l);
+	assert_int_equal(ledger_recover(l, NULL), CEDE_OK);
+	commit(l);
+}
+
+static void abandon(struct ledger *l, int64_t bundle) {
+	begin(l);
+	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, NULL), CEDE_OK);
+	commit(l);
+}
+
+static void a_large_capture_goes_on_where_it_was(void **state) {
 	struct ledger *l = of(state);
+	int64_t row, rows[64], bundles[4];
 
-	for (int how = AGAIN_MOVED; how <= AGAIN_RECOVERED; how++) {
-		char path[] = "large-0";
-		int64_t row, rows[64];
-		path[6] = (char)('0' + how);
-		(void)seen(l, path, "", 1, 200, NOW, &row);
+	(void)seen(l, "large", "", 1, 350, NOW, &row);
+	next_segment_is(l, row, 0, 0);
+	for (uint32_t i = 0; i < 3; i++) {
 		assert_int_equal(take(l, 1, 100, rows), 1);
-		int64_t bundle = seal(l, NULL, 0, false, NULL);
-		one_segment(l, row, bundle, 0, 2);
-		if (how == AGAIN_MOVED) {
-			move(l, row, CAPTURE_READY);
-		} else {
-			begin(l);
-			assert_int_equal(how == AGAIN_ABANDONED
-					? ledger_bundle_abandoned(l, bundle, NOW, NULL)
-					: ledger_recover(l, NOW, NULL),
-				CEDE_OK);
-			commit(l);
-		}
-		assert_int_equal(state_of(l, row), CAPTURE_READY);
-		/* now it fits in one bundle: nothing of its segments stands in the way */
-		assert_int_equal(take(l, 1, 200, rows), 1);
-		bundle = seal(l, rows, 1, false, NULL);
-		receipted(l, bundle);
-		assert_int_equal(state_of(l, row), CAPTURE_WIPING);
+		bundles[i] = seal(l, NULL, 0, false, NULL);
+		one_segment(l, row, bundles[i], i, 4);
 	}
+	next_segment_is(l, row, 3, 100);
+	assert_int_equal(take(l, 1, 100, rows), 1); /* being read when the process dies */
+	recover(l);
+	assert_int_equal(state_of(l, row), CAPTURE_READY);
+	next_segment_is(l, row, 3, 100);
+	receipted(l, bundles[0]);
+	receipted(l, bundles[2]);
+	assert_false(done(l, bundles[0]));
+	abandon(l, bundles[1]); /* lost with the process: only this one goes again */
+	next_segment_is(l, row, 1, 100);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	bundles[1] = seal(l, NULL, 0, false, NULL);
+	one_segment(l, row, bundles[1], 1, 4);
+	next_segment_is(l, row, 3, 100);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	bundles[3] = seal(l, NULL, 0, false, NULL);
+	one_segment(l, row, bundles[3], 3, 4);
+	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
+	receipted(l, bundles[1]);
+	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
+	receipted(l, bundles[3]);
+	assert_int_equal(state_of(l, row), CAPTURE_WIPING);
+	wiped(l, row);
+	assert_true(done(l, bundles[3]));
+}
+
+static void a_segment_lost_while_another_is_read(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, rows[64];
+
+	(void)seen(l, "large", "", 1, 200, NOW, &row);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	int64_t first = seal(l, NULL, 0, false, NULL);
+	one_segment(l, row, first, 0, 2);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	abandon(l, first);
+	assert_int_equal(state_of(l, row), CAPTURE_BUNDLED); /* the reader is not disturbed */
+	one_segment(l, row, seal(l, NULL, 0, false, NULL), 1, 2);
+	assert_int_equal(state_of(l, row), CAPTURE_READY);
+	next_segment_is(l, row, 0, 100);
+}
+
+static void a_large_capture_that_lost_all_fits_one_bundle(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, rows[64];
+
+	(void)seen(l, "large", "", 1, 200, NOW, &row);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	int64_t bundle = seal(l, NULL, 0, false, NULL);
+	one_segment(l, row, bundle, 0, 2);
+	abandon(l, bundle);
+	next_segment_is(l, row, 0, 0);
+	assert_int_equal(take(l, 1, 200, rows), 1); /* the next policy has larger bundles */
+	bundle = seal(l, rows, 1, false, NULL);
+	receipted(l, bundle);
+	assert_int_equal(state_of(l, row), CAPTURE_WIPING);
+}
+
+static void segments_of_two_versions_never_share_an_id(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, other, rows[64];
+
+	(void)seen(l, "large", "", 1, 200, NOW, &row);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	int64_t bundle = seal(l, NULL, 0, false, NULL);
+	one_segment(l, row, bundle, 0, 2);
+	receipted(l, bundle);
+	assert_int_equal(seen(l, "large", "", 1, 200, NOW, &other), LEDGER_SEEN_KNOWN);
+	assert_int_equal(other, row);
+	assert_int_equal(seen(l, "large", "", 2, 200, NOW, &other), LEDGER_SEEN_NEW);
+	assert_int_not_equal(other, row);
+	assert_int_equal(state_of(l, row), CAPTURE_REPLACED);
+	assert_false(done(l, bundle)); /* its end came with the capture's */
+}
+
+static void a_large_capture_can_be_wiped_after_seal(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, rows[64], bundles[2];
+
+	(void)seen(l, "large", "", 1, 200, NOW, &row);
+	for (uint32_t i = 0; i < 2; i++) {
+		assert_int_equal(take(l, 1, 100, rows), 1);
+		bundles[i] = seal(l, NULL, 0, true, NULL);
+		one_segment(l, row, bundles[i], i, 2);
+		begin(l);
+		assert_int_equal(ledger_bundle_wiping(l, bundles[i], NOW, NULL), CEDE_OK);
+		commit(l);
+		assert_int_equal(state_of(l, row), i == 0 ? CAPTURE_READY : CAPTURE_WIPING);
+	}
+	wiped(l, row);
+	receipted(l, bundles[0]);
+	receipted(l, bundles[1]);
+	assert_true(done(l, bundles[0]) || done(l, bundles[1]));
 }
 
 static void wipe_after_seal_needs_the_spool(void **state) {
@@ -348,15 +589,23 @@ static void receipts_come_once_and_in_order(void **state) {
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		WITH_LEDGER(a_capture_lives_from_seen_to_wiped),
+		WITH_LEDGER(events_alone_tell_the_life_of_each_capture),
 		WITH_LEDGER(seen_knows_updates_and_replaces),
+		WITH_LEDGER(other_times_after_sealing_are_for_the_wipe_to_judge),
+		WITH_LEDGER(what_is_on_another_device_is_not_gone),
 		WITH_LEDGER(moves_follow_the_table),
 		WITH_LEDGER(replaced_while_being_read),
 		WITH_LEDGER(only_what_was_bundled_is_sealed),
 		WITH_LEDGER(take_goes_by_deadline_bytes_and_count),
 		WITH_LEDGER(take_waits_for_not_before),
 		WITH_LEDGER(a_group_travels_together),
+		WITH_LEDGER(a_remounted_source_keeps_its_captures),
 		WITH_LEDGER(a_large_capture_waits_for_all_its_receipts),
-		WITH_LEDGER(a_large_capture_begins_again),
+		WITH_LEDGER(a_large_capture_goes_on_where_it_was),
+		WITH_LEDGER(a_segment_lost_while_another_is_read),
+		WITH_LEDGER(a_large_capture_that_lost_all_fits_one_bundle),
+		WITH_LEDGER(segments_of_two_versions_never_share_an_id),
+		WITH_LEDGER(a_large_capture_can_be_wiped_after_seal),
 		WITH_LEDGER(wipe_after_seal_needs_the_spool),
 		WITH_LEDGER(receipts_come_once_and_in_order),
 	};

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/ledger/ledger_internal.h"
+
 int bench_open(void **state) {
 	struct bench *b = calloc(1, sizeof *b);
 	struct cede_error err = {0};
@@ -20,9 +22,41 @@ int bench_open(void **state) {
 	return 0;
 }
 
+/* The writer's own rows, its open transaction included. */
+static int64_t number(const struct bench *b, const char *what, int state) {
+	char sql[200];
+	sqlite3_stmt *st;
+	int64_t value = INT64_MAX; /* no row */
+
+	(void)snprintf(sql, sizeof sql,
+		"SELECT %s FROM capture c JOIN source s ON s.id = c.source "
+		"WHERE s.name = 'faces' AND live = 1 AND state %s %d",
+		what, what[0] == 'm' ? "<>" : "=", state);
+	assert_int_equal(sqlite3_prepare_v2(b->ledger->db, sql, -1, &st, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+	if (sqlite3_column_type(st, 0) != SQLITE_NULL)
+		value = sqlite3_column_int64(st, 0);
+	(void)sqlite3_finalize(st);
+	return value;
+}
+
+bool tally_agrees(const struct bench *b) {
+	struct ledger_tally t;
+	bool same = true;
+
+	assert_int_equal(ledger_tally(b->ledger, slice_str("faces"), &t, NULL), CEDE_OK);
+	for (int i = 0; i < CAPTURE_STATE_COUNT; i++)
+		same = same && (int64_t)t.files[i] == number(b, "count(*)", i) &&
+			(int64_t)t.bytes[i] == number(b, "coalesce(sum(size), 0)", i);
+	return same && t.oldest_born_ns == number(b, "min(born_ns)", CAPTURE_HELD);
+}
+
 int bench_close(void **state) {
 	struct bench *b = *state;
 	DIR *d = opendir(b->dir);
+
+	if (b->ledger != NULL && b->ledger->tally != NULL)
+		assert_true(tally_agrees(b));
 
 	ledger_close(b->ledger);
 	for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
@@ -85,7 +119,8 @@ size_t take(struct ledger *l, size_t captures, uint64_t bytes, int64_t *rows) {
 
 	begin(l);
 	assert_int_equal(
-		ledger_take(l, slice_str("faces"), captures, bytes, NOW, keep, &r, NULL), CEDE_OK);
+		ledger_take(l, slice_str("faces"), captures, bytes, false, NOW, keep, &r, NULL),
+		CEDE_OK);
 	commit(l);
 	return r.n;
 }

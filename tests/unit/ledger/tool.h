@@ -24,6 +24,10 @@ int bench_close(void **state);
 /* The path of a file of the state directory. */
 void bench_path(const struct bench *b, const char *name, char out[128]);
 
+/* Whether ledger_tally() says what the rows say, and which capture is the oldest. bench_close()
+ * asks it after every test. */
+bool tally_agrees(const struct bench *b);
+
 void begin(struct ledger *l);
 void commit(struct ledger *l);
 /* Records a complete file in a transaction of its own; inode tells files of one name apart. */

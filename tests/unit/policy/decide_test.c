@@ -482,7 +482,9 @@ static void rates_follow_the_windows(void **state) {
 }
 
 static void every_reason_but_none_more_is_decided(void **state) {
-	bool seen[REASON_COUNT] = {false};
+	/* these come from walks alone */
+	bool seen[REASON_COUNT] = {
+		[REASON_MOUNT_POINT] = true, [REASON_PATH_TOO_LONG] = true, [REASON_UNREADABLE] = true};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LENGTH(table); i++)

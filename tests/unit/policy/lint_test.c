@@ -84,6 +84,20 @@ static void each_warning_and_its_opposite(void **state) {
 		{FAR, PLACE, SOURCE, "holds: [{id: h, until: 2026-11-01T00:00:00Z}]\n",
 			"18: hold h: its time is over"},
 		{FAR, PLACE, SOURCE, "holds: [{id: h, until: " FAR "}]\n", NULL},
+		{FAR, PLACE, SOURCE, "guard: {mode: enforce}\n", "18: guard: enforce without allow"},
+		{FAR, PLACE, SOURCE, "guard: {mode: report}\n", NULL},
+		{FAR, PLACE, SOURCE,
+			"guard: {mode: enforce, allow: [{exe: /bin/cam, user: cam}]}\n", NULL},
+		{FAR, PLACE, SOURCE,
+			"guard: {mode: enforce, allow: [{exe: /usr/bin/python3.11, user: cam}]}\n",
+			"18: guard: /usr/bin/python3.11 runs any program"},
+		{FAR, PLACE, SOURCE, "guard: {mode: report, allow: [{exe: /bin/sh, user: cam}]}\n",
+			"18: guard: /bin/sh runs any program"},
+		{FAR, PLACE, SOURCE,
+			"guard: {mode: report, allow: [{exe: /lib/ld-linux-x86-64.so.2, user: cam}]}\n",
+			"18: guard: /lib/ld-linux-x86-64.so.2 runs any program"},
+		{FAR, PLACE, SOURCE,
+			"guard: {mode: report, allow: [{exe: /bin/shoot, user: cam}]}\n", NULL},
 	};
 
 	(void)state;

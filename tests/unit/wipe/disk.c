@@ -78,22 +78,29 @@ static void unmount(struct disk *disk) {
 	disk->mounted = false;
 }
 
-size_t disk_count(struct disk *disk, const char *marker) {
-	size_t n = 0;
+bool disk_each(struct disk *disk, const char *text,
+	void (*fn)(void *ctx, const char *at, size_t left), void *ctx) {
+	size_t n = strlen(text);
 
 	unmount(disk);
 	CLEANUP(fd_closep) int fd = open(disk->image, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return (size_t)-1;
+		return false;
 	char *all = mmap(NULL, IMAGE_SIZE, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (all == MAP_FAILED)
-		return (size_t)-1;
+		return false;
 	const char *end = all + IMAGE_SIZE;
-	for (const char *at = all;
-		(at = memmem(at, (size_t)(end - at), marker, strlen(marker))) != NULL; at++)
-		n++;
+	for (off_t from = 0; (from = lseek(fd, from, SEEK_DATA)) >= 0;) { /* a hole holds nothing */
+		off_t to = lseek(fd, from, SEEK_HOLE);
+		const char *at = all + from;
+		while ((at = memmem(at, (size_t)(all + to - at), text, n)) != NULL) {
+			fn(ctx, at + n, (size_t)(end - at) - n);
+			at += n;
+		}
+		from = to;
+	}
 	(void)munmap(all, IMAGE_SIZE);
-	return n;
+	return true;
 }
 
 static int take_away(const char *path, const struct stat *st, int kind, struct FTW *ftw) {

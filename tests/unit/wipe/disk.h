@@ -23,8 +23,9 @@ struct disk {
 /* mkfs and tune (may be NULL): programs and options, space-separated, the image is added; options:
  * for mount(8) behind "loop", or "". */
 bool disk_init(struct disk *disk, const char *mkfs, const char *tune, const char *options);
-/* Unmounts and counts how often the marker stands in the image. */
-size_t disk_count(struct disk *disk, const char *marker);
+/* Unmounts and calls fn for each place in the image where the text stands; false if it can't be read. */
+bool disk_each(struct disk *disk, const char *text,
+	void (*fn)(void *ctx, const char *at, size_t left), void *ctx);
 void disk_done(struct disk *disk);
 /* Runs a program (space-separated words) without a shell; its exit code, or -1. */
 int disk_run(const char *words);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "agent/wipe/media.h"
+#include "agent/wipe/storage.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -13,13 +13,14 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include "agent/wipe/scrub.h"
 #include "base/cleanup.h"
 #include "base/parse.h"
 
 #define EXTENTS_MAX 256
 #define XFS_MAGIC   0x58465342U
 
-struct media_extents {
+struct storage_extents {
 	uint32_t count;
 	bool unknown; /* too many, or the file system has no FIEMAP */
 
@@ -28,27 +29,29 @@ struct media_extents {
 	} at[EXTENTS_MAX];
 };
 
-/* Where overwriting in place reaches the blocks at all (WIPE.md: measured for ext4 and xfs). */
-static const char *file_system_reason(int fd) {
-	struct statfs fs;
-
-	if (fstatfs(fd, &fs) < 0)
-		return "unknown-file-system";
-	switch ((uint32_t)fs.f_type) {
+/* Where overwriting in place reaches the blocks at all: measured for ext4 and xfs alone. */
+static wipe_reasons file_system_reasons(uint32_t type) {
+	switch (type) {
 	case EXT4_SUPER_MAGIC:
 	case XFS_MAGIC:
-		return "";
+		return 0;
 	case BTRFS_SUPER_MAGIC:
-		return "copy-on-write";
+		return WIPE_BIT(COPY_ON_WRITE);
 	case OVERLAYFS_SUPER_MAGIC:
-		return "overlay";
+		return WIPE_BIT(OVERLAY);
 	case TMPFS_MAGIC:
-		return "memory";
+	case RAMFS_MAGIC:
+		return WIPE_BIT(MEMORY);
 	case NFS_SUPER_MAGIC:
 	case SMB_SUPER_MAGIC:
-		return "network";
+	case SMB2_SUPER_MAGIC:
+	case CIFS_SUPER_MAGIC:
+	case V9FS_MAGIC:
+	case CEPH_SUPER_MAGIC:
+	case AFS_FS_MAGIC:
+		return WIPE_BIT(NETWORK);
 	default:
-		return "unknown-file-system";
+		return WIPE_BIT(UNKNOWN_FILE_SYSTEM);
 	}
 }
 
@@ -90,51 +93,69 @@ static int mount_id_of(int fd) {
 	return (int)st.stx_mnt_id;
 }
 
-static const char *journal_reason(int fd, struct media_mount *known) {
+static void look_at_mount(int fd, int id, struct storage_mount *ret) {
+	struct statfs fs;
+	bool told = fstatfs(fd, &fs) == 0;
+	uint32_t type = told ? (uint32_t)fs.f_type : 0;
+
+	*ret = (struct storage_mount){.id = id, .is_ext4 = type == EXT4_SUPER_MAGIC};
+	ret->can_scrub = ret->is_ext4 && scrub_possible(fd);
+	ret->reasons = file_system_reasons(type);
+	if (ret->reasons == 0 && mount_journals_data(id))
+		ret->reasons = WIPE_BIT(DATA_JOURNALLED);
+}
+
+/* What file system, mount and flags say, for a file or a directory. */
+static wipe_reasons place_reasons(int fd, struct storage_mount *known) {
 	unsigned flags = 0;
+	int id = mount_id_of(fd);
 
-	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & FS_JOURNAL_DATA_FL) != 0)
-		return "data-journalled";
-	int mount = mount_id_of(fd);
-	if (mount < 0)
-		return "unknown-mount";
-	if (mount != known->id)
-		*known = (struct media_mount){mount, mount_journals_data(mount)};
-	return known->journals_data ? "data-journalled" : "";
+	if (id < 0) {
+		*known = STORAGE_MOUNT_UNKNOWN;
+		return WIPE_BIT(UNKNOWN_MOUNT);
+	}
+	if (id != known->id)
+		look_at_mount(fd, id, known);
+	if (known->is_ext4 && ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 &&
+		(flags & FS_JOURNAL_DATA_FL) != 0)
+		return known->reasons | WIPE_BIT(DATA_JOURNALLED);
+	return known->reasons;
 }
 
-static const char *place_reason(int fd, struct media_mount *known) {
-	const char *reason = file_system_reason(fd);
+enum wipe_level storage_directory(int dirfd, bool scrubs, wipe_reasons *ret_reasons) {
+	struct storage_mount mount = STORAGE_MOUNT_UNKNOWN;
 
-	return reason[0] != 0 ? reason : journal_reason(fd, known);
-}
-
-const char *media_directory(int dirfd) {
-	struct media_mount mount = MEDIA_MOUNT_UNKNOWN;
-
-	return place_reason(dirfd, &mount);
+	*ret_reasons = place_reasons(dirfd, &mount);
+	if (scrubs && mount.can_scrub)
+		*ret_reasons &= ~WIPE_SCRUB_LIFTS;
+	return wipe_best(*ret_reasons);
 }
 
 #define MAP_SIZE (sizeof(struct fiemap) + EXTENTS_MAX * sizeof(struct fiemap_extent))
 
 /* The present extents. Blocks that are only in memory yet (delayed) have no place: what reaches the
- * disk for them will be the overwritten content, unless they were written out meanwhile. */
-static const char *read_extents(int fd, struct fiemap *map, struct media_extents *ret) {
+ * disk for them will be the overwritten content, unless they were written out meanwhile. So it is not
+ * asked for them to be written (FIEMAP_FLAG_SYNC): that would bring the content to the disk first. */
+static wipe_reasons read_extents(int fd, struct fiemap *map, struct storage_extents *ret) {
+	wipe_reasons reasons = 0;
+
 	memset(map, 0, sizeof *map);
 	map->fm_length = FIEMAP_MAX_OFFSET;
 	map->fm_extent_count = EXTENTS_MAX;
 	ret->count = 0;
 	ret->unknown = false;
 	if (ioctl(fd, FS_IOC_FIEMAP, map) < 0)
-		return "extents-unknown";
+		return WIPE_BIT(EXTENTS_UNKNOWN);
 	for (uint32_t i = 0; i < map->fm_mapped_extents; i++) {
 		const struct fiemap_extent *e = &map->fm_extents[i];
 		if (e->fe_flags & FIEMAP_EXTENT_SHARED)
-			return "shared-extents";
-		if (e->fe_flags & FIEMAP_EXTENT_DATA_INLINE)
-			return "inline-data";
+			reasons |= WIPE_BIT(SHARED_EXTENTS);
+		if (e->fe_flags & FIEMAP_EXTENT_DATA_INLINE) {
+			reasons |= WIPE_BIT(INLINE_DATA); /* these are never aligned either */
+			continue;
+		}
 		if (e->fe_flags & (FIEMAP_EXTENT_ENCODED | FIEMAP_EXTENT_NOT_ALIGNED))
-			return "encoded-extents";
+			reasons |= WIPE_BIT(ENCODED_EXTENTS);
 		if (e->fe_flags & (FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_UNKNOWN))
 			continue;
 		ret->at[ret->count].logical = e->fe_logical;
@@ -143,36 +164,35 @@ static const char *read_extents(int fd, struct fiemap *map, struct media_extents
 	}
 	ret->unknown = map->fm_mapped_extents == EXTENTS_MAX &&
 		(map->fm_extents[EXTENTS_MAX - 1].fe_flags & FIEMAP_EXTENT_LAST) == 0;
-	return ret->unknown ? "too-many-extents" : "";
+	return ret->unknown ? reasons | WIPE_BIT(TOO_MANY_EXTENTS) : reasons;
 }
 
-int media_look(int fd, struct media_mount *known, struct media_extents **ret,
-	const char **ret_reason, struct cede_error *reterr) {
+int storage_look(int fd, struct storage_mount *known, struct storage_extents **ret,
+	wipe_reasons *ret_reasons, struct cede_error *reterr) {
 	CLEANUP(freep) struct fiemap *map = malloc(MAP_SIZE);
-	CLEANUP(freep) struct media_extents *all = malloc(sizeof *all);
+	CLEANUP(freep) struct storage_extents *all = malloc(sizeof *all);
 
 	if (map == NULL || all == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	*ret_reason = place_reason(fd, known);
-	if ((*ret_reason)[0] == 0)
-		*ret_reason = read_extents(fd, map, all);
-	if ((*ret_reason)[0] != 0) { /* nothing to compare later */
-		all->count = 0;
-		all->unknown = true;
-	}
+	*ret_reasons = place_reasons(fd, known);
+	all->count = 0;
+	all->unknown = false;
+	/* where nothing is overwritten in place there is nothing to compare later */
+	if ((*ret_reasons & ~WIPE_SCRUB_LIFTS) == 0)
+		*ret_reasons |= read_extents(fd, map, all);
 	/* most files have one or two extents: keep only what is used */
-	struct media_extents *kept =
-		malloc(offsetof(struct media_extents, at) + (all->count + 1) * sizeof all->at[0]);
+	struct storage_extents *kept =
+		malloc(offsetof(struct storage_extents, at) + (all->count + 1) * sizeof all->at[0]);
 	if (kept == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	memcpy(kept, all, offsetof(struct media_extents, at) + all->count * sizeof all->at[0]);
+	memcpy(kept, all, offsetof(struct storage_extents, at) + all->count * sizeof all->at[0]);
 	*ret = kept;
 	return CEDE_OK;
 }
 
 /* Whether the range stands at the same place in the list (extents may have been joined). */
 static bool is_mapped(
-	const struct media_extents *all, uint64_t logical, uint64_t physical, uint64_t length) {
+	const struct storage_extents *all, uint64_t logical, uint64_t physical, uint64_t length) {
 	while (length > 0) {
 		bool found = false;
 		for (uint32_t i = 0; i < all->count && !found; i++) {
@@ -194,22 +214,20 @@ static bool is_mapped(
 	return true;
 }
 
-const char *media_compare(int fd, const struct media_extents *before) {
+wipe_reasons storage_compare(int fd, const struct storage_extents *before) {
 	CLEANUP(freep) struct fiemap *map = malloc(MAP_SIZE);
-	CLEANUP(freep) struct media_extents *after = malloc(sizeof *after);
+	CLEANUP(freep) struct storage_extents *after = malloc(sizeof *after);
 
 	if (before->unknown || map == NULL || after == NULL)
-		return "extents-unknown";
-	const char *reason = read_extents(fd, map, after);
-	if (reason[0] != 0)
-		return reason;
+		return WIPE_BIT(EXTENTS_UNKNOWN);
+	wipe_reasons reasons = read_extents(fd, map, after);
 	for (uint32_t i = 0; i < before->count; i++)
 		if (!is_mapped(after, before->at[i].logical, before->at[i].physical,
 			    before->at[i].length))
-			return "moved";
-	return "";
+			reasons |= WIPE_BIT(MOVED);
+	return reasons;
 }
 
-void media_extents_free(struct media_extents *extents) {
+void storage_extents_free(struct storage_extents *extents) {
 	free(extents);
 }

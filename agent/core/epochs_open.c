@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What earlier processes left: the directories on the disk say which epoch is where, the ledger says
+ * what was begun, the kernel which keys it has. Where the two first differ the disk is right. */
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/core/epochs_internal.h"
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+
+#define NOT_KNOWN SIZE_MAX
+
+struct known { /* unfinished, of the ledger */
+	struct ledger_epoch e;
+	size_t source; /* NOT_KNOWN: the policy has it no more */
+	bool placed;   /* already, by an earlier opening */
+	bool found;
+	bool untouched; /* it was to take a place and never did */
+};
+
+struct found {
+	struct place_found place;
+	size_t known; /* index, or NOT_KNOWN */
+	bool lost;    /* the kernel has no key, and there is no copy */
+	bool locked;  /* there is one, and it does not open */
+};
+
+struct open_source {
+	size_t source;
+	struct place *place;
+	struct found *found;
+	size_t count;
+	bool as_plain; /* no vault, but its directory can be served like any other */
+	struct cede_error err;
+	struct cede_error locked;
+};
+
+struct opening {
+	struct flow *flow;
+	void (*then)(struct flow *flow);
+	size_t only; /* source, or NOT_KNOWN: all */
+	struct known *known;
+	size_t known_count;
+	struct open_source *sources;
+	size_t count;
+};
+
+static void opening_free(struct opening *o) {
+	for (size_t i = 0; i < o->count; i++) {
+		for (size_t k = 0; k < o->sources[i].count; k++)
+			fd_closep(&o->sources[i].found[k].place.fd);
+		free(o->sources[i].found);
+	}
+	free(o->sources);
+	free(o->known);
+	free(o);
+}
+
+/* ---- the ledger's part */
+
+static int note_epoch(void *ctx, const struct ledger_epoch *e, struct cede_error *reterr) {
+	struct opening *o = ctx;
+	struct known *more = reallocarray(o->known, o->known_count + 1, sizeof *more);
+
+	if (more == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	o->known = more;
+	more[o->known_count++] = (struct known){.e = *e, .source = NOT_KNOWN};
+	return CEDE_OK;
+}
+
+static int read_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct opening *o = ctx;
+
+	o->known_count = 0; /* it may be the second try */
+	return ledger_epochs(ledger, NULL, false, note_epoch, o, reterr);
+}
+
+/* ---- the disk's part */
+
+struct listing {
+	struct opening *o;
+	struct open_source *s;
+};
+
+static size_t find_known(const struct opening *o, size_t source, const struct fscrypt_id *id) {
+	for (size_t i = 0; i < o->known_count; i++)
+		if (o->known[i].source == source &&
+			memcmp(o->known[i].e.key, id->bytes, EPOCH_KEY_SIZE) == 0)
+			return i;
+	return NOT_KNOWN;
+}
+
+static int note_found(void *ctx, struct place_found *f, struct cede_error *reterr) {
+	struct listing *l = ctx;
+	struct found *more = reallocarray(l->s->found, l->s->count + 1, sizeof *more);
+
+	if (more == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	l->s->found = more;
+	more[l->s->count] = (struct found){.place = *f, .known = NOT_KNOWN};
+	if (f->encrypted)
+		more[l->s->count].known = find_known(l->o, l->s->source, &f->id);
+	more[l->s->count++].place.fd = CEDE_TAKE_FD(f->fd);
+	return CEDE_OK;
+}
+
+/* In its own place: at the path, or in the store under its own name. */
+static bool belongs(const struct found *f) {
+	char own[FSCRYPT_ID_TEXT];
+
+	if (f->place.name[0] == 0)
+		return true;
+	if (!f->place.encrypted)
+		return strcmp(f->place.name, PLACE_BEFORE) == 0;
+	fscrypt_id_print(&f->place.id, own);
+	return f->known != NOT_KNOWN && strcmp(own, f->place.name) == 0;
+}
+
+/* A directory that was made for the next turn, which did not come: nothing can be in it. */
+static void discard(const struct opening *o, struct open_source *s, struct found *f) {
+	struct place_rest rest;
+	struct cede_error err = {0};
+	enum fscrypt_state state;
+
+	fd_closep(&f->place.fd);
+	if (place_remove(s->place, f->place.name, NULL, NULL, &rest, &err) < 0 || !rest.gone) {
+		log_event(LOG_LEVEL_WARNING, "vault.leftover", "source=%s error=\"%s\"",
+			o->flow->policy->sources[s->source].name,
+			err.code != CEDE_OK
+				? err.text
+				: "a directory in the store that is not known has files: it is left alone");
+		return;
+	}
+	if (f->known != NOT_KNOWN)
+		o->known[f->known].untouched = true; /* its key goes the way of all */
+	else if (f->place.encrypted &&
+		fscrypt_remove(place_store_fd(s->place), &f->place.id, &state, &err) < 0)
+		log_event(LOG_LEVEL_WARNING, "vault.leftover", "error=\"%s\"", err.text);
+}
+
+/* From its wrapped copy; the kernel's name of it must be the one it was stored under. */
+static int unlock(const struct flow *flow, int store_fd, const struct fscrypt_id *id,
+	struct cede_error *reterr) {
+	CLEANUP(wrap_closep) struct wrap *wrap = NULL;
+	CLEANUP(fd_closep) int state = -1;
+	uint8_t key[FSCRYPT_KEY_SIZE];
+	struct fscrypt_id got;
+
+	if (flow->setup.vault_key == NULL)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+			"agent.yaml has no vault.key, with which the keys of earlier epochs were sealed");
+	CEDE_TRY(file_open_dir(AT_FDCWD, flow->setup.state, &state, reterr));
+	CEDE_TRY(wrap_open(flow->setup.vault_key, state, &wrap, reterr));
+	CEDE_TRY(wrap_load(wrap, id, key, reterr));
+	int r = fscrypt_add(store_fd, key, &got, reterr);
+	OPENSSL_cleanse(key, sizeof key);
+	CEDE_TRY(r);
+	if (!fscrypt_id_equal(&got, id))
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the sealed key of an epoch is another's");
+	return CEDE_OK;
+}
+
+static int look_at_key(const struct opening *o, struct open_source *s, struct found *f,
+	struct cede_error *reterr) {
+	enum fscrypt_state state;
+
+	CEDE_TRY(fscrypt_state(place_store_fd(s->place), &f->place.id, &state, reterr));
+	if (state == FSCRYPT_PRESENT)
+		return CEDE_OK;
+	if (o->known[f->known].e.wrapped)
+		f->locked = unlock(o->flow, place_store_fd(s->place), &f->place.id, &s->locked) < 0;
+	else
+		f->lost = true;
+	return CEDE_OK;
+}
+
+/* No vault to be had: is the directory at the path one of ours all the same? */
+static bool is_plain(const struct policy_source *source) {
+	CLEANUP(fd_closep) int fd = -1;
+	struct fscrypt_id id;
+	bool encrypted = false;
+
+	if (file_open_dir(AT_FDCWD, source->path, &fd, NULL) < 0)
+		return true; /* not there: its scans look for it again and again */
+	return fscrypt_of(fd, &id, &encrypted, NULL) == CEDE_OK && !encrypted;
+}
+
+static int open_source(struct opening *o, struct open_source *s, struct cede_error *reterr) {
+	const struct policy_source *source = &o->flow->policy->sources[s->source];
+	struct listing l = {o, s};
+
+	if (s->place == NULL)
+		CEDE_TRY(place_open(
+			source->path, source->name, source->vault_epoch_ns > 0, &s->place, reterr));
+	CEDE_TRY(place_list(s->place, note_found, &l, reterr));
+	for (size_t i = 0; i < s->count; i++) {
+		struct found *f = &s->found[i];
+		if (!belongs(f)) {
+			discard(o, s, f);
+			continue;
+		}
+		if (f->known == NOT_KNOWN || o->known[f->known].placed)
+			continue;
+		o->known[f->known].found = true;
+		CEDE_TRY(look_at_key(o, s, f, reterr));
+	}
+	return CEDE_OK;
+}
+
+static void open_work(void *ctx) {
+	struct opening *o = ctx;
+
+	for (size_t i = 0; i < o->count; i++) {
+		struct open_source *s = &o->sources[i];
+		if (open_source(o, s, &s->err) < 0)
+			s->as_plain = is_plain(&o->flow->policy->sources[s->source]);
+	}
+}
+
+/* ---- both become places */
+
+static struct epoch *epoch_new(const struct known *k) {
+	struct epoch *e = calloc(1, sizeof *e);
+
+	if (e == NULL)
+		return NULL;
+	e->live_boot_ns = clock_boot_ns();
+	e->cause = "turn";
+	e->wrapped_level = WIPE_OVERWRITTEN_CURRENT;
+	if (k == NULL)
+		return e;
+	e->ledger = k->e;
+	e->encrypted = true;
+	memcpy(e->id.bytes, k->e.key, sizeof e->id.bytes);
+	return e;
+}
+
+/* The source's own place: served without a vault until now, or not in use. */
+static bool adopt_plain(struct flow *flow, size_t source, int *fd, struct epoch *e, size_t *ret) {
+	struct flow_source *s = &flow->sources[source];
+
+	if (s->idle || s->epoch != NULL)
+		return epochs_take_place(flow, source, CEDE_TAKE_FD(*fd), e, ret);
+	if (s->fd < 0)
+		s->fd = CEDE_TAKE_FD(*fd);
+	else if (dup3(*fd, s->fd, O_CLOEXEC) < 0) /* jobs may hold the number */
+		return false;
+	s->epoch = e;
+	*ret = source;
+	return true;
+}
+
+static void say_place(const struct flow *flow, size_t source, const struct epoch *e) {
+	const char *name = flow->policy->sources[source].name;
+
+	if (e->lost)
+		log_event(LOG_LEVEL_ERROR, "vault.lost",
+			"source=%s captures=%llu error=\"the key of an epoch is gone (keys: memory, and a restart of the system)\" effect=\"what was not handed over is destroyed, as the policy says\"",
+			name, (unsigned long long)e->ledger.live);
+}
+
+static void add_found(
+	struct flow *flow, const struct opening *o, struct open_source *s, struct found *f) {
+	struct vault *v = &flow->vaults[s->source];
+	struct epoch *e;
+	size_t place;
+
+	if (f->place.fd < 0 || (f->known != NOT_KNOWN && o->known[f->known].placed))
+		return; /* discarded, or nothing new */
+	e = epoch_new(f->known == NOT_KNOWN ? NULL : &o->known[f->known]);
+	if (e == NULL) {
+		flow_fail(flow, "out of memory");
+		return;
+	}
+	bool at_path = f->place.name[0] == 0;
+	e->step = at_path ? STEP_OPEN : STEP_DRAINING;
+	e->lost = f->lost;
+	e->locked = f->locked;
+	if (e->lost)
+		e->cause = "key-lost";
+	if (at_path && e->encrypted && flow->sources[s->source].epoch == NULL)
+		epochs_leave_place(flow, s->source); /* not under the source's own name */
+	bool taken = e->encrypted ? epochs_take_place(flow, s->source, f->place.fd, e, &place)
+				  : adopt_plain(flow, s->source, &f->place.fd, e, &place);
+	if (!taken) {
+		free(e);
+		epochs_say_unavailable(flow, s->source,
+			"two directories without encryption, or more epochs than there are places for: the store beside the source has what is left");
+		return;
+	}
+	f->place.fd = -1;
+	say_place(flow, s->source, e);
+	if (!at_path)
+		return;
+	v->has_current = true;
+	v->current = place;
+	int64_t now = clock_boot_ns();
+	int64_t left = e->ledger.made_ns + flow->policy->sources[s->source].vault_epoch_ns -
+		clock_wall_ns();
+	int64_t most = flow->policy->sources[s->source].vault_epoch_ns;
+	v->due_boot_ns =
+		!e->encrypted || e->lost || left < 0 ? now : now + (left < most ? left : most);
+}
+
+/* Its directory is gone: the key follows, and what the ledger thought to be in it is lost. */
+static void add_gone(struct flow *flow, const struct known *k) {
+	struct epoch *e = epoch_new(k);
+	size_t place;
+
+	if (e == NULL || !epochs_take_place(flow, k->source, -1, e, &place)) {
+		free(e);
+		flow_fail(flow, "no place for an epoch of a vault");
+		return;
+	}
+	e->gone = true;
+	e->step = STEP_DRAINING;
+	e->lost = k->e.live > 0;
+	e->cause = k->untouched ? "never-used" : e->lost ? "directory-gone" : "turn";
+	say_place(flow, k->source, e);
+}
+
+/* What the ledger thought and the disk does not say. */
+static int correct_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct opening *o = ctx;
+	int64_t now = clock_wall_ns();
+
+	for (size_t i = 0; i < o->count; i++)
+		for (size_t k = 0; k < o->sources[i].count; k++) {
+			const struct found *f = &o->sources[i].found[k];
+			if (f->known == NOT_KNOWN || o->known[f->known].untouched ||
+				o->known[f->known].placed)
+				continue;
+			bool open = f->place.name[0] == 0;
+			if (o->known[f->known].e.state != EPOCH_ERASING &&
+				open != (o->known[f->known].e.state == EPOCH_OPEN))
+				CEDE_TRY(ledger_epoch_is_open(
+					ledger, &o->known[f->known].e, open, now, reterr));
+		}
+	return CEDE_OK;
+}
+
+static void corrected(struct flow *flow, void *ctx) {
+	struct opening *o = ctx;
+
+	for (size_t i = 0; i < o->count; i++)
+		flow->vaults[o->sources[i].source].opening = false;
+	if (o->then != NULL) {
+		o->then(flow);
+		return;
+	}
+	for (size_t i = 0; i < flow->places.source_count && flow->running; i++)
+		for (size_t k = 0; k < o->count; k++)
+			if (flow->sources[i].of == o->sources[k].source && !flow->sources[i].idle)
+				intake_scan(flow, i, "");
+}
+
+static void opening_release(void *ctx) {
+	opening_free(ctx);
+}
+
+static void open_done(void *ctx) {
+	struct opening *o = ctx;
+	struct flow *flow = o->flow;
+
+	flow->epoch_jobs--;
+	for (size_t i = 0; i < o->count; i++) {
+		struct open_source *s = &o->sources[i];
+		struct vault *v = &flow->vaults[s->source];
+		v->place = s->place;
+		v->again_boot_ns = clock_boot_ns() + VAULT_AGAIN_NS;
+		for (size_t k = 0; k < s->count && s->err.code == CEDE_OK; k++)
+			add_found(flow, o, s, &s->found[k]);
+		if (s->err.code != CEDE_OK && v->wanted)
+			epochs_say_unavailable(flow, s->source, s->err.text);
+		else if (s->locked.code != CEDE_OK)
+			epochs_say_unavailable(flow, s->source, s->locked.text);
+		if (s->as_plain && flow->sources[s->source].epoch == NULL)
+			flow->sources[s->source].idle = false;
+	}
+	for (size_t i = 0; i < o->known_count; i++) {
+		const struct known *k = &o->known[i];
+		for (size_t n = 0; n < o->count && !k->found && !k->placed; n++)
+			if (o->sources[n].source == k->source && o->sources[n].err.code == CEDE_OK)
+				add_gone(flow, k);
+	}
+	flow_record(flow, correct_work, corrected, opening_release, o);
+}
+
+/* Sources that have a vault, or had one and it has not ended. */
+static bool is_wanted(const struct opening *o, size_t source) {
+	if (o->only != NOT_KNOWN && o->only != source)
+		return false;
+	if (o->flow->vaults[source].wanted)
+		return true;
+	for (size_t i = 0; i < o->known_count; i++)
+		if (o->known[i].source == source)
+			return true;
+	return false;
+}
+
+static void name_sources(struct opening *o) {
+	const struct policy *policy = o->flow->setup.policy;
+
+	for (size_t i = 0; i < o->known_count; i++) {
+		struct slice name = epoch_source_name(slice_str(o->known[i].e.source));
+		for (size_t k = 0; k < policy->source_count; k++)
+			if (slice_is(name, policy->sources[k].name))
+				o->known[i].source = k;
+		if (o->known[i].source == NOT_KNOWN)
+			log_event(LOG_LEVEL_ERROR, "vault.no-source",
+				"source=%.*s captures=%llu error=\"the policy no longer has the source of an epoch that has not ended\" mend=\"give the policy the source again until cede vault status shows no epoch of it\"",
+				(int)name.len, (const char *)name.data,
+				(unsigned long long)o->known[i].e.live);
+	}
+}
+
+/* Those that have a place already stay what they are. */
+static void note_placed(struct opening *o) {
+	for (size_t i = 0; i < o->known_count; i++)
+		for (size_t k = 0; k < o->flow->places.source_count; k++) {
+			const struct epoch *e = o->flow->sources[k].epoch;
+			if (e != NULL && e->ledger.row == o->known[i].e.row)
+				o->known[i].placed = true;
+		}
+}
+
+static void epochs_read(struct flow *flow, void *ctx) {
+	struct opening *o = ctx;
+	struct cede_error err = {0};
+
+	if (o->only == NOT_KNOWN)
+		name_sources(o);
+	else
+		for (size_t i = 0; i < o->known_count; i++)
+			if (slice_is(epoch_source_name(slice_str(o->known[i].e.source)),
+				    flow->policy->sources[o->only].name))
+				o->known[i].source = o->only;
+	note_placed(o);
+	o->sources = calloc(flow->source_count, sizeof *o->sources);
+	for (size_t i = 0; o->sources != NULL && i < flow->source_count; i++) {
+		if (!is_wanted(o, i))
+			continue;
+		o->sources[o->count++] =
+			(struct open_source){.source = i, .place = flow->vaults[i].place};
+		flow->vaults[i].opening = true;
+	}
+	flow->epoch_jobs++;
+	if (o->sources == NULL || jobs_start(&flow->jobs, open_work, open_done, o, &err) < 0) {
+		flow->epoch_jobs--;
+		flow_fail(flow, o->sources == NULL ? "out of memory" : err.text);
+		opening_free(o);
+	}
+}
+
+static void open_start(struct flow *flow, size_t only, void (*then)(struct flow *flow)) {
+	struct opening *o = calloc(1, sizeof *o);
+
+	if (o == NULL) {
+		flow_fail(flow, "out of memory");
+		return;
+	}
+	o->flow = flow;
+	o->only = only;
+	o->then = then;
+	/* from here on it goes to the job, and from there to the second record */
+	flow_record(flow, read_work, epochs_read, NULL, o);
+}
+
+void epochs_open(struct flow *flow, void (*then)(struct flow *flow)) {
+	open_start(flow, NOT_KNOWN, then);
+}
+
+void epochs_open_one(struct flow *flow, size_t source) {
+	flow->vaults[source].opening = true;
+	open_start(flow, source, NULL);
+}
+
+/* ---- locked ones, again */
+
+struct unlocking {
+	struct flow *flow;
+	size_t place;
+	struct fscrypt_id id;
+	int store_fd;
+	struct cede_error err;
+};
+
+static void unlock_work(void *ctx) {
+	struct unlocking *u = ctx;
+
+	if (unlock(u->flow, u->store_fd, &u->id, &u->err) == CEDE_OK)
+		u->err.code = CEDE_OK;
+}
+
+static void unlock_done(void *ctx) {
+	struct unlocking *u = ctx;
+	struct flow *flow = u->flow;
+	struct epoch *e = flow->sources[u->place].epoch;
+
+	flow->epoch_jobs--;
+	e->busy = false;
+	e->again_boot_ns = clock_boot_ns() + VAULT_AGAIN_NS;
+	if (u->err.code == CEDE_OK) {
+		e->locked = false;
+		log_event(LOG_LEVEL_INFO, "vault.unlocked", "source=%s",
+			flow->policy->sources[u->place].name);
+		epochs_say_unavailable(flow, flow->sources[u->place].of, NULL);
+		intake_scan(flow, u->place, "");
+	} else {
+		epochs_say_unavailable(flow, flow->sources[u->place].of, u->err.text);
+	}
+	free(u);
+	flow_settled(flow);
+}
+
+void epochs_unlock(struct flow *flow, size_t place) {
+	struct epoch *e = flow->sources[place].epoch;
+	struct unlocking *u = calloc(1, sizeof *u);
+	struct cede_error err = {0};
+
+	if (u == NULL || clock_boot_ns() < e->again_boot_ns || e->busy) {
+		free(u);
+		return;
+	}
+	*u = (struct unlocking){.flow = flow,
+		.place = place,
+		.id = e->id,
+		.store_fd = place_store_fd(flow->vaults[flow->sources[place].of].place)};
+	if (jobs_start(&flow->jobs, unlock_work, unlock_done, u, &err) < 0) {
+		free(u);
+		return;
+	}
+	e->busy = true;
+	flow->epoch_jobs++;
+}

@@ -1,0 +1,652 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/confirm/confirm.h"
+#include "agent/core/flow_internal.h"
+#include "agent/seal/spool.h"
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/hex.h"
+#include "base/log.h"
+#include "formats/checkpoint.h"
+#include "formats/detail.h"
+
+static struct parcel *parcel_find(struct flow *flow, const struct id *bundle) {
+	for (size_t d = 0; d < flow->policy->destination_count; d++)
+		for (struct parcel *p = flow->destinations[d].parcels; p != NULL; p = p->next)
+			if (id_equal(&p->id, bundle))
+				return p;
+	return NULL;
+}
+
+static bool is_open(const struct parcel *p) {
+	return p->state != PARCEL_WAITING || p->fd >= 0;
+}
+
+void outbox_add(struct flow *flow, struct parcel *p) {
+	struct flow_destination *d = &flow->destinations[p->destination];
+	struct parcel **at = &d->parcels;
+
+	/* the oldest goes first; what has its captures in the clear still, before what is in the spool */
+	while (*at != NULL && (p->spooled || !(*at)->spooled))
+		at = &(*at)->next;
+	p->next = *at;
+	*at = p;
+	d->open += is_open(p);
+	flow->spool_bytes += p->spooled ? p->size : 0;
+}
+
+static void parcel_drop(struct flow *flow, struct parcel *p) {
+	struct flow_destination *d = &flow->destinations[p->destination];
+	struct parcel **at = &d->parcels;
+
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	d->open -= is_open(p);
+	flow->spool_bytes -= p->spooled ? p->size : 0;
+	if (p->fd >= 0)
+		(void)close(p->fd);
+	free(p);
+}
+
+bool outbox_has_room(const struct flow *flow, size_t destination) {
+	const struct flow_destination *d = &flow->destinations[destination];
+
+	return link_answers(flow->link, destination) && d->open + d->sealing < PUSHES_OPEN;
+}
+
+/* ---- the room of the spool */
+
+/* How many more of the largest bundles go into it. */
+static uint64_t spool_bundles(const struct flow *flow) {
+	struct cede_error err = {0};
+	uint64_t room;
+
+	if (spool_room(flow->setup.spool_fd, flow->spool_bytes, flow->setup.spool_limit, &room,
+		    &err) < 0)
+		return 0;
+	return room / flow->buffer_size;
+}
+
+bool outbox_spool_has_room(const struct flow *flow) {
+	return spool_bundles(flow) > flow->seal_jobs + flow->spool_jobs;
+}
+
+static int full_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	(void)ctx;
+	return ledger_event(
+		ledger, LEDGER_VIOLATION, NULL, clock_wall_ns(), "reason=spool-full", reterr);
+}
+
+void outbox_spool_full(struct flow *flow) {
+	if (flow->spool_full || spool_bundles(flow) > 0)
+		return; /* said, or what is under way may need it: asked again */
+	flow->spool_full = true;
+	flow->figures.violations[VIOLATION_SPOOL_FULL]++;
+	log_event(LOG_LEVEL_ERROR, "spool.full",
+		"bytes=%llu limit=%llu effect=\"captures stay in their sources, in the clear\" "
+		"mend=\"the link, or more room: spool.limit, the file system of the state directory\"",
+		(unsigned long long)flow->spool_bytes, (unsigned long long)flow->setup.spool_limit);
+	flow_record(flow, full_work, NULL, NULL, NULL);
+}
+
+/* ---- pushing */
+
+struct missing {
+	struct id bundle;
+};
+
+static int missing_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct missing *m = ctx;
+
+	return ledger_event(ledger, LEDGER_VIOLATION, &m->bundle, clock_wall_ns(),
+		"reason=spooled-bundle-missing", reterr);
+}
+
+/* Another program took it out of the spool. */
+static void report_missing(struct flow *flow, const struct parcel *p) {
+	struct missing *m = malloc(sizeof *m);
+	char id[ID_TEXT_SIZE];
+
+	id_print(&p->id, id);
+	flow->figures.violations[VIOLATION_BUNDLE_MISSING]++;
+	log_event(LOG_LEVEL_ERROR, "spool.missing",
+		"bundle=%s text=\"another program removed it; lost, if the agency does not have it\"",
+		id);
+	if (m == NULL)
+		return;
+	m->bundle = p->id;
+	flow_record(flow, missing_work, NULL, free, m);
+}
+
+static int push_parcel(struct flow *flow, struct parcel *p, struct cede_error *reterr) {
+	if (p->lost)
+		return link_ask(flow->link, p->destination, &p->id, reterr);
+	if (p->fd < 0 && spool_fetch(flow->setup.spool_fd, &p->id, &p->fd, reterr) < 0) {
+		if (reterr->sys != ENOENT)
+			return CEDE_ERR_IO;
+		report_missing(flow, p);
+		p->lost = true; /* perhaps the agency has it */
+		return link_ask(flow->link, p->destination, &p->id, reterr);
+	}
+	return link_push(flow->link, p->destination, &p->id, p->fd, p->size, p->sha256,
+		p->recovered, reterr);
+}
+
+void outbox_push(struct flow *flow, size_t destination) {
+	struct flow_destination *d = &flow->destinations[destination];
+	size_t pushing = 0, spooled = 0;
+
+	for (struct parcel *p = d->parcels; p != NULL; p = p->next) {
+		pushing += p->state != PARCEL_WAITING;
+		spooled += p->state != PARCEL_WAITING && p->spooled;
+	}
+	if (flow->stopping || flow_expired(flow))
+		return;
+	link_rate(flow->link, destination,
+		destination_rate(&flow->policy->destinations[destination], clock_wall_ns()));
+	for (struct parcel *p = d->parcels; p != NULL && pushing < PUSHES_OPEN; p = p->next) {
+		struct cede_error err = {0};
+		bool was_open = is_open(p);
+		if (p->state != PARCEL_WAITING || (p->spooled && spooled >= SPOOLED_OPEN))
+			continue;
+		if (push_parcel(flow, p, &err) < 0) {
+			char id[ID_TEXT_SIZE];
+			id_print(&p->id, id);
+			log_event(LOG_LEVEL_ERROR, "bundle.unpushed", "bundle=%s error=\"%s\"", id,
+				err.text);
+			continue; /* the tick tries again */
+		}
+		p->state = PARCEL_PUSHING;
+		if (p->pushed_boot_ns == 0)
+			p->pushed_boot_ns = clock_boot_ns();
+		d->open += !was_open;
+		pushing++;
+		spooled += p->spooled;
+	}
+}
+
+/* ---- checkpoints of the ledger */
+
+void outbox_checkpoint(struct flow *flow, size_t destination, struct buf *field) {
+	struct buf before = flow->destinations[destination].checkpoint;
+
+	flow->destinations[destination].checkpoint = *field;
+	*field = before;
+}
+
+struct slice outbox_take_checkpoint(void *ctx, size_t destination) {
+	struct flow *flow = ctx;
+
+	return destination < flow->policy->destination_count
+		? buf_slice(&flow->destinations[destination].checkpoint)
+		: SLICE_NONE;
+}
+
+/* ---- receipts */
+
+struct proof { /* a verified receipt on its way into the ledger */
+	struct flow *flow;
+	struct id bundle;
+	int64_t row;
+	uint8_t *note;
+	size_t size;
+	bool wiped_already; /* the spooled bundle was the proof */
+	struct capture_list to_wipe;
+	const char *destination; /* of the policy */
+	uint64_t known_size; /* events of this ledger that the agency knows; 0: it does not say */
+	uint8_t known_root[32];
+	bool not_ours; /* it knows what this ledger does not begin with */
+	struct buf checkpoint, field;
+};
+
+/* The agency has seen more of this ledger than there is of it, or something else: it was rolled
+ * back or rewritten. Nothing is proven by it any more. */
+static int record_rollback(
+	struct ledger *ledger, const struct proof *p, int64_t now, struct cede_error *reterr) {
+	char detail[96];
+
+	(void)snprintf(detail, sizeof detail,
+		"reason=ledger-is-not-what-the-agency-has-seen events=%llu",
+		(unsigned long long)p->known_size);
+	return ledger_event(ledger, LEDGER_VIOLATION, &p->bundle, now, detail, reterr);
+}
+
+static int acknowledge(
+	struct ledger *ledger, struct proof *p, int64_t now, struct cede_error *reterr) {
+	bool ours = true;
+
+	p->not_ours = false;
+	if (p->known_size > 0)
+		CEDE_TRY(ledger_acknowledged(ledger, slice_str(p->destination), p->known_size,
+			p->known_root, now, &ours, reterr));
+	p->not_ours = !ours;
+	return ours ? CEDE_OK : record_rollback(ledger, p, now, reterr);
+}
+
+static int record_proof(
+	struct ledger *ledger, struct proof *p, int64_t now, struct cede_error *reterr) {
+	bool done;
+
+	capture_list_done(&p->to_wipe); /* of a first try */
+	CEDE_TRY(ledger_bundle_receipted(ledger, p->row, slice_of(p->note, p->size), now, reterr));
+	if (!p->wiped_already)
+		CEDE_TRY(ledger_bundle_captures(
+			ledger, p->row, CAPTURE_WIPING, capture_list_add, &p->to_wipe, reterr));
+	if (p->to_wipe.count == 0) /* wiped after sealing, or a segment that is not the last */
+		return ledger_bundle_done(ledger, p->row, now, &done, reterr);
+	return CEDE_OK;
+}
+
+static int proof_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct proof *p = ctx;
+	int64_t now = clock_wall_ns();
+
+	CEDE_TRY(acknowledge(ledger, p, now, reterr));
+	if (p->not_ours)
+		return CEDE_OK;
+	CEDE_TRY(record_proof(ledger, p, now, reterr));
+	return ledger_checkpoint(
+		ledger, slice_str(p->destination), now, &p->checkpoint, &p->field, reterr);
+}
+
+static void stop_for_rollback(struct flow *flow, const struct proof *p) {
+	char text[320];
+
+	flow->figures.violations[VIOLATION_LEDGER_FOREIGN]++;
+	(void)snprintf(text, sizeof text,
+		"the agency has seen %llu events of this host's ledger that it does not begin with: it was rolled back or changed; restore the newest ledger.db, or ask the agency to let this host begin anew (docs/ledger.md)",
+		(unsigned long long)p->known_size);
+	flow_fail(flow, text);
+}
+
+static void proof_done(struct flow *flow, void *ctx) {
+	struct proof *p = ctx;
+	struct parcel *parcel = parcel_find(flow, &p->bundle);
+	struct cede_error err = {0};
+
+	require(parcel != NULL);
+	if (p->not_ours) {
+		stop_for_rollback(flow, p);
+		return;
+	}
+	outbox_checkpoint(flow, parcel->destination, &p->field);
+	struct destination_figures *figures = &flow->destinations[parcel->destination].figures;
+	figures->receipts++;
+	figures->receipt_ns = clock_wall_ns();
+	figures->pushed_bytes += parcel->size;
+	if (parcel->pushed_boot_ns != 0)
+		histogram_add(&figures->push, clock_boot_ns() - parcel->pushed_boot_ns);
+	if (parcel->spooled && spool_remove(flow->setup.spool_fd, &parcel->id, &err) < 0)
+		log_event(LOG_LEVEL_WARNING, "spool.leftover", "error=\"%s\"",
+			err.text); /* swept at start */
+	size_t destination = parcel->destination;
+	parcel_drop(flow, parcel);
+	disposal_add_all(flow, &p->to_wipe);
+	outbox_push(flow, destination);
+	handover_plan(flow);
+}
+
+static void proof_release(void *ctx) {
+	struct proof *p = ctx;
+	struct flow *flow = p->flow;
+
+	capture_list_done(&p->to_wipe);
+	buf_done(&p->checkpoint);
+	buf_done(&p->field);
+	free(p->note);
+	free(p);
+	flow_settled(flow);
+}
+
+struct refusal {
+	struct id bundle;
+	char detail[2048];
+};
+
+static int refusal_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct refusal *r = ctx;
+
+	return ledger_event(
+		ledger, LEDGER_RECEIPT_REFUSED, &r->bundle, clock_wall_ns(), r->detail, reterr);
+}
+
+static void refuse(
+	struct flow *flow, const struct parcel *p, enum confirm_refusal why, const char *text) {
+	struct refusal *r = calloc(1, sizeof *r);
+	char id[ID_TEXT_SIZE];
+
+	id_print(&p->id, id);
+	flow->destinations[p->destination].figures.receipts_refused[why]++;
+	log_event(LOG_LEVEL_ERROR, "receipt.refused",
+		"bundle=%s destination=%s reason=%s error=\"%s\" effect=\"nothing is wiped\"", id,
+		flow->policy->destinations[p->destination].name, confirm_refusal_name(why), text);
+	if (r == NULL)
+		return;
+	CLEANUP(buf_done) struct buf detail = BUF_INIT(sizeof r->detail - 1);
+	const char *coded;
+	r->bundle = p->id;
+	if (detail_add(&detail, "reason", slice_str(text), NULL) == CEDE_OK &&
+		buf_string(&detail, &coded, NULL) == CEDE_OK)
+		(void)snprintf(r->detail, sizeof r->detail, "%s", coded);
+	flow_record(flow, refusal_work, NULL, free, r);
+}
+
+bool outbox_receipt(void *ctx, const struct id *bundle, struct slice note) {
+	struct flow *flow = ctx;
+	struct parcel *p = parcel_find(flow, bundle);
+	struct cede_error err = {0};
+	enum confirm_refusal why;
+
+	if (p == NULL || p->state == PARCEL_CONFIRMED)
+		return true; /* known already */
+	if (p->spooling)
+		return false; /* asked for again when that is over */
+	struct confirm_want want = {.bundle = p->id, .host = flow->setup.host, .size = p->size};
+	memcpy(want.sha256, p->sha256, sizeof want.sha256);
+	struct receipt receipt;
+	if (confirm_receipt(flow->destinations[p->destination].receipts, &want, note, &receipt,
+		    &why, &err) < 0) {
+		refuse(flow, p, why, err.text);
+		return false;
+	}
+	struct proof *proof = calloc(1, sizeof *proof);
+	uint8_t *copy = malloc(note.len);
+	if (proof == NULL || copy == NULL) {
+		free(proof);
+		free(copy);
+		return false; /* asked for again */
+	}
+	memcpy(copy, note.data, note.len);
+	*proof = (struct proof){.flow = flow,
+		.bundle = p->id,
+		.row = p->row,
+		.note = copy,
+		.size = note.len,
+		.wiped_already = p->spooled,
+		.destination = flow->policy->destinations[p->destination].name,
+		.known_size = receipt.checkpoint_size,
+		.checkpoint = BUF_INIT(CHECKPOINT_MAX),
+		.field = BUF_INIT(CHECKPOINT_FIELD_MAX)};
+	memcpy(proof->known_root, receipt.checkpoint_root, sizeof proof->known_root);
+	p->state = PARCEL_CONFIRMED;
+	/* what the next proof is to begin with is on its way into the ledger */
+	buf_clear(&flow->destinations[p->destination].checkpoint);
+	flow_record(flow, proof_work, proof_done, proof_release, proof);
+	return true;
+}
+
+void outbox_failed(void *ctx, const struct id *bundle, size_t destination, const char *kind,
+	const char *text) {
+	struct flow *flow = ctx;
+	char id[ID_TEXT_SIZE];
+
+	id_print(bundle, id);
+	if (destination < flow->policy->destination_count)
+		flow->destinations[destination].figures.push_failures[push_failure_of(kind)]++;
+	log_event(LOG_LEVEL_WARNING, "push.failed",
+		"bundle=%s destination=%s reason=%s error=\"%s\" effect=\"nothing is wiped\"", id,
+		destination < flow->policy->destination_count
+			? flow->policy->destinations[destination].name
+			: "?",
+		kind, text);
+}
+
+void outbox_link(void *ctx, size_t destination, bool up) {
+	struct flow *flow = ctx;
+
+	if (destination >= flow->policy->destination_count)
+		return;
+	log_event(up ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, up ? "link.up" : "link.down",
+		"destination=%s", flow->policy->destinations[destination].name);
+	flow->destinations[destination].nothing = false;
+	handover_plan(flow);
+}
+
+/* ---- a bundle whose ciphertext was lost, and which the agency never got and never will take */
+
+struct abandon {
+	struct flow *flow;
+	struct id bundle;
+	int64_t row;
+};
+
+static int abandon_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct abandon *a = ctx;
+
+	return ledger_bundle_abandoned(ledger, a->row, clock_wall_ns(), reterr);
+}
+
+static void abandon_done(struct flow *flow, void *ctx) {
+	struct abandon *a = ctx;
+	struct parcel *p = parcel_find(flow, &a->bundle);
+
+	require(p != NULL);
+	size_t destination = p->destination;
+	parcel_drop(flow, p);
+	flow->destinations[destination].nothing = false;
+	outbox_push(flow, destination);
+	handover_plan(flow);
+}
+
+static void abandon_release(void *ctx) {
+	struct abandon *a = ctx;
+	struct flow *flow = a->flow;
+
+	free(a);
+	flow_settled(flow);
+}
+
+void outbox_absent(void *ctx, const struct id *bundle) {
+	struct flow *flow = ctx;
+	struct parcel *p = parcel_find(flow, bundle);
+	struct abandon *a = calloc(1, sizeof *a);
+
+	if (p == NULL || !p->lost || p->state != PARCEL_PUSHING || a == NULL) {
+		free(a);
+		if (p != NULL && p->state == PARCEL_PUSHING)
+			p->state = PARCEL_WAITING; /* asked again at the next occasion */
+		return;
+	}
+	*a = (struct abandon){.flow = flow, .bundle = *bundle, .row = p->row};
+	p->state = PARCEL_CONFIRMED;
+	flow_record(flow, abandon_work, abandon_done, abandon_release, a);
+}
+
+/* ---- max_age near and no receipt: the sealed bundle goes to the disk, then the plaintext goes */
+
+struct spooling {
+	struct flow *flow;
+	struct id bundle;
+	int64_t row;
+	int fd; /* the parcel's own copy, kept open until the job is done */
+	uint64_t size;
+	int result;
+	struct cede_error err;
+	struct capture_list to_wipe;
+};
+
+static void spool_work(void *ctx) {
+	struct spooling *s = ctx;
+
+	s->result = spool_copy(s->flow->setup.spool_fd, &s->bundle, s->fd, s->size, &s->err);
+}
+
+static int spooled_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct spooling *s = ctx;
+	int64_t now = clock_wall_ns();
+
+	capture_list_done(&s->to_wipe);
+	CEDE_TRY(ledger_bundle_spooled(ledger, s->row, now, reterr));
+	CEDE_TRY(ledger_bundle_wiping(ledger, s->row, now, reterr));
+	return ledger_bundle_captures(
+		ledger, s->row, CAPTURE_WIPING, capture_list_add, &s->to_wipe, reterr);
+}
+
+static void spooled_done(struct flow *flow, void *ctx) {
+	struct spooling *s = ctx;
+	struct parcel *p = parcel_find(flow, &s->bundle);
+
+	flow->spool_jobs--;
+	if (p != NULL) {
+		p->spooling = false;
+		p->spooled = true;
+		flow->spool_bytes += p->size;
+	}
+	disposal_add_all(flow, &s->to_wipe);
+}
+
+static void spooled_release(void *ctx) {
+	struct spooling *s = ctx;
+	struct flow *flow = s->flow;
+
+	(void)close(s->fd);
+	capture_list_done(&s->to_wipe);
+	free(s);
+	flow_settled(flow);
+}
+
+static void spool_done(void *ctx) {
+	struct spooling *s = ctx;
+	struct flow *flow = s->flow;
+	struct parcel *p = parcel_find(flow, &s->bundle);
+
+	if (s->result == CEDE_OK && p != NULL && p->state != PARCEL_CONFIRMED) {
+		flow_record(flow, spooled_work, spooled_done, spooled_release, s);
+		return;
+	}
+	flow->spool_jobs--;
+	if (s->result < 0)
+		log_event(LOG_LEVEL_ERROR, "spool.failed", "error=\"%s\"", s->err.text);
+	else /* the receipt came meanwhile */
+		(void)!spool_remove(flow->setup.spool_fd, &s->bundle, NULL); /* else swept at start */
+	if (p != NULL)
+		p->spooling = false;
+	spooled_release(s);
+}
+
+static void spool_parcel(struct flow *flow, struct parcel *p) {
+	if (!outbox_spool_has_room(flow)) {
+		outbox_spool_full(flow);
+		return;
+	}
+	struct spooling *s = calloc(1, sizeof *s);
+	int fd = s == NULL ? -1 : dup(p->fd);
+
+	if (fd < 0) {
+		free(s);
+		return; /* the tick tries again */
+	}
+	*s = (struct spooling){
+		.flow = flow, .bundle = p->id, .row = p->row, .fd = fd, .size = p->size};
+	p->spooling = true;
+	flow->spool_jobs++;
+	if (jobs_start(&flow->jobs, spool_work, spool_done, s, &s->err) < 0) {
+		s->result = CEDE_ERR_IO;
+		spool_done(s);
+	}
+}
+
+void outbox_tick(struct flow *flow) {
+	int64_t now = clock_wall_ns();
+
+	if (flow->spool_full && outbox_spool_has_room(flow)) {
+		flow->spool_full = false;
+		log_event(LOG_LEVEL_INFO, "spool.room", "bytes=%llu",
+			(unsigned long long)flow->spool_bytes);
+	}
+
+	for (size_t i = 0; i < flow->policy->destination_count; i++) {
+		for (struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
+			if (p->fd >= 0 && !p->spooled && !p->spooling && p->may_spool &&
+				p->state != PARCEL_CONFIRMED && p->urgent_ns <= now)
+				spool_parcel(flow, p);
+		outbox_push(flow, i);
+	}
+}
+
+static void log_homeless(void) {
+	log_event(LOG_LEVEL_ERROR, "bundle.homeless",
+		"mend=\"the policy no longer has the destination of a sealed bundle; add it again\"");
+}
+
+/* What another key was used for, or what goes to a place that is no longer approved, is not sent:
+ * the agency is asked for it, and if it does not have it its captures are sealed anew. */
+static void inherit(struct flow *flow, struct parcel *p, size_t destination) {
+	const struct flow_setup *setup = &flow->setup;
+	bool in_link = p->state == PARCEL_PUSHING && setup->same_link;
+	bool stays = in_link && !setup->keys[destination].changed;
+
+	p->destination = destination;
+	p->recovered = p->recovered || p->state != PARCEL_WAITING;
+	if (in_link && !stays)
+		link_forget(setup->link, &p->id);
+	if (!stays)
+		p->state = PARCEL_WAITING;
+	if (setup->keys[destination].changed && !p->spooled && p->fd >= 0) {
+		fd_closep(&p->fd);
+		p->lost = true;
+	}
+	outbox_add(flow, p);
+}
+
+void outbox_inherit(struct flow *flow, struct flow *from) {
+	for (size_t i = 0; i < from->policy->destination_count; i++) {
+		struct flow_destination *d = &from->destinations[i];
+		while (d->parcels != NULL) {
+			struct parcel *p = d->parcels;
+			size_t destination;
+			d->parcels = p->next;
+			p->next = NULL;
+			if (flow_destination_named(flow,
+				    slice_str(from->policy->destinations[i].name), &destination)) {
+				inherit(flow, p, destination);
+				continue;
+			}
+			log_homeless();
+			fd_closep(&p->fd);
+			free(p);
+		}
+	}
+}
+
+void outbox_adopt(struct flow *flow, const struct ledger_bundle *b) {
+	struct parcel *p;
+	size_t destination;
+
+	p = parcel_find(flow, &b->id);
+	if (p != NULL)
+		return; /* inherited */
+	if (!flow_destination_named(flow, b->destination, &destination)) {
+		log_homeless();
+		return;
+	}
+	p = calloc(1, sizeof *p);
+	if (p == NULL) {
+		flow_fail(flow, "out of memory");
+		return;
+	}
+	*p = (struct parcel){.row = b->row,
+		.id = b->id,
+		.destination = destination,
+		.fd = -1,
+		.size = b->size,
+		.spooled = b->spooled,
+		.lost = !b->spooled,
+		.recovered = true,
+		.urgent_ns = INT64_MAX};
+	memcpy(p->sha256, b->sha256, sizeof p->sha256);
+	outbox_add(flow, p);
+}
+
+void outbox_free(struct flow *flow) {
+	for (size_t i = 0; i < flow->policy->destination_count; i++) {
+		struct flow_destination *d = &flow->destinations[i];
+		while (d->parcels != NULL)
+			parcel_drop(flow, d->parcels);
+	}
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Where captures and the ledger lie: what a wipe achieves there, room, rights. */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "agent/doctor/internal.h"
+#include "agent/wipe/storage.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "policy/show.h"
+
+#define MIB          (UINT64_C(1) << 20)
+#define INODES_LEAST 1024
+#define STORAGE_MEND \
+	"let the camera write to ext4 (data=ordered) or xfs, or ask the agency for another wipe.require"
+
+/* Below so much the spool takes nothing more (agent/seal/spool.h). */
+static void check_room(struct doctor *d, const char *check, const char *subject, int fd) {
+	struct statvfs fs;
+
+	if (fstatvfs(fd, &fs) < 0) {
+		doctor_say(d, check, subject, DOCTOR_BROKEN, "look at the file system",
+			"its free space can't be read: %s", strerror(errno));
+		return;
+	}
+	uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	uint64_t all = (uint64_t)fs.f_blocks * fs.f_frsize;
+	unsigned percent = all == 0 ? 100 : (unsigned)(free_bytes * 100 / all);
+	if (free_bytes < 64 * MIB || percent < 5)
+		doctor_say(d, check, subject, DOCTOR_BROKEN,
+			"make room on this file system, or use a larger one",
+			"nearly full: %llu MiB free (%u %%)",
+			(unsigned long long)(free_bytes / MIB), percent);
+	else if (percent < 10)
+		doctor_say(d, check, subject, DOCTOR_WEAK,
+			"make room on this file system before it is full", "%llu MiB free (%u %%)",
+			(unsigned long long)(free_bytes / MIB), percent);
+	else if (fs.f_files > 0 && fs.f_favail < INODES_LEAST)
+		doctor_say(d, check, subject, DOCTOR_BROKEN,
+			"remove files, or make a file system with more inodes", "%llu inodes free",
+			(unsigned long long)fs.f_favail);
+	else
+		doctor_say(d, check, subject, DOCTOR_OK, "", "%llu MiB free (%u %%)",
+			(unsigned long long)(free_bytes / MIB), percent);
+}
+
+static void check_source(struct doctor *d, const struct policy_source *s) {
+	CLEANUP(fd_closep) int fd = -1;
+	struct cede_error err;
+
+	if (file_open_dir(AT_FDCWD, s->path, &fd, &err) < 0) {
+		doctor_say(d, "storage", s->name, DOCTOR_BROKEN,
+			"make the directory, or mount its file system, and let the agent's user in",
+			"%s", err.text);
+		return;
+	}
+	wipe_reasons reasons;
+	char why[WIPE_REASONS_SIZE];
+	enum wipe_level best = storage_directory(fd, s->wipe_scrub_ns != 0, &reasons);
+	wipe_reasons_print(reasons, why);
+	if (best < wipe_required(s->wipe_require))
+		doctor_say(d, "storage", s->name, DOCTOR_BROKEN, STORAGE_MEND,
+			"a wipe is %s here at best (%s), and the policy requires %s",
+			wipe_level_name(best), why, wipe_require_name(s->wipe_require));
+	else if (best < WIPE_OVERWRITTEN_CURRENT)
+		doctor_say(d, "storage", s->name, DOCTOR_WEAK, STORAGE_MEND,
+			"overwriting proves nothing here (%s)", why);
+	else
+		doctor_say(d, "storage", s->name, DOCTOR_OK, "", "a wipe is %s here at best",
+			wipe_level_name(best));
+	check_room(d, "space", s->name, fd);
+}
+
+void check_sources(struct doctor *d) {
+	for (size_t i = 0; d->policy != NULL && i < d->policy->source_count; i++)
+		check_source(d, &d->policy->sources[i]);
+}
+
+static bool is_inside(const char *path, const char *directory) {
+	size_t n = strlen(directory);
+
+	return strncmp(path, directory, n) == 0 && (path[n] == 0 || path[n] == '/');
+}
+
+static void check_state_place(struct doctor *d) {
+	CLEANUP(freep) char *state = realpath(d->config->state, NULL);
+
+	for (size_t i = 0; state != NULL && d->policy != NULL && i < d->policy->source_count; i++)
+		if (is_inside(state, d->policy->sources[i].path))
+			doctor_say(d, "state", d->config->state, DOCTOR_BROKEN,
+				"move it out of the source",
+				"lies in source %s, where the agent would hand itself over",
+				d->policy->sources[i].name);
+}
+
+void check_state(struct doctor *d) {
+	const char *path = d->config->state;
+	CLEANUP(fd_closep) int fd = -1;
+	struct cede_error err;
+	struct stat st;
+
+	if (stat(path, &st) < 0 && errno == ENOENT) {
+		doctor_say(d, "state", path, DOCTOR_OK, "", "the agent will make it");
+		return;
+	}
+	if (file_open_dir(AT_FDCWD, path, &fd, &err) < 0 || fstat(fd, &st) < 0) {
+		doctor_say(d, "state", path, DOCTOR_BROKEN,
+			"make it a directory of the agent's own user with mode 0700", "%s", err.text);
+		return;
+	}
+	wipe_reasons reasons;
+	(void)storage_directory(fd, false, &reasons);
+	if ((st.st_mode & 077) != 0)
+		doctor_say(d, "state", path, DOCTOR_BROKEN, "chmod 700 it",
+			"others can look into it (mode %03o)", st.st_mode & 0777U);
+	else if ((reasons & WIPE_BIT(NETWORK)) != 0)
+		doctor_say(d, "state", path, DOCTOR_BROKEN, "move it to a local disk",
+			"the ledger is not safe on a network file system");
+	else if ((reasons & WIPE_BIT(MEMORY)) != 0)
+		doctor_say(d, "state", path, DOCTOR_BROKEN, "move it to a disk",
+			"the ledger is gone after a power failure: the file system is in memory");
+	else
+		doctor_say(d, "state", path, DOCTOR_OK, "", "the agent's alone, on a local disk");
+	check_state_place(d);
+	check_room(d, "space", path, fd);
+}

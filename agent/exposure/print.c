@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/exposure/print.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/hex.h"
+
+void print_path_text(struct slice path, char out[PRINT_PATH_SIZE]) {
+	size_t n = 0;
+
+	for (size_t i = 0; i < path.len && n + 4 < PRINT_PATH_SIZE; i++) {
+		uint8_t c = path.data[i];
+		bool plain = c > 0x20 && c < 0x7f && c != '%' && c != '"' && c != '\\';
+		if (plain)
+			out[n++] = (char)c;
+		else
+			n += (size_t)snprintf(out + n, 4, "%%%02x", c);
+	}
+	out[n] = 0;
+}
+
+void print_span(double seconds, char out[PRINT_SPAN_SIZE]) {
+	uint64_t s = seconds < 0 ? 0 : (uint64_t)(seconds + 0.5);
+
+	if (s < 120)
+		(void)snprintf(out, PRINT_SPAN_SIZE, "%.1fs", seconds);
+	else if (s < 7200)
+		(void)snprintf(out, PRINT_SPAN_SIZE, "%" PRIu64 "m%02" PRIu64 "s", s / 60, s % 60);
+	else if (s < 172800)
+		(void)snprintf(
+			out, PRINT_SPAN_SIZE, "%" PRIu64 "h%02" PRIu64 "m", s / 3600, s / 60 % 60);
+	else
+		(void)snprintf(out, PRINT_SPAN_SIZE, "%" PRIu64 "d%02" PRIu64 "h", s / 86400,
+			s / 3600 % 24);
+}
+
+/* "-" stands for what is not known or has not come. */
+static void time_text(int64_t ns, char out[CLOCK_TEXT_SIZE]) {
+	if (ns == INT64_MAX || ns == INT64_MIN)
+		(void)snprintf(out, CLOCK_TEXT_SIZE, "-");
+	else
+		clock_text_ns(ns, out);
+}
+
+static const char *form_name(enum exposure_form form) {
+	return form == EXPOSURE_PLAIN ? "plaintext" : "sealed";
+}
+
+/* One item in words; path is "" where names are not wanted. */
+struct words {
+	char id[ID_TEXT_SIZE], bundle[ID_TEXT_SIZE], sha256[65];
+	char from[CLOCK_TEXT_SIZE], to[CLOCK_TEXT_SIZE];
+	char path[PRINT_PATH_SIZE];
+};
+
+static void to_words(const struct exposure_item *item, bool names, struct words *w) {
+	w->bundle[0] = w->sha256[0] = w->path[0] = 0;
+	id_print(&item->id, w->id);
+	if (item->has_bundle)
+		id_print(&item->bundle, w->bundle);
+	if (item->has_sha256)
+		hex_print(item->sha256, 32, w->sha256);
+	time_text(item->from_ns, w->from);
+	time_text(item->to_ns, w->to);
+	if (names)
+		print_path_text(item->path, w->path);
+}
+
+struct printer {
+	const struct print_options *o;
+	struct words words;
+};
+
+static int wrote(const struct printer *p, struct cede_error *reterr) {
+	return ferror(p->o->to) ? CEDE_FAIL_SYS(reterr, "write the report") : CEDE_OK;
+}
+
+static int list(struct ledger *ledger, const struct report *r, struct printer *p, exposure_fn *fn,
+	struct cede_error *reterr) {
+	CEDE_TRY(ledger_exposure(ledger, r->from_ns, r->to_ns, p->o->source, fn, p, reterr));
+	return wrote(p, reterr);
+}
+
+/* ---- table */
+
+static int table_line(void *ctx, const struct exposure_item *item, struct cede_error *reterr) {
+	struct printer *p = ctx;
+	struct words *w = &p->words;
+	char stayed[PRINT_SPAN_SIZE] = "still";
+
+	to_words(item, p->o->names, w);
+	if (item->to_ns != INT64_MAX)
+		print_span((double)(item->to_ns - item->from_ns) / (double)NS_PER_SECOND, stayed);
+	(void)fprintf(p->o->to, "%-9s %.19s %8s %-9s %s %.*s%s%s\n", form_name(item->form), w->from,
+		stayed, item->end[0] != 0 ? item->end : "-", w->id, (int)item->source.len,
+		(const char *)item->source.data, w->path[0] != 0 ? "/" : "", w->path);
+	return wrote(p, reterr);
+}
+
+static void table_head(const struct report *r, FILE *to) {
+	char from[CLOCK_TEXT_SIZE], until[CLOCK_TEXT_SIZE], span[PRINT_SPAN_SIZE], id[ID_TEXT_SIZE];
+
+	time_text(r->from_ns, from);
+	time_text(r->to_ns, until);
+	(void)fprintf(to, "from %s\nto   %s\n\n", from, until);
+	(void)fprintf(to, "captures in the clear on this host    %12" PRIu64 "\n", r->plain);
+	(void)fprintf(to, "captures sealed on its disk           %12" PRIu64 "\n", r->sealed);
+	(void)fprintf(to, "most in the clear at one moment       %12" PRIu64 "\n", r->peak);
+	print_span(r->plain_seconds, span);
+	(void)fprintf(to, "in the clear, all together            %12s\n", span);
+	if (r->plain > 0) {
+		print_span((double)r->longest_ns / (double)NS_PER_SECOND, span);
+		id_print(&r->longest, id);
+		(void)fprintf(to, "longest in the clear                  %12s  %s\n", span, id);
+	}
+	(void)fprintf(to, "\n%-24s %-16s %10s %10s %10s\n", "SOURCE", "CLASSIFICATION", "PLAINTEXT",
+		"SEALED", "REMOVED");
+	for (size_t i = 0; i < r->group_count; i++) {
+		const struct report_group *g = &r->groups[i];
+		(void)fprintf(to, "%-24s %-16s %10" PRIu64 " %10" PRIu64 " %10" PRIu64 "\n",
+			g->source, g->classification[0] != 0 ? g->classification : "-", g->plain,
+			g->sealed, g->gone);
+	}
+}
+
+static void table_notes(const struct report *r, FILE *to) {
+	char from[CLOCK_TEXT_SIZE], until[CLOCK_TEXT_SIZE];
+
+	(void)fprintf(to, "\nWhat can't be excluded, and what was seen:%s\n",
+		r->note_count == 0 ? " nothing" : "");
+	for (size_t i = 0; i < r->note_count; i++) {
+		const struct report_note *n = &r->notes[i];
+		time_text(n->from_ns, from);
+		time_text(n->to_ns, until);
+		(void)fprintf(to, "%-16s %.19s to %.19s  %s\n", report_note_name(n->kind), from,
+			n->from_ns == n->to_ns ? "then" : until, n->text);
+	}
+	if (r->notes_left_out > 0)
+		(void)fprintf(to, "and %" PRIu64 " more: cede ledger events\n", r->notes_left_out);
+}
+
+int print_table(struct ledger *ledger, const struct report *report,
+	const struct print_options *options, struct cede_error *reterr) {
+	struct printer p = {.o = options};
+
+	table_head(report, options->to);
+	table_notes(report, options->to);
+	if (report->plain + report->sealed > 0)
+		(void)fprintf(options->to, "\n%-9s %-19s %8s %-9s %-36s %s\n", "FORM", "FROM (UTC)",
+			"FOR", "END", "ID", options->names ? "SOURCE/PATH" : "SOURCE");
+	return list(ledger, report, &p, table_line, reterr);
+}
+
+/* ---- JSON Lines */
+
+static int dump(const struct printer *p, json_t *object, struct cede_error *reterr) {
+	int r = object == NULL ? -1
+			       : json_dumpf(object, p->o->to,
+					 JSON_COMPACT | JSON_ENSURE_ASCII | JSON_PRESERVE_ORDER);
+
+	json_decref(object);
+	if (r < 0 || fputc('\n', p->o->to) == EOF)
+		return CEDE_FAIL(reterr, CEDE_ERR_IO, "write the report");
+	return CEDE_OK;
+}
+
+static json_t *or_null(const char *text) {
+	return text[0] == 0 || strcmp(text, "-") == 0 ? json_null() : json_string(text);
+}
+
+static int json_line(void *ctx, const struct exposure_item *item, struct cede_error *reterr) {
+	struct printer *p = ctx;
+	struct words *w = &p->words;
+
+	to_words(item, p->o->names, w);
+	json_t *o = json_pack("{s:s, s:s, s:s%, s:s%, s:I, s:o, s:s, s:o, s:o, s:s%, s:o}", "kind",
+		form_name(item->form), "id", w->id, "source", item->source.data, item->source.len,
+		"classification",
+		item->classification.data != NULL ? (const char *)item->classification.data : "",
+		item->classification.len, "size", (json_int_t)item->size, "sha256",
+		or_null(w->sha256), "from", w->from, "to", or_null(w->to), "end", or_null(item->end),
+		"level", item->level.data != NULL ? (const char *)item->level.data : "",
+		item->level.len, "bundle", or_null(w->bundle));
+	if (o != NULL && p->o->names)
+		(void)json_object_set_new(o, "path", json_string(w->path));
+	return dump(p, o, reterr);
+}
+
+static int json_summary(const struct printer *p, const struct report *r, struct cede_error *reterr) {
+	char from[CLOCK_TEXT_SIZE], until[CLOCK_TEXT_SIZE], peak[CLOCK_TEXT_SIZE];
+	char id[ID_TEXT_SIZE], hash[65], last[CLOCK_TEXT_SIZE];
+	json_t *groups = json_array();
+
+	for (size_t i = 0; i < r->group_count; i++) {
+		const struct report_group *g = &r->groups[i];
+		(void)json_array_append_new(groups,
+			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f}", "source", g->source,
+				"classification", g->classification, "plaintext",
+				(json_int_t)g->plain, "sealed", (json_int_t)g->sealed, "removed",
+				(json_int_t)g->gone, "bytes", (json_int_t)g->bytes,
+				"plaintext_seconds", g->plain_seconds));
+	}
+	time_text(r->from_ns, from);
+	time_text(r->to_ns, until);
+	time_text(r->peak_ns, peak);
+	time_text(r->last_event_ns, last);
+	id_print(&r->longest, id);
+	hex_print(r->hash, 32, hash);
+	return dump(p,
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:o, s:{s:I, s:s, s:s}}",
+			"kind", "summary", "schema", "cede-exposure/1", "host", p->o->host, "from",
+			from, "to", until, "plaintext", (json_int_t)r->plain, "sealed",
+			(json_int_t)r->sealed, "peak", (json_int_t)r->peak, "peak_at",
+			r->peak > 0 ? json_string(peak) : json_null(), "plaintext_seconds",
+			r->plain_seconds, "longest_seconds",
+			(double)r->longest_ns / (double)NS_PER_SECOND, "longest",
+			r->plain > 0 ? json_string(id) : json_null(), "groups", groups, "ledger",
+			"sequence", (json_int_t)r->sequence, "hash", hash, "last_event", last),
+		reterr);
+}
+
+static int json_note(const struct printer *p, const struct report_note *n, struct cede_error *reterr) {
+	char from[CLOCK_TEXT_SIZE], until[CLOCK_TEXT_SIZE];
+
+	time_text(n->from_ns, from);
+	time_text(n->to_ns, until);
+	return dump(p,
+		json_pack("{s:s, s:s, s:b, s:o, s:o, s:s}", "kind", "note", "note",
+			report_note_name(n->kind), "gap", (int)report_note_is_gap(n->kind), "from",
+			or_null(from), "to", or_null(until), "text", n->text),
+		reterr);
+}
+
+int print_json_lines(struct ledger *ledger, const struct report *report,
+	const struct print_options *options, struct cede_error *reterr) {
+	struct printer p = {.o = options};
+
+	CEDE_TRY(json_summary(&p, report, reterr));
+	for (size_t i = 0; i < report->note_count; i++)
+		CEDE_TRY(json_note(&p, &report->notes[i], reterr));
+	return list(ledger, report, &p, json_line, reterr);
+}
+
+/* ---- CSV */
+
+static void csv_quoted(FILE *to, struct slice text) {
+	(void)fputc('"', to);
+	for (size_t i = 0; i < text.len; i++) {
+		uint8_t c = text.data[i];
+		if (c == '"')
+			(void)fputc('"', to);
+		(void)fputc(c < ' ' || c == 0x7f ? '?' : c, to);
+	}
+	(void)fputc('"', to);
+}
+
+static int csv_line(void *ctx, const struct exposure_item *item, struct cede_error *reterr) {
+	struct printer *p = ctx;
+	struct words *w = &p->words;
+
+	/* ids, times, digests and source names need no quotes; paths have none left in them. A
+	 * spreadsheet takes what begins with = + - @ for a formula: quoted behind an apostrophe */
+	to_words(item, p->o->names, w);
+	bool formula = w->path[0] != 0 && strchr("=+-@", w->path[0]) != NULL;
+	(void)fprintf(p->o->to, "%s,%s,%.*s,", form_name(item->form), w->id, (int)item->source.len,
+		(const char *)item->source.data);
+	csv_quoted(p->o->to, item->classification);
+	(void)fprintf(p->o->to, ",%" PRIu64 ",%s,%s,%s,%s,%.*s,%s", item->size, w->sha256, w->from,
+		item->to_ns == INT64_MAX ? "" : w->to, item->end, (int)item->level.len,
+		(const char *)item->level.data, w->bundle);
+	if (p->o->names)
+		(void)fprintf(p->o->to, ",\"%s%s\"", formula ? "'" : "", w->path);
+	(void)fputs("\r\n", p->o->to);
+	return wrote(p, reterr);
+}
+
+int print_csv(struct ledger *ledger, const struct report *report,
+	const struct print_options *options, struct cede_error *reterr) {
+	struct printer p = {.o = options};
+
+	(void)fprintf(options->to,
+		"form,id,source,classification,size,sha256,from,to,end,level,bundle%s\r\n",
+		options->names ? ",path" : "");
+	return list(ledger, report, &p, csv_line, reterr);
+}

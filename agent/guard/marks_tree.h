@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Marks on each directory and file of a source that shares its file system. Clerk's thread. */
+#pragma once
+
+#include "agent/guard/marks.h"
+
+/* Marks all of source `number` from its directory down; again is fine. */
+CEDE_MUST_USE int marks_tree(
+	struct marks *m, size_t number, const char *below, struct cede_error *reterr);
+/* Takes the marks back. */
+void marks_tree_leave(struct marks *m, size_t number);
+void marks_tree_done(struct marks *m);

@@ -1,0 +1,944 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/ledger/replay.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/hex.h"
+#include "base/parse.h"
+
+#define ROWS_MAX   (UINT64_C(1) << 32)
+#define LEVELS_MAX 4096
+
+/* As far as events tell: ready, bundled and settling are one. */
+enum stage {
+	STAGE_NONE,
+	STAGE_OPEN,
+	STAGE_SEALED,
+	STAGE_WIPING,
+	STAGE_WIPED,
+	STAGE_GONE,
+	STAGE_REPLACED,
+	STAGE_HELD,
+	STAGE_KEPT
+};
+
+struct replayed {
+	uint8_t stage;
+	bool segments;
+	uint32_t bundle;
+	uint32_t wipe;   /* index + 1 of the event that ended it */
+	uint64_t digest; /* keyed: of the SHA-256 that its bundle's event tells */
+};
+
+#define NOT_WIPED UINT32_MAX
+
+struct wipe { /* what one event says of those that it wiped, or that ended otherwise */
+	int64_t at_ns;
+	uint64_t sequence;
+	uint32_t level; /* index of "level\nreason", or NOT_WIPED */
+};
+
+struct parcel {        /* a bundle */
+	uint8_t state; /* enum bundle_state; BUNDLE_STATE_COUNT: none of this row */
+	bool spooled;
+	uint64_t sequence; /* of its bundle-sealed */
+	uint32_t *members; /* while it is open */
+	uint32_t count;
+};
+
+/* A capture whose size and times are not those it was seen with. */
+struct changed {
+	uint64_t row, sequence;
+	int64_t size, born, mtime;
+	bool any; /* an event told of other ones */
+};
+
+struct replay {
+	struct ledger *l;
+	replay_bad_fn *bad;
+	void *ctx;
+	struct replayed *captures; /* by row */
+	uint64_t capture_room, capture_last;
+	struct parcel *bundles; /* by row */
+	uint64_t bundle_room, bundle_last;
+	struct wipe *wipes;
+	size_t wipe_count, wipe_room;
+	char *levels[LEVELS_MAX];
+	uint32_t level_count;
+	struct changed *changed;
+	size_t changed_count;
+	uint64_t old_captures, old_bundles; /* rows before events told everything */
+	uint64_t segments;                  /* that must be there */
+	sqlite3_stmt *row;                  /* the captures, beside the events that saw them */
+	sqlite3_stmt *policy;               /* the policies, beside theirs */
+	sqlite3_stmt *bundle, *segment;
+	sqlite3_stmt *source; /* the name of ... */
+	int64_t source_id;    /* ... this one */
+	struct buf text;
+	uint64_t key[18]; /* random */
+	bool done;        /* no more is told */
+};
+
+static void contradicted(struct replay *r, uint64_t sequence, const char *why) {
+	if (!r->done)
+		r->bad(r->ctx, sequence, why);
+	r->done = true;
+}
+
+static int prepare(struct replay *r, const char *sql, sqlite3_stmt **ret, struct cede_error *reterr) {
+	return sqlite3_prepare_v2(r->l->db, sql, -1, ret, NULL) == SQLITE_OK
+		? CEDE_OK
+		: ledger_fail(r->l, "prepare a statement", reterr);
+}
+
+int replay_new(struct ledger *l, replay_bad_fn *bad, void *ctx, struct replay **ret,
+	struct cede_error *reterr) {
+	CLEANUP(replay_freep) struct replay *r = calloc(1, sizeof *r);
+
+	if (r == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	r->l = l;
+	r->bad = bad;
+	r->ctx = ctx;
+	r->text = BUF_INIT(3 * LEDGER_DETAIL_MAX);
+	if (getrandom(r->key, sizeof r->key, 0) != (ssize_t)sizeof r->key)
+		return CEDE_FAIL_SYS(reterr, "random numbers");
+	CEDE_TRY(prepare(r,
+		"SELECT id, uuid, source, path, size, born_ns, mtime_ns, first_seen_ns, class "
+		"FROM capture ORDER BY id",
+		&r->row, reterr));
+	CEDE_TRY(prepare(r, "SELECT name FROM source WHERE id = ?1", &r->source, reterr));
+	CEDE_TRY(prepare(r, "SELECT loaded_ns, policy, serial, sha256, signed FROM policy ORDER BY id",
+		&r->policy, reterr));
+	CEDE_TRY(prepare(r,
+		"SELECT uuid, destination, size, sha256, captures, sealed_ns, receipt, receipted_ns "
+		"FROM bundle WHERE id = ?1",
+		&r->bundle, reterr));
+	CEDE_TRY(prepare(r,
+		"SELECT bundle, offset, size, sha256 FROM segment WHERE capture = ?1 AND idx = ?2",
+		&r->segment, reterr));
+	*ret = CEDE_TAKE(r);
+	return CEDE_OK;
+}
+
+void replay_free(struct replay *r) {
+	if (r == NULL)
+		return;
+	sqlite3_stmt *statements[] = {r->row, r->policy, r->bundle, r->segment, r->source};
+	for (size_t i = 0; i < ARRAY_LENGTH(statements); i++)
+		(void)sqlite3_finalize(statements[i]);
+	for (uint64_t i = 0; i < r->bundle_room; i++)
+		free(r->bundles[i].members);
+	for (uint32_t i = 0; i < r->level_count; i++)
+		free(r->levels[i]);
+	free(r->captures);
+	free(r->bundles);
+	free(r->wipes);
+	free(r->changed);
+	buf_done(&r->text);
+	free(r);
+}
+
+void replay_freep(struct replay **r) {
+	replay_free(*r);
+	*r = NULL;
+}
+
+/* ---- room */
+
+static int room_for(
+	void **list, uint64_t *room, uint64_t row, size_t each, struct cede_error *reterr) {
+	uint64_t wanted = *room == 0 ? 1024 : *room;
+
+	if (row >= ROWS_MAX)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a row number that is none");
+	while (wanted <= row)
+		wanted *= 2;
+	if (wanted == *room)
+		return CEDE_OK;
+	uint8_t *more = reallocarray(*list, wanted, each);
+	if (more == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	memset(more + *room * each, 0, (wanted - *room) * each);
+	*list = more;
+	*room = wanted;
+	return CEDE_OK;
+}
+
+static int capture_of(
+	struct replay *r, uint64_t row, struct replayed **ret, struct cede_error *reterr) {
+	void *list = r->captures;
+
+	CEDE_TRY(room_for(&list, &r->capture_room, row, sizeof *r->captures, reterr));
+	r->captures = list;
+	*ret = &r->captures[row];
+	return CEDE_OK;
+}
+
+static int bundle_of(struct replay *r, uint64_t row, struct parcel **ret, struct cede_error *reterr) {
+	uint64_t before = r->bundle_room;
+	void *list = r->bundles;
+
+	CEDE_TRY(room_for(&list, &r->bundle_room, row, sizeof *r->bundles, reterr));
+	r->bundles = list;
+	for (uint64_t i = before; i < r->bundle_room; i++)
+		r->bundles[i].state = BUNDLE_STATE_COUNT;
+	*ret = &r->bundles[row];
+	return CEDE_OK;
+}
+
+/* ---- comparing */
+
+static bool is_text(sqlite3_stmt *st, int column, struct slice value) {
+	return slice_equal(
+		slice_of(sqlite3_column_blob(st, column), (size_t)sqlite3_column_bytes(st, column)),
+		value);
+}
+
+static bool is_number(sqlite3_stmt *st, int column, int64_t value) {
+	return sqlite3_column_type(st, column) == SQLITE_INTEGER &&
+		sqlite3_column_int64(st, column) == value;
+}
+
+/* Whether the column is what the value, decoded, says. */
+static int is_coded(struct replay *r, sqlite3_stmt *st, int column, struct slice value, bool *ret,
+	struct cede_error *reterr) {
+	if (memchr(value.data, '%', value.len) == NULL) {
+		*ret = is_text(st, column, value);
+		return CEDE_OK;
+	}
+	buf_clear(&r->text);
+	CEDE_TRY(detail_decode(value, &r->text, reterr));
+	*ret = is_text(st, column, buf_slice(&r->text));
+	return CEDE_OK;
+}
+
+/* Whether the column is what the value of this key, decoded, says. */
+static int is_value(struct replay *r, sqlite3_stmt *st, int column, struct slice detail,
+	const char *key, bool *ret, struct cede_error *reterr) {
+	struct slice value = SLICE_NONE;
+
+	*ret = false;
+	if (!detail_find(detail, key, &value))
+		return CEDE_OK;
+	return is_coded(r, st, column, value, ret, reterr);
+}
+
+static bool is_hex(sqlite3_stmt *st, int column, struct slice detail, const char *key) {
+	struct slice value;
+	char text[65];
+
+	if (!detail_find(detail, key, &value) || sqlite3_column_bytes(st, column) != 32)
+		return false;
+	hex_print(sqlite3_column_blob(st, column), 32, text);
+	return slice_is(value, text);
+}
+
+static int64_t number_of(struct slice detail, const char *key, int64_t otherwise) {
+	int64_t value;
+
+	return detail_i64(detail, key, &value, NULL) == CEDE_OK ? value : otherwise;
+}
+
+/* Steps to the row; false: there is none. Rows that were passed over had no event. */
+static int step_to(
+	struct replay *r, uint64_t row, uint64_t sequence, bool *ret, struct cede_error *reterr) {
+	while (r->capture_last < row) {
+		bool there;
+		CEDE_TRY(ledger_row(r->l, r->row, &there, reterr));
+		r->capture_last = there ? (uint64_t)sqlite3_column_int64(r->row, 0) : ROWS_MAX;
+		if (r->capture_last < row && r->capture_last > r->old_captures)
+			contradicted(r, sequence,
+				"the captures' table has a row that no event tells of");
+	}
+	*ret = r->capture_last == row;
+	return CEDE_OK;
+}
+
+static int note_changed(struct replay *r, uint64_t row, uint64_t sequence, struct slice detail,
+	bool any, struct cede_error *reterr) {
+	int64_t born = number_of(detail, "born", 0);
+	const struct changed c = {row, sequence, number_of(detail, "size", -1), born,
+		number_of(detail, "mtime", born), any};
+
+	for (size_t i = 0; i < r->changed_count; i++)
+		if (r->changed[i].row == row) {
+			if (c.born < r->changed[i].born || r->changed[i].any)
+				r->changed[i].born =
+					c.born < r->changed[i].born ? c.born : r->changed[i].born;
+			r->changed[i].size = c.size;
+			r->changed[i].mtime = c.mtime;
+			r->changed[i].sequence = sequence;
+			return CEDE_OK;
+		}
+	struct changed *list = reallocarray(r->changed, r->changed_count + 1, sizeof *list);
+	if (list == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	r->changed = list;
+	list[r->changed_count++] = c;
+	return CEDE_OK;
+}
+
+/* ---- events of captures */
+
+/* What a capture-seen says, found in one pass: there are millions. Missing ones stay as they are. */
+struct seen_detail {
+	struct slice source, path, class;
+	int64_t size, born, mtime, first;
+};
+
+static void take_number(struct slice value, int64_t *ret) {
+	bool negative = value.len > 1 && value.data[0] == '-';
+	uint64_t n;
+
+	if (negative)
+		value = slice_of(value.data + 1, value.len - 1);
+	if (parse_u64(value, 0, INT64_MAX, &n, NULL) == CEDE_OK)
+		*ret = negative ? -(int64_t)n : (int64_t)n;
+}
+
+static void read_seen(struct slice detail, struct seen_detail *d) {
+	const struct {
+		const char *key;
+		struct slice *text;
+		int64_t *number;
+	} keys[] = {{"source=", &d->source, NULL}, {"size=", NULL, &d->size},
+		{"born=", NULL, &d->born}, {"mtime=", NULL, &d->mtime}, {"first=", NULL, &d->first},
+		{"class=", &d->class, NULL}, {"path=", &d->path, NULL}};
+
+	for (struct slice rest = detail; rest.len > 0;) {
+		struct slice part = rest;
+		struct slice tail = SLICE_NONE;
+		(void)slice_cut(rest, ' ', &part, &tail);
+		rest = tail;
+		for (size_t i = 0; i < ARRAY_LENGTH(keys); i++) {
+			if (!slice_starts(part, keys[i].key))
+				continue;
+			size_t n = strlen(keys[i].key);
+			struct slice value = slice_of(part.data + n, part.len - n);
+			if (keys[i].text != NULL)
+				*keys[i].text = value;
+			else
+				take_number(value, keys[i].number);
+			break;
+		}
+	}
+}
+
+/* The names of sources, by row: few, and each capture has one. */
+static int source_is(
+	struct replay *r, int64_t id, struct slice coded, bool *ret, struct cede_error *reterr) {
+	bool there;
+
+	if (id != r->source_id) {
+		(void)sqlite3_reset(r->source);
+		LEDGER_TRY_BIND(r->l, sqlite3_bind_int64(r->source, 1, id), reterr);
+		CEDE_TRY(ledger_row(r->l, r->source, &there, reterr));
+		r->source_id = there ? id : -1;
+		*ret = false;
+		if (!there)
+			return CEDE_OK;
+	}
+	return is_coded(r, r->source, 0, coded, ret, reterr);
+}
+
+static int names_fit(
+	struct replay *r, const struct seen_detail *d, bool *ret, struct cede_error *reterr) {
+	CEDE_TRY(source_is(r, sqlite3_column_int64(r->row, 2), d->source, ret, reterr));
+	if (*ret)
+		CEDE_TRY(is_coded(r, r->row, 3, d->path, ret, reterr));
+	if (*ret && d->class.len > 0)
+		CEDE_TRY(is_coded(r, r->row, 8, d->class, ret, reterr));
+	*ret = *ret && (d->class.len > 0 || sqlite3_column_bytes(r->row, 8) == 0);
+	return CEDE_OK;
+}
+
+static int seen(
+	struct replay *r, const struct ledger_row *e, uint64_t row, struct cede_error *reterr) {
+	struct seen_detail d = {.size = -1, .mtime = INT64_MIN, .first = e->at_ns};
+	struct replayed *c;
+	bool there, same;
+
+	read_seen(e->detail, &d);
+	if (d.path.data == NULL) { /* of schema 1, which did not tell everything */
+		r->old_captures = row > r->old_captures ? row : r->old_captures;
+		return CEDE_OK;
+	}
+	CEDE_TRY(capture_of(r, row, &c, reterr));
+	c->stage = STAGE_OPEN;
+	CEDE_TRY(step_to(r, row, e->sequence, &there, reterr));
+	if (!there) {
+		contradicted(r, e->sequence, "the captures' table lacks the capture that was seen");
+		return CEDE_OK;
+	}
+	CEDE_TRY(names_fit(r, &d, &same, reterr));
+	if (!same || !is_text(r->row, 1, e->subject) || !is_number(r->row, 7, d.first)) {
+		contradicted(
+			r, e->sequence, "the captures' table names another capture than was seen");
+		return CEDE_OK;
+	}
+	if (is_number(r->row, 4, d.size) && is_number(r->row, 5, d.born) &&
+		is_number(r->row, 6, d.mtime == INT64_MIN ? d.born : d.mtime))
+		return CEDE_OK;
+	return note_changed(r, row, e->sequence, e->detail, false, reterr);
+}
+
+static int level_of(struct replay *r, struct slice detail, uint32_t *ret, struct cede_error *reterr) {
+	struct slice level = SLICE_NONE;
+	struct slice reason = SLICE_NONE;
+	const char *text;
+
+	(void)detail_find(detail, "level", &level);
+	(void)detail_find(detail, "reason", &reason);
+	buf_clear(&r->text);
+	CEDE_TRY(detail_decode(level, &r->text, reterr));
+	CEDE_TRY(buf_add(&r->text, "\n", 1, reterr));
+	CEDE_TRY(detail_decode(reason, &r->text, reterr));
+	CEDE_TRY(buf_string(&r->text, &text, reterr));
+	for (*ret = 0; *ret < r->level_count; (*ret)++)
+		if (strcmp(r->levels[*ret], text) == 0)
+			return CEDE_OK;
+	if (r->level_count == LEVELS_MAX)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "too many levels of wiping");
+	r->levels[r->level_count] = strdup(text);
+	if (r->levels[r->level_count] == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	r->level_count++;
+	return CEDE_OK;
+}
+
+static int add_end(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
+	if (r->wipe_count == r->wipe_room) {
+		size_t room = r->wipe_room == 0 ? 256 : r->wipe_room * 2;
+		struct wipe *list = reallocarray(r->wipes, room, sizeof *list);
+		if (list == NULL)
+			return CEDE_FAIL_MEMORY(reterr);
+		r->wipes = list;
+		r->wipe_room = room;
+	}
+	struct wipe *w = &r->wipes[r->wipe_count++];
+	*w = (struct wipe){.at_ns = e->at_ns, .sequence = e->sequence, .level = NOT_WIPED};
+	return CEDE_OK;
+}
+
+static int add_wipe(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
+	CEDE_TRY(add_end(r, e, reterr));
+	return level_of(r, e->detail, &r->wipes[r->wipe_count - 1].level, reterr);
+}
+
+/* Gone, or replaced: it ended without a wipe. */
+static int ended(struct replay *r, struct replayed *c, uint8_t stage, const struct ledger_row *e,
+	struct cede_error *reterr) {
+	c->stage = stage;
+	CEDE_TRY(add_end(r, e, reterr));
+	c->wipe = (uint32_t)r->wipe_count;
+	return CEDE_OK;
+}
+
+static int wiped(struct replay *r, uint64_t row, struct cede_error *reterr) {
+	struct replayed *c;
+
+	CEDE_TRY(capture_of(r, row, &c, reterr));
+	if (c->stage != STAGE_GONE && c->stage != STAGE_REPLACED)
+		c->stage = STAGE_WIPED;
+	c->wipe = (uint32_t)r->wipe_count;
+	return CEDE_OK;
+}
+
+static int wiped_rows(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
+	struct slice rest = SLICE_NONE;
+	uint64_t from, to;
+
+	CEDE_TRY(add_wipe(r, e, reterr));
+	(void)detail_find(e->detail, "rows", &rest);
+	while (rest.len > 0) {
+		CEDE_TRY(detail_rows_next(&rest, &from, &to, reterr));
+		if (to >= ROWS_MAX)
+			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a row number that is none");
+		for (; from <= to; from++)
+			CEDE_TRY(wiped(r, from, reterr));
+	}
+	return CEDE_OK;
+}
+
+/* ---- events of bundles */
+
+/* Eight bytes stand for 32 while the events are walked: multilinear hashing with a key that nobody
+ * knows before; another digest has the same ones once in 2^64. */
+static uint64_t digest_of(const struct replay *r, const uint8_t sha256[32]) {
+	uint64_t a = r->key[16];
+	uint64_t b = r->key[17];
+
+	for (size_t i = 0; i < 8; i++) {
+		uint64_t word = get_le32(sha256 + 4 * i);
+		a += r->key[i] * word;
+		b += r->key[8 + i] * word;
+	}
+	return (a & 0xffffffff00000000) | b >> 32;
+}
+
+static int add_member(struct replay *r, struct parcel *b, uint64_t bundle, uint64_t row,
+	const uint8_t sha256[32], struct cede_error *reterr) {
+	struct replayed *c;
+
+	CEDE_TRY(capture_of(r, row, &c, reterr));
+	if (c->stage == STAGE_OPEN) {
+		c->stage = STAGE_SEALED;
+		c->bundle = (uint32_t)bundle;
+		c->digest = digest_of(r, sha256);
+	}
+	b->members[b->count++] = (uint32_t)row;
+	return CEDE_OK;
+}
+
+static int add_members(struct replay *r, struct parcel *b, uint64_t bundle,
+	const struct ledger_row *e, struct cede_error *reterr) {
+	struct slice rest = SLICE_NONE;
+	uint8_t sha256[32];
+	uint64_t row;
+
+	if (!detail_find(e->detail, "members", &rest))
+		return CEDE_OK;
+	b->members = calloc(rest.len / 40 + 1, sizeof *b->members);
+	if (b->members == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	while (rest.len > 0) {
+		CEDE_TRY(detail_member_next(&rest, &row, sha256, reterr));
+		CEDE_TRY(add_member(r, b, bundle, row, sha256, reterr));
+	}
+	return CEDE_OK;
+}
+
+/* The bundle's row in the table; false: not there. */
+static int bundle_row(struct replay *r, uint64_t row, bool *ret, struct cede_error *reterr) {
+	(void)sqlite3_reset(r->bundle);
+	LEDGER_TRY_BIND(r->l, sqlite3_bind_int64(r->bundle, 1, (int64_t)row), reterr);
+	return ledger_row(r->l, r->bundle, ret, reterr);
+}
+
+static int sealed(
+	struct replay *r, const struct ledger_row *e, uint64_t row, struct cede_error *reterr) {
+	struct slice d = e->detail;
+	struct parcel *b;
+	bool there, same;
+
+	CEDE_TRY(bundle_of(r, row, &b, reterr));
+	if (b->state != BUNDLE_STATE_COUNT) {
+		contradicted(r, e->sequence, "two bundles of one row");
+		return CEDE_OK;
+	}
+	*b = (struct parcel){.state = BUNDLE_SEALED, .sequence = e->sequence};
+	r->bundle_last = row > r->bundle_last ? row : r->bundle_last;
+	CEDE_TRY(bundle_row(r, row, &there, reterr));
+	if (!there) {
+		contradicted(r, e->sequence, "the bundles' table lacks the bundle that was sealed");
+		return CEDE_OK;
+	}
+	CEDE_TRY(is_value(r, r->bundle, 1, d, "destination", &same, reterr));
+	if (!same || !is_text(r->bundle, 0, e->subject) ||
+		!is_number(r->bundle, 2, number_of(d, "size", -1)) ||
+		!is_hex(r->bundle, 3, d, "sha256") ||
+		!is_number(r->bundle, 4, number_of(d, "captures", -1)) ||
+		!is_number(r->bundle, 5, e->at_ns))
+		contradicted(r, e->sequence, "the bundles' table has another bundle than was sealed");
+	return add_members(r, b, row, e, reterr);
+}
+
+static int segment(
+	struct replay *r, const struct ledger_row *e, uint64_t row, struct cede_error *reterr) {
+	struct slice d = e->detail;
+	struct replayed *c;
+	uint64_t bundle;
+	bool there;
+
+	CEDE_TRY(capture_of(r, row, &c, reterr));
+	CEDE_TRY(detail_u64(d, "bundle", &bundle, reterr));
+	c->segments = true;
+	(void)sqlite3_reset(r->segment);
+	LEDGER_TRY_BIND(r->l, sqlite3_bind_int64(r->segment, 1, (int64_t)row), reterr);
+	LEDGER_TRY_BIND(r->l, sqlite3_bind_int64(r->segment, 2, number_of(d, "index", -1)), reterr);
+	CEDE_TRY(ledger_row(r->l, r->segment, &there, reterr));
+	if (there && is_number(r->segment, 0, (int64_t)bundle) &&
+		(!is_number(r->segment, 1, number_of(d, "offset", -1)) ||
+			!is_number(r->segment, 2, number_of(d, "size", -1)) ||
+			!is_hex(r->segment, 3, d, "sha256")))
+		contradicted(
+			r, e->sequence, "the segments' table has another segment than was sealed");
+	return CEDE_OK;
+}
+
+/* Bundles are told by id; the newest ones are asked for most. */
+static int find_bundle(struct replay *r, const struct ledger_row *e, uint64_t *ret,
+	struct parcel **ret_bundle, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	*ret_bundle = NULL;
+	CEDE_TRY(ledger_use(r->l, ST_BUNDLE_OF_ID, &st, reterr));
+	LEDGER_TRY_BIND(r->l,
+		sqlite3_bind_blob(st, 1, e->subject.data, (int)e->subject.len, SQLITE_STATIC),
+		reterr);
+	CEDE_TRY(ledger_row(r->l, st, &there, reterr));
+	*ret = there ? (uint64_t)sqlite3_column_int64(st, 0) : 0;
+	(void)sqlite3_reset(st);
+	if (!there) {
+		contradicted(r, e->sequence, "the bundles' table lacks a bundle");
+		return CEDE_OK;
+	}
+	if (*ret <= r->old_bundles)
+		return CEDE_OK; /* of before the events told everything */
+	CEDE_TRY(bundle_of(r, *ret, ret_bundle, reterr));
+	if ((*ret_bundle)->state == BUNDLE_STATE_COUNT) {
+		contradicted(r, e->sequence, "something happened to a bundle that was never sealed");
+		*ret_bundle = NULL;
+	}
+	return CEDE_OK;
+}
+
+static int old_bundle(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
+	struct parcel *b;
+	uint64_t row, old = r->old_bundles;
+
+	r->old_bundles = ROWS_MAX; /* nothing is compared */
+	int result = find_bundle(r, e, &row, &b, reterr);
+	r->old_bundles = row > old ? row : old;
+	return result;
+}
+
+static int receipted(
+	struct replay *r, const struct ledger_row *e, uint64_t row, struct cede_error *reterr) {
+	char want[65];
+	uint8_t digest[32];
+	struct slice value = SLICE_NONE;
+	bool there;
+
+	CEDE_TRY(bundle_row(r, row, &there, reterr));
+	if (!there)
+		return CEDE_OK; /* told already */
+	if (EVP_Digest(sqlite3_column_blob(r->bundle, 6), (size_t)sqlite3_column_bytes(r->bundle, 6),
+		    digest, NULL, r->l->hasher.md, NULL) != 1)
+		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
+	hex_print(digest, sizeof digest, want);
+	if (!detail_find(e->detail, "sha256", &value) || !slice_is(value, want) ||
+		!is_number(r->bundle, 7, e->at_ns))
+		contradicted(r, e->sequence, "the bundles' table has another receipt than came");
+	return CEDE_OK;
+}
+
+static void over(struct parcel *b) {
+	free(b->members);
+	b->members = NULL;
+	b->count = 0;
+}
+
+static void move_members(
+	struct replay *r, const struct parcel *b, uint64_t bundle, enum stage from, enum stage to) {
+	for (uint32_t i = 0; i < b->count; i++) {
+		struct replayed *c = &r->captures[b->members[i]];
+		if (c->stage != from || c->bundle != bundle)
+			continue;
+		c->stage = (uint8_t)to;
+		if (to == STAGE_OPEN)
+			c->bundle = 0;
+	}
+}
+
+static int bundle_event(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
+	struct parcel *b;
+	uint64_t row;
+
+	CEDE_TRY(find_bundle(r, e, &row, &b, reterr));
+	if (b == NULL)
+		return CEDE_OK;
+	switch (e->kind) {
+	case LEDGER_BUNDLE_SPOOLED:
+		b->spooled = true;
+		break;
+	case LEDGER_BUNDLE_RECEIPTED:
+		b->state = BUNDLE_RECEIPTED;
+		return receipted(r, e, row, reterr);
+	case LEDGER_BUNDLE_WIPING:
+		move_members(r, b, row, STAGE_SEALED, STAGE_WIPING);
+		break;
+	case LEDGER_BUNDLE_ABANDONED:
+		b->state = BUNDLE_ABANDONED;
+		move_members(r, b, row, STAGE_SEALED, STAGE_OPEN);
+		over(b);
+		break;
+	case LEDGER_BUNDLE_DONE:
+		b->state = BUNDLE_DONE;
+		over(b);
+		break;
+	default:
+		break;
+	}
+	return CEDE_OK;
+}
+
+/* ---- events of the host */
+
+static int policy_loaded(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
+	struct slice value = SLICE_NONE;
+	bool there, same;
+
+	CEDE_TRY(ledger_row(r->l, r->policy, &there, reterr));
+	if (!there) {
+		contradicted(r, e->sequence, "the policies' table lacks one that was in force");
+		return CEDE_OK;
+	}
+	(void)detail_find(e->detail, "signed", &value);
+	CEDE_TRY(is_value(r, r->policy, 1, e->detail, "policy", &same, reterr));
+	if (!same || !is_number(r->policy, 0, e->at_ns) ||
+		!is_number(r->policy, 2, number_of(e->detail, "serial", -1)) ||
+		!is_hex(r->policy, 3, e->detail, "sha256") ||
+		!is_number(r->policy, 4, slice_is(value, "yes")))
+		contradicted(r, e->sequence, "the policies' table has another one than was in force");
+	return CEDE_OK;
+}
+
+static int capture_event(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
+	struct replayed *c;
+	uint64_t row;
+
+	if (detail_u64(e->detail, "row", &row, NULL) < 0)
+		return CEDE_OK; /* of a ledger of before */
+	if (row <= r->old_captures)
+		return CEDE_OK;
+	CEDE_TRY(capture_of(r, row, &c, reterr));
+	if (e->kind == LEDGER_CAPTURE_SEEN)
+		return seen(r, e, row, reterr);
+	if (c->stage == STAGE_NONE) {
+		contradicted(r, e->sequence, "something happened to a capture that was never seen");
+		return CEDE_OK;
+	}
+	switch (e->kind) {
+	case LEDGER_CAPTURE_CHANGED:
+		return number_of(e->detail, "size", -1) >= 0
+			? note_changed(r, row, e->sequence, e->detail, true, reterr)
+			: CEDE_OK;
+	case LEDGER_CAPTURE_REPLACED:
+		return ended(r, c, STAGE_REPLACED, e, reterr);
+	case LEDGER_CAPTURE_GONE:
+		return ended(r, c, STAGE_GONE, e, reterr);
+	case LEDGER_CAPTURE_HELD:
+		c->stage = STAGE_HELD;
+		break;
+	case LEDGER_VIOLATION: /* of one capture: it is kept for its storage */
+		c->stage = STAGE_KEPT;
+		break;
+	case LEDGER_HOLD_LIFTED:
+	case LEDGER_KEEP_ENDED:
+	case LEDGER_CAPTURE_DESTROYED:
+		c->stage = STAGE_WIPING;
+		break;
+	case LEDGER_CAPTURE_WIPED:
+		CEDE_TRY(add_wipe(r, e, reterr));
+		return wiped(r, row, reterr);
+	case LEDGER_SEGMENT_SEALED:
+		return segment(r, e, row, reterr);
+	default:
+		break;
+	}
+	return CEDE_OK;
+}
+
+int replay_migrated(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
+	uint64_t captures, bundles;
+
+	CEDE_TRY(detail_u64(e->detail, "captures", &captures, reterr));
+	CEDE_TRY(detail_u64(e->detail, "bundles", &bundles, reterr));
+	r->old_captures = captures;
+	r->old_bundles = bundles;
+	return CEDE_OK;
+}
+
+int replay_event(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
+	uint64_t row;
+
+	if (r->done)
+		return CEDE_OK;
+	switch (e->kind) {
+	case LEDGER_CAPTURE_SEEN:
+	case LEDGER_CAPTURE_CHANGED:
+	case LEDGER_CAPTURE_REPLACED:
+	case LEDGER_CAPTURE_GONE:
+	case LEDGER_CAPTURE_HELD:
+	case LEDGER_HOLD_LIFTED:
+	case LEDGER_KEEP_ENDED:
+	case LEDGER_CAPTURE_DESTROYED:
+	case LEDGER_CAPTURE_WIPED:
+	case LEDGER_SEGMENT_SEALED:
+		return capture_event(r, e, reterr);
+	case LEDGER_VIOLATION:
+		return e->subject.len > 0 ? capture_event(r, e, reterr) : CEDE_OK;
+	case LEDGER_CAPTURES_WIPED:
+		return wiped_rows(r, e, reterr);
+	case LEDGER_BUNDLE_SEALED:
+		if (detail_u64(e->detail, "row", &row, NULL) < 0)
+			return old_bundle(r, e, reterr);
+		return row <= r->old_bundles ? CEDE_OK : sealed(r, e, row, reterr);
+	case LEDGER_BUNDLE_SPOOLED:
+	case LEDGER_BUNDLE_RECEIPTED:
+	case LEDGER_BUNDLE_ABANDONED:
+	case LEDGER_BUNDLE_WIPING:
+	case LEDGER_BUNDLE_DONE:
+		return bundle_event(r, e, reterr);
+	case LEDGER_POLICY_LOADED:
+		return policy_loaded(r, e, reterr);
+	default:
+		return CEDE_OK;
+	}
+}
+
+/* ---- the end */
+
+static bool fits(const struct replayed *c, enum capture_state state) {
+	switch (c->stage) {
+	case STAGE_OPEN:
+		return state == CAPTURE_READY || state == CAPTURE_BUNDLED ||
+			state == CAPTURE_SETTLING ||
+			(c->segments && (state == CAPTURE_SEALED || state == CAPTURE_WIPING));
+	case STAGE_SEALED:
+		return state == CAPTURE_SEALED;
+	case STAGE_WIPING:
+		return state == CAPTURE_WIPING;
+	case STAGE_WIPED:
+		return state == CAPTURE_WIPED;
+	case STAGE_GONE:
+		return state == CAPTURE_GONE;
+	case STAGE_REPLACED:
+		return state == CAPTURE_REPLACED;
+	case STAGE_HELD:
+		return state == CAPTURE_HELD;
+	case STAGE_KEPT:
+		return state == CAPTURE_KEPT;
+	default:
+		return false;
+	}
+}
+
+static bool wipe_fits(const struct replay *r, const struct replayed *c, sqlite3_stmt *st) {
+	char text[1024];
+
+	if (c->wipe == 0)
+		return sqlite3_column_type(st, 3) == SQLITE_NULL &&
+			sqlite3_column_type(st, 4) == SQLITE_NULL;
+	const struct wipe *w = &r->wipes[c->wipe - 1];
+	if (w->level == NOT_WIPED)
+		return is_number(st, 3, w->at_ns) && sqlite3_column_type(st, 4) == SQLITE_NULL;
+	(void)snprintf(text, sizeof text, "%s\n%s", (const char *)sqlite3_column_text(st, 4),
+		sqlite3_column_type(st, 5) == SQLITE_NULL ? ""
+							  : (const char *)sqlite3_column_text(st, 5));
+	return is_number(st, 3, w->at_ns) && strcmp(text, r->levels[w->level]) == 0;
+}
+
+static bool bundle_fits(const struct replayed *c, sqlite3_stmt *st) {
+	bool in_one = !c->segments && c->bundle != 0 &&
+		(c->stage == STAGE_SEALED || c->stage == STAGE_WIPING || c->stage == STAGE_WIPED);
+
+	return !in_one || is_number(st, 2, (int64_t)c->bundle);
+}
+
+/* What was sealed anew stands there with its last bundle. */
+static bool digest_fits(const struct replay *r, const struct replayed *c, sqlite3_stmt *st) {
+	if (c->segments || c->bundle == 0 || !is_number(st, 2, (int64_t)c->bundle))
+		return true;
+	return sqlite3_column_bytes(st, 6) == 32 &&
+		digest_of(r, sqlite3_column_blob(st, 6)) == c->digest;
+}
+
+static int end_captures(struct replay *r, uint64_t last, uint64_t *ret, struct cede_error *reterr) {
+	CLEANUP(ledger_finalizep) sqlite3_stmt *st = NULL;
+	bool there = true;
+
+	CEDE_TRY(prepare(r,
+		"SELECT id, state, coalesce(bundle, 0), wiped_ns, level, reason, sha256 FROM capture ORDER BY id",
+		&st, reterr));
+	for (*ret = 0;; ++*ret) {
+		CEDE_TRY(ledger_row(r->l, st, &there, reterr));
+		if (!there || r->done)
+			return CEDE_OK;
+		uint64_t row = (uint64_t)sqlite3_column_int64(st, 0);
+		if (row <= r->old_captures)
+			continue;
+		struct replayed *c = NULL;
+		CEDE_TRY(capture_of(r, row, &c, reterr));
+		enum capture_state state = (enum capture_state)sqlite3_column_int(st, 1);
+		uint64_t sequence = c->wipe > 0 ? r->wipes[c->wipe - 1].sequence : last;
+		if (c->stage == STAGE_NONE)
+			contradicted(r, last, "the captures' table has a row that no event tells of");
+		else if (!fits(c, state))
+			contradicted(r, sequence,
+				"the captures' table has another state than the events");
+		else if (!wipe_fits(r, c, st))
+			contradicted(r, sequence,
+				"the captures' table has another wipe than the events");
+		else if (!bundle_fits(c, st))
+			contradicted(r, r->bundles[c->bundle].sequence,
+				"the captures' table has a capture in another bundle than the events");
+		else if (!digest_fits(r, c, st))
+			contradicted(r, r->bundles[c->bundle].sequence,
+				"the captures' table has another digest than was sealed");
+	}
+}
+
+static int end_bundles(struct replay *r, uint64_t last, uint64_t *ret, struct cede_error *reterr) {
+	CLEANUP(ledger_finalizep) sqlite3_stmt *st = NULL;
+	bool there;
+
+	CEDE_TRY(prepare(r, "SELECT id, state, spooled FROM bundle ORDER BY id", &st, reterr));
+	for (*ret = 0;; ++*ret) {
+		CEDE_TRY(ledger_row(r->l, st, &there, reterr));
+		if (!there || r->done)
+			return CEDE_OK;
+		uint64_t row = (uint64_t)sqlite3_column_int64(st, 0);
+		struct parcel *b = NULL;
+		if (row <= r->old_bundles)
+			continue;
+		CEDE_TRY(bundle_of(r, row, &b, reterr));
+		if (b->state == BUNDLE_STATE_COUNT)
+			contradicted(r, last, "the bundles' table has a row that no event tells of");
+		else if (!is_number(st, 1, b->state) || !is_number(st, 2, b->spooled))
+			contradicted(r, b->sequence,
+				"the bundles' table has another state than the events");
+	}
+}
+
+static int end_changed(struct replay *r, struct cede_error *reterr) {
+	CLEANUP(ledger_finalizep) sqlite3_stmt *st = NULL;
+	bool there;
+
+	CEDE_TRY(prepare(r, "SELECT size, born_ns, mtime_ns FROM capture WHERE id = ?1", &st, reterr));
+	for (size_t i = 0; i < r->changed_count && !r->done; i++) {
+		const struct changed *c = &r->changed[i];
+		(void)sqlite3_reset(st);
+		LEDGER_TRY_BIND(r->l, sqlite3_bind_int64(st, 1, (int64_t)c->row), reterr);
+		CEDE_TRY(ledger_row(r->l, st, &there, reterr));
+		if (there && (!is_number(st, 0, c->size) || !is_number(st, 2, c->mtime)))
+			contradicted(r, c->sequence,
+				"the captures' table has another size or time than the events");
+		else if (there && sqlite3_column_int64(st, 1) > c->born)
+			contradicted(r, c->sequence,
+				"the captures' table has a younger capture than the events");
+	}
+	return CEDE_OK;
+}
+
+int replay_end(struct replay *r, uint64_t sequence, uint64_t *ret_captures, uint64_t *ret_bundles,
+	struct cede_error *reterr) {
+	bool there;
+
+	CEDE_TRY(end_captures(r, sequence, ret_captures, reterr));
+	CEDE_TRY(end_bundles(r, sequence, ret_bundles, reterr));
+	CEDE_TRY(end_changed(r, reterr));
+	CEDE_TRY(ledger_row(r->l, r->policy, &there, reterr));
+	if (there)
+		contradicted(r, sequence, "the policies' table has one that no event tells of");
+	return CEDE_OK;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What the files of purge share. */
+#pragma once
+
+#include <openssl/types.h>
+
+#include "agent/config.h"
+#include "agent/ledger/ledger.h"
+#include "agent/purge/purge.h"
+#include "agent/purge/tally.h"
+#include "agent/trust.h"
+#include "certs/seal.h"
+
+#define PURGE_BATCH 1024
+
+struct purge {
+	const struct purge_options *options;
+	struct agent_config *config;
+	struct trusted_policy *trusted;
+	const struct policy *policy; /* of trusted */
+	struct ledger *ledger;
+	EVP_PKEY *key; /* the host's: signs the certificate */
+	char host[HOST_ID_MAX + 1];
+	struct sealer_keys *copy_to;
+	int *source_fds;    /* -1: not there */
+	const char **names; /* of each source: what became of names in its journal */
+	const char *state_names;
+	struct tally tally;
+	struct purge_left left;
+	int64_t begun_ns, ended_ns;
+	uint64_t handed_over; /* captures with a receipt, in all the ledger's time */
+	uint64_t ledger_sequence;
+	uint8_t ledger_hash[32];
+	bool has_copy;
+	uint8_t copy_sha256[32];
+	uint32_t copy_parts;
+	uint8_t details_sha256[32];
+};
+
+#define POLICY_NAME_SIZE 65
+
+/* ---- captures.c */
+/* Counts what has no proof, what a hold covers, and bundles that wait for their receipts. */
+CEDE_MUST_USE int purge_count_left(struct purge *p, struct cede_error *reterr);
+/* Live captures that purge_sources() did not meet. */
+CEDE_MUST_USE int purge_missing(struct purge *p, struct cede_error *reterr);
+/* Bundles in the spool without a receipt: listed with the captures that are in no other place. */
+CEDE_MUST_USE int purge_bundles(struct purge *p, struct cede_error *reterr);
+
+/* ---- files.c */
+enum tally_what purge_what(enum capture_state state);
+/* Every file below the sources; captures are in the ledger as `wiping` before they are touched. */
+CEDE_MUST_USE int purge_sources(struct purge *p, struct cede_error *reterr);
+/* Of a source, one directory; key: its name in the ledger. */
+CEDE_MUST_USE int purge_place(
+	struct purge *p, int fd, const char *source, const char *key, struct cede_error *reterr);
+/* Everything below the state directory; the ledger is closed. */
+CEDE_MUST_USE int purge_state(struct purge *p, struct cede_error *reterr);
+/* Empties the journals: names stay in them otherwise. */
+void purge_names(struct purge *p);
+CEDE_MUST_USE int purge_key(struct purge *p, struct cede_error *reterr);
+
+/* ---- vaults.c */
+/* Every file in the stores of vaults. */
+CEDE_MUST_USE int purge_stores(struct purge *p, struct cede_error *reterr);
+/* The keys of all epochs; the sources are closed. */
+CEDE_MUST_USE int purge_vault_keys(struct purge *p, struct cede_error *reterr);
+
+/* ---- copy.c */
+/* Seals ledger.db (closed) to the agency: FILE, FILE.2 ... of at most 48 MiB of zstd each. */
+CEDE_MUST_USE int purge_copy_ledger(struct purge *p, struct cede_error *reterr);
+
+/* ---- certificate.c */
+CEDE_MUST_USE int purge_certify(struct purge *p, struct cede_error *reterr);

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * System calls that several programs make. Found with strace over the end-to-end tests, then looked at
+ * one by one; what the C library takes instead on other kernels and architectures stands beside it. */
+#include <linux/fs.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+#include "base/sandbox.h"
+
+#define CALL SANDBOX_CALL
+
+const struct sandbox_call sandbox_calls_basic[] = {
+	/* memory: none that is, or becomes, code */
+	SANDBOX_CALL_MASK("mmap", 2, "no PROT_EXEC", PROT_EXEC, 0),
+	SANDBOX_CALL_MASK("mprotect", 2, "no PROT_EXEC", PROT_EXEC, 0),
+	CALL("munmap"),
+	CALL("mremap"),
+	CALL("madvise"),
+	CALL("brk"),
+	CALL("mlock"),
+	CALL("mlock2"),
+	CALL("munlock"),
+	/* threads, never processes; glibc tries clone3 first and takes ENOSYS for an answer */
+	SANDBOX_CALL_MASK("clone", 0, "a thread", CLONE_THREAD, CLONE_THREAD),
+	CALL("set_robust_list"),
+	CALL("rseq"),
+	CALL("futex"),
+	CALL("sched_yield"),
+	CALL("sched_getaffinity"),
+	CALL("sched_setscheduler"),
+	CALL("getcpu"),
+	SANDBOX_CALL_IF("prctl", 0, PR_SET_NAME),
+	CALL("exit"),
+	CALL("exit_group"),
+	/* signals to itself alone */
+	CALL("rt_sigaction"),
+	CALL("rt_sigprocmask"),
+	CALL("rt_sigreturn"),
+	CALL("rt_sigtimedwait"),
+	CALL("sigaltstack"),
+	CALL("restart_syscall"),
+	SANDBOX_CALL_SELF("tgkill", 0),
+	SANDBOX_CALL_SELF("kill", 0),
+	/* time and the machine */
+	CALL("clock_gettime"),
+	CALL("clock_getres"),
+	CALL("clock_nanosleep"),
+	CALL("nanosleep"),
+	CALL("gettimeofday"),
+	CALL("time"),
+	CALL("getrandom"),
+	CALL("uname"),
+	CALL("sysinfo"),
+	CALL("getrusage"),
+	CALL("getrlimit"),
+	SANDBOX_CALL_MASK("prlimit64", 0, "itself", UINT32_MAX, 0),
+	CALL("getpid"),
+	CALL("getppid"),
+	CALL("gettid"),
+	CALL("getuid"),
+	CALL("geteuid"),
+	CALL("getgid"),
+	CALL("getegid"),
+	/* descriptors that are there */
+	CALL("read"),
+	CALL("readv"),
+	CALL("pread64"),
+	CALL("write"),
+	CALL("writev"),
+	CALL("pwrite64"),
+	CALL("lseek"),
+	CALL("close"),
+	CALL("close_range"),
+	CALL("dup"),
+	CALL("dup2"),
+	CALL("dup3"),
+	CALL("fcntl"),
+	CALL("fstat"),
+	CALL("newfstatat"),
+	CALL("statx"),
+	CALL("poll"),
+	CALL("ppoll"),
+	CALL("epoll_create1"),
+	CALL("epoll_ctl"),
+	CALL("epoll_wait"),
+	CALL("epoll_pwait"),
+	CALL("eventfd2"),
+	CALL("pipe2"),
+	CALL("memfd_create"),
+	CALL("ftruncate"),
+	SANDBOX_CALL_IF("ioctl", 1, FIONBIO),
+	SANDBOX_CALL_IF("ioctl", 1, FIOCLEX),
+	SANDBOX_CALL_IF("ioctl", 1, FIONREAD),
+	{NULL, NULL, 0, 0, 0},
+};
+
+const struct sandbox_call sandbox_calls_files[] = {
+	CALL("open"),
+	CALL("openat"),
+	CALL("openat2"),
+	CALL("access"),
+	CALL("faccessat"),
+	CALL("faccessat2"),
+	CALL("stat"),
+	CALL("lstat"),
+	CALL("readlink"),
+	CALL("readlinkat"),
+	CALL("getcwd"),
+	CALL("getdents64"),
+	CALL("statfs"),
+	CALL("fstatfs"),
+	CALL("mkdir"),
+	CALL("mkdirat"),
+	CALL("linkat"),
+	CALL("rename"),
+	CALL("renameat"),
+	CALL("renameat2"),
+	CALL("unlink"),
+	CALL("unlinkat"),
+	CALL("rmdir"),
+	CALL("flock"),
+	CALL("fsync"),
+	CALL("fdatasync"),
+	CALL("syncfs"),
+	CALL("sync_file_range"),
+	CALL("fallocate"),
+	CALL("fadvise64"),
+	CALL("fchmod"),
+	CALL("fchown"), /* SQLite, as root: its log belongs to the owner of the database */
+	CALL("utimensat"),
+	CALL("umask"),
+	{NULL, NULL, 0, 0, 0},
+};
+
+const struct sandbox_call sandbox_calls_messages[] = {
+	CALL("sendmsg"),
+	CALL("recvmsg"),
+	CALL("sendto"),
+	CALL("recvfrom"),
+	CALL("getsockopt"),
+	CALL("setsockopt"),
+	CALL("getsockname"),
+	CALL("getpeername"),
+	CALL("shutdown"),
+	{NULL, NULL, 0, 0, 0},
+};

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Who is connected, and how long each may take: limits that hold against clients that do nothing,
+ * or very little.
+ *
+ * Owns    a place for each connection, and a thread that looks at them each second.
+ * Promise whatever a client trickles, each thing it does has a deadline: to ask (with the TLS
+ *         handshake), to send the body it announced, to take its answer. One address has so many
+ *         places. When places get short, the oldest connection that never asked for anything makes
+ *         room, so that idle crowds don't shut honest hosts out.
+ * Thread  any. */
+#pragma once
+
+#include <microhttpd.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+struct visitors;
+
+/* by_address: false where all come from one front. */
+CEDE_MUST_USE int visitors_new(bool by_address, struct visitors **ret, struct cede_error *reterr);
+void visitors_free(struct visitors *v); /* when the daemon has stopped; NULL allowed */
+
+enum visit {
+	VISIT_ASKING,  /* handshake and headers */
+	VISIT_SENDING, /* a body */
+	VISIT_WAITING, /* for us: no deadline */
+	VISIT_TAKING,  /* the answer */
+};
+
+/* What the client does now. length: of the body it sends. */
+void visitors_now(
+	struct visitors *v, struct MHD_Connection *connection, enum visit now, uint64_t length);
+/* For MHD_OPTION_NOTIFY_CONNECTION, with the visitors as its context. */
+void visitors_notify(void *visitors, struct MHD_Connection *connection, void **place,
+	enum MHD_ConnectionNotificationCode code);

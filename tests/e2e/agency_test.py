@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The agency's side of custody: cede-receiver audit and report, against stores and exports that were tampered with."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+import uuid
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
+
+import tap
+from tap import check, equal
+from world import World, program
+
+HOST = "dev-host-1"
+
+
+def receiver(*words, status=(0, 1)):
+    done = subprocess.run([program("cede-receiver"), *map(str, words)], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    check(done.returncode in status, f"cede-receiver {words[0]}: status {done.returncode}, expected {status}\n{done.stdout}{done.stderr}")
+    return done.stdout + (done.stderr if done.returncode > 1 else "")
+
+
+def audit(w, export, *more, status=(0, 1), store=None):
+    """(summary, [(finding, subject)])"""
+    objects = [json.loads(line) for line in receiver("audit", "--store", store or w.store, "--host", HOST, "--ledger", export, "--json",
+                                                     *more, status=status).splitlines()]
+    equal((objects[-1]["kind"], objects[-1]["schema"]), ("summary", "cede-audit/1"), "the last line")
+    return objects[-1], [(o["finding"], o["subject"]) for o in objects[:-1]]
+
+
+def day(w):
+    """A host that handed over some captures; its export."""
+    for i in range(12):
+        w.write(f"{i}.jpg", os.urandom(40000))
+    w.start()
+    w.settled()
+    w.agent.stop()
+    export = w.dir / "export.jsonl"
+    export.write_text(w.cede("ledger", "export", "--json", "--state", w.state))
+    return export
+
+
+def chained(events):
+    """The same events with all hashes written anew, as whoever has root on the host can."""
+    previous = bytes(32)
+    for e in events:
+        subject = uuid.UUID(e["subject"]).bytes if e["subject"] else b""
+        parts = [e["kind"].encode(), subject, e["detail"].encode()]
+        text = b"cede-event/1" + previous + struct.pack("<QQ", e["sequence"], e["at_ns"] & (2**64 - 1))
+        previous = hashlib.sha256(text + b"".join(struct.pack("<Q", len(p)) + p for p in parts)).digest()
+        e["hash"] = previous.hex()
+    return events
+
+
+def written(path, events):
+    path.write_text("".join(json.dumps(e) + "\n" for e in events))
+    return path
+
+
+def sound_and_tampered():
+    """a sound host has no finding; each tampering with store or export is named, with its bundle or event"""
+    with World(source={"quiet": "0s"}, destination={"bundle_size": "64KiB"}) as w:
+        export = day(w)
+        summary, findings = audit(w, export, "--deep", "--max-age", "1h", status=(0,))
+        equal(findings, [], "findings of a sound host")
+        equal((summary["captures"], summary["bundles"], summary["in_store"]), (12, summary["receipted"], summary["receipted"]), "totals")
+        check(summary["checkpoints"] > 0, "the store has checkpoints")
+        bundles = sorted(w.store.rglob("*.cms"))
+        check(len(bundles) >= 4, f"{len(bundles)} bundles")
+
+        def tampered(change):
+            store = w.dir / "other-store"
+            shutil.copytree(w.store, store)
+            try:
+                change(store, [store / b.relative_to(w.store) for b in bundles])
+                return audit(w, export, "--deep", store=store)[1]
+            finally:
+                shutil.rmtree(store)
+
+        def one_more(store, all_of_them):
+            # another bundle of the same day, that the ledger never sealed
+            stem = all_of_them[0].stem
+            shutil.copy(all_of_them[0], all_of_them[0].with_name(f"{stem[:-4]}{'0000' if stem[-4:] != '0000' else '1111'}.cms"))
+
+        equal(tampered(lambda s, b: b[0].unlink()), [("lacking", bundles[0].stem)], "a bundle that the agency lacks")
+        equal(tampered(lambda s, b: os.truncate(b[1], 100)), [("different", bundles[1].stem)], "a bundle that was cut")
+        def flip(store, b):
+            raw = bytearray(b[2].read_bytes())
+            raw[50] ^= 1
+            b[2].write_bytes(raw)
+        equal(tampered(flip), [("different", bundles[2].stem)], "a bundle with another byte")
+        equal([f[0] for f in tampered(one_more)], ["unknown"], "a bundle that the ledger does not know")
+
+        events = [json.loads(line) for line in export.read_text().splitlines()]
+        other = w.dir / "other.jsonl"
+        middle = len(events) // 8  # early: the checkpoint that came with the last bundle covers it
+        edited = json.loads(json.dumps(events))
+        edited[middle]["detail"] += "x"
+        check(("ledger-broken", str(edited[middle]["sequence"])) in audit(w, written(other, edited))[1], "an event was edited")
+        check(("ledger-broken", str(middle + 1)) in audit(w, written(other, events[:middle] + events[middle + 1:]))[1], "an event was left out")
+        check("ledger-rewritten" in [f[0] for f in audit(w, written(other, chained(edited)))[1]], "all hashes were written anew")
+        check(("ledger-short", str(middle + 1)) in audit(w, written(other, events[:middle]))[1], "the end was cut off")
+        # what the policy asked for
+        names = [f[0] for f in audit(w, export, "--require", "crypto-erased")[1]]
+        equal((len(names), set(names)), (12, {"weak-wipe"}), "wipes below a requirement")
+        names = [f[0] for f in audit(w, export, "--max-age", "1ms")[1]]
+        equal((len(names), set(names)), (12, {"overstayed"}), "captures that stayed for too long")
+        check("12 captures" in receiver("audit", "--store", w.store, "--host", HOST, "--ledger", export), "the table")
+
+
+def hostile():
+    """what is no export, no host, no store is said with its line; nothing crashes"""
+    with World(source={"quiet": "0s"}) as w:
+        export = day(w)
+        lines = export.read_text().splitlines()
+        bad = w.dir / "bad.jsonl"
+        for text, words in (("nonsense\n", "line 1"), (lines[0] + "\n{}\n", "line 2"), (lines[0][:-20] + "\n", "line 1"),
+                            (lines[0] + "\n[1]\n", "line 2"), (lines[0].replace('"sequence":1', '"sequence":-1') + "\n", "line 1"),
+                            ("\0" * 100 + "\n", "line 1")):
+            bad.write_text(text)
+            said = receiver("audit", "--store", w.store, "--host", HOST, "--ledger", bad, status=(2,))
+            check(words in said, f"{text[:40]!r}: {said}")
+        events = [json.loads(line) for line in lines]
+        for e in events:
+            if e["kind"] == "captures-wiped":
+                e["detail"] = "level=removed rows=1-99999999999999"
+        receiver("audit", "--store", w.store, "--host", HOST, "--ledger", written(bad, events), status=(2,))
+        for host in ("nobody", "../x", ""):
+            receiver("audit", "--store", w.store, "--host", host, "--ledger", export, status=(2,))
+        receiver("audit", "--store", w.dir / "nowhere", "--host", HOST, "--ledger", export, status=(2, 3))
+        receiver("audit", "--host", HOST, status=(2,))
+        receiver("report", status=(2,))
+
+
+def fleet():
+    """every host with its last bundle, checkpoint, policy serial and oldest capture; one that is overdue is a finding"""
+    with World(source={"quiet": "0s"}) as w:
+        day(w)
+        (w.store / "lane-9" / "2026").mkdir(parents=True)
+        opened = w.dir / "opened"
+        receiver("open", *sorted(w.store.rglob("*.cms")), "--key", w.pki / "seal.key", "--cert", w.pki / "seal.pem", "--into", opened)
+        report = json.loads(receiver("report", "--store", w.store, "--opened", opened, "--max-age", "1h", "--json", status=(0,)))
+        equal([h["host"] for h in report["hosts"]], [HOST, "lane-9"], "the hosts")
+        mine, silent = report["hosts"]
+        equal((mine["bundles"], mine["policy_serial"], mine["overdue"]), (len(list(w.store.rglob("*.cms"))), 1, False), "the one that works")
+        check(mine["ledger_events"] > 0 and mine["checkpoint"] != "-" and mine["oldest_plaintext_seconds"] >= 0, f"its ledger: {mine}")
+        equal((silent["last_bundle"], silent["bundles"]), ("-", 0), "the one that never sent anything")
+        table = receiver("report", "--store", w.store, "--opened", opened, "--max-age", "1ms", status=(1,))
+        check("OVERDUE" in table, table)
+
+
+if __name__ == "__main__":
+    tap.run([sound_and_tampered, hostile, fleet])

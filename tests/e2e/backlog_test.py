@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A backlog: many files wait while the link is down. Memory does not grow with them, the nearest deadline goes
+first, a new urgent capture does not wait behind them, and a restart goes on at once.
+
+Figures of throughput are printed, not asserted; tests/bench/backlog measures them at a million files."""
+
+import contextlib
+import os
+import pathlib
+import random
+import sqlite3
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
+
+import tap
+from tap import Skip, check, equal
+from world import World, until
+
+FILES = int(os.environ.get("CEDE_FILES", "0")) or {"quick": 4_000, "normal": 20_000, "full": 1_000_000}[tap.mode()]
+SIZE = 4096
+A_FOLDER = 1000
+KEEPER_MOST_KIB = 160 << 10
+COURIER_MOST_KIB = 64 << 10
+WAIT_S = 120 + FILES // 500
+
+
+def peak_kib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
+
+
+def write_backlog(w):
+    if os.statvfs(w.dir).f_bavail * os.statvfs(w.dir).f_frsize < 6 * SIZE * FILES or \
+            os.statvfs(w.dir).f_favail < 3 * FILES:
+        raise Skip(f"not enough room in {w.dir.parent} for {FILES} files")
+    rng = random.Random(7)
+    for folder in range((FILES + A_FOLDER - 1) // A_FOLDER):
+        top = w.capture / f"d{folder:04d}"
+        top.mkdir()
+        for i in range(min(A_FOLDER, FILES - folder * A_FOLDER)):
+            with open(top / f"{i:04d}.jpg", "wb") as f:
+                f.write(rng.randbytes(SIZE))
+
+
+def ask(w, sql):
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{w.state}/ledger.db?mode=ro", uri=True, timeout=10)) as db:
+            return db.execute(sql).fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+
+
+def backlog():
+    """a backlog is taken in with the link down, handed over, and goes on after a restart: memory stays flat"""
+    bundle = {"bundle_size": "512KiB"} if FILES < 100_000 else {}
+    with World(source={"quiet": "0s", "max_age": "30d"}, destination=bundle, receiver=False) as w:
+        alarm = w.dir / "alarms"
+        alarm.mkdir()
+        alarms = {**w.source, "name": "alarms", "path": str(alarm), "max_age": "1h"}
+        w.policy["sources"] = [w.source, alarms]
+        w.write_files()
+        write_backlog(w)
+        began = time.monotonic()
+        w.start_agent()
+        until(lambda: ask(w, "SELECT count(*) FROM capture WHERE live = 1") == FILES, WAIT_S, "all are in the ledger", 0.2)
+        tap.diag(f"{FILES} files found and recorded in {time.monotonic() - began:.1f} s; "
+                 f"keeper {peak_kib(w.agent.pid) >> 10} MiB")
+        w.start_receiver()
+        began = time.monotonic()
+        done = "SELECT count(*) FROM capture WHERE state = 4"
+        until(lambda: ask(w, done) >= FILES // 10, WAIT_S, "a tenth is wiped", 0.02)
+        tap.diag(f"{ask(w, done) / (time.monotonic() - began):.0f} files/s with the backlog")
+        (alarm / "a.jpg").write_bytes(b"urgent")
+        until(lambda: not (alarm / "a.jpg").exists(), 30, "the urgent capture is wiped", 0.01)
+        check(ask(w, "SELECT count(*) FROM capture WHERE live = 1") > 0, "the backlog was gone already")
+        peaks = [peak_kib(w.agent.pid)], [peak_kib(w.courier())]
+        w.agent.kill()
+        bundles = len(list(w.store.rglob("*.cms")))
+        began = time.monotonic()
+        w.start_agent()
+        until(lambda: len(list(w.store.rglob("*.cms"))) > bundles, WAIT_S, "the first push after the restart", 0.01)
+        tap.diag(f"first push {time.monotonic() - began:.1f} s after the restart, "
+                 f"{ask(w, 'SELECT count(*) FROM capture WHERE live = 1')} waiting")
+        until(lambda: ask(w, "SELECT count(*) FROM capture WHERE live = 1") == 0, WAIT_S, "all are wiped", 0.2)
+        peaks[0].append(peak_kib(w.agent.pid))
+        peaks[1].append(peak_kib(w.courier()))
+        equal(w.left(), [], "files left")
+        equal(ask(w, done), FILES + 1, "captures wiped")
+        equal(ask(w, "SELECT count(*) FROM (SELECT 1 FROM capture GROUP BY source, path HAVING count(*) > 1)"), 0,
+              "captures recorded twice")
+        tap.diag(f"peak keeper {max(peaks[0]) >> 10} MiB, courier {max(peaks[1]) >> 10} MiB")
+        check(max(peaks[0]) <= KEEPER_MOST_KIB, f"the keeper had {max(peaks[0])} KiB")
+        check(max(peaks[1]) <= COURIER_MOST_KIB, f"the courier had {max(peaks[1])} KiB")
+        w.verify_ledger()
+
+
+def nearest_deadline_first():
+    """the older of two sources with the same max_age goes first, whatever was found first"""
+    with World(source={"quiet": "0s", "max_age": "2h"}, destination={"bundle_size": "64KiB"}, receiver=False) as w:
+        now = time.time()
+        order = list(range(60))
+        random.Random(3).shuffle(order)
+        for i in order:  # file i is i minutes old
+            path = w.capture / f"{i:02d}.jpg"
+            path.write_bytes(random.Random(i).randbytes(20_000))
+            os.utime(path, (now - 60 * i,) * 2)
+        w.start_agent()
+        until(lambda: ask(w, "SELECT count(*) FROM capture") == 60, 30, "all are in the ledger")
+        w.start_receiver()
+        w.empty()
+        w.idle()
+        with contextlib.closing(sqlite3.connect(f"file:{w.state}/ledger.db?mode=ro", uri=True)) as db:
+            rows = db.execute("SELECT b.uuid, c.path FROM capture c JOIN bundle b ON b.id = c.bundle").fetchall()
+        # a bundle's id begins with the moment when its captures were taken; bundles are sealed two at a
+        # time, and one that ends sooner is recorded sooner
+        taken = sorted((int.from_bytes(uuid[:6], "big"), -int(path[:2])) for uuid, path in rows)
+        # before all were found, others may have gone: at most the bundles that fit in memory
+        late = [-number for _, number in taken[20:]]
+        equal(late, sorted(late, reverse=True), "the order in which the later ones were taken, oldest first")
+
+
+tap.run([nearest_deadline_first, backlog])

@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Agent and receiver under a service manager: what they tell it, when, and what they take from it."""
+
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
+
+import tap
+from tap import Failure, Skip, check, equal
+from world import World, until
+
+
+class Manager:
+    """The other end of NOTIFY_SOCKET."""
+
+    def __init__(self, w, name="notify"):
+        self.path = w.dir / name
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(self.path))
+        self.words = []
+
+    def env(self, **more):
+        return {**os.environ, "NOTIFY_SOCKET": str(self.path), **more}
+
+    def wait(self, word, seconds=20):
+        """Reads on until this comes; everything before it is passed over."""
+        end = time.monotonic() + seconds
+        while True:
+            self.socket.settimeout(max(0.01, end - time.monotonic()))
+            try:
+                self.words.append(self.socket.recv(4096).decode())
+            except TimeoutError:
+                raise Failure(f"no {word!r} within {seconds} s; heard {self.words[-20:]}") from None
+            if self.words[-1].startswith(word):
+                return self.words[-1]
+
+    def silent(self, word, seconds):
+        """Whether none of these came for so long."""
+        try:
+            self.wait(word, seconds)
+        except Failure:
+            return True
+        return False
+
+    def forget(self):
+        self.socket.setblocking(False)
+        while True:
+            try:
+                self.socket.recv(4096)
+            except BlockingIOError:
+                return
+
+
+def from_start_to_end():
+    """ready comes when the agent works, status says how it goes, stopping comes with SIGTERM"""
+    with World() as w:
+        w.start_receiver()
+        manager = Manager(w)
+        w.start_agent(env=manager.env())
+        manager.wait("READY=1")
+        check("agent.ready" in w.agent.said(), "the log says ready first")
+        status = manager.wait("STATUS=handing over; policy test-lanes, serial 1;")
+        if "link up" not in status:
+            manager.wait("STATUS=handing over; policy test-lanes, serial 1; 0 sealed bundles wait for a receipt; link up")
+        w.write("lane1/AB12CDE.jpg", b"picture" * 1000)
+        w.settled()
+        equal(w.agent.stop(), 0, "exit status")
+        manager.wait("STOPPING=1")
+        check(not any("AB12CDE" in word for word in manager.words), "no name of a capture is told")
+        check(not any(word.startswith("WATCHDOG") for word in manager.words), "no watchdog was asked for, none was fed")
+
+
+def not_ready_without_policy():
+    """an agent that refuses to start never says ready, and says why"""
+    with World() as w:
+        manager = Manager(w)
+        (w.dir / "policy.yaml.sig").unlink()
+        w.start_agent(env=manager.env())
+        until(lambda: not w.agent.alive(), 15, "the agent ends")
+        equal(w.agent.popen.returncode, 2, "exit status")
+        check("there is no signature beside the policy" in w.agent.said(), w.agent.said())
+        check(manager.silent("READY=1", 0.1), "it never said ready")
+
+
+def reload_ends_with_ready():
+    """a reload is told from its beginning to its end, a refused policy too, and the status says so"""
+    with World(receiver=False) as w:
+        manager = Manager(w)
+        w.start_agent(env=manager.env())
+        manager.wait("READY=1")
+        w.publish()
+        manager.wait("RELOADING=1\nMONOTONIC_USEC=")
+        manager.wait("READY=1")
+        manager.wait("STATUS=handing over; policy test-lanes, serial 2;")
+        (w.dir / "policy.yaml").write_text("version: 1\n")
+        manager.wait("RELOADING=1")
+        manager.wait("READY=1")
+        manager.wait("STATUS=handing over; policy test-lanes, serial 2 (a newer one was refused)")
+        w.agent.signal(signal.SIGHUP)
+        manager.wait("RELOADING=1")
+        manager.wait("READY=1")
+
+
+def strace(pid, calls, delay_s, follow):
+    """strace that makes each of these calls of a process take so long; ready when it has attached."""
+    if not shutil.which("strace"):
+        raise Skip("strace is not installed")
+    words = ["strace", *(["-f"] if follow else []), "-p", str(pid), "-o", "/dev/null", "-e", f"trace={calls}",
+             "-e", f"inject={calls}:delay_enter={int(delay_s * 1e6)}"]
+    tracer = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    line = tracer.stderr.readline()
+    if "attached" not in line:
+        tracer.kill()
+        tracer.wait()
+        raise Skip(f"strace cannot attach here: {line.strip()}")
+    return tracer
+
+
+def end(tracer):
+    tracer.terminate()
+    try:
+        tracer.wait(10)
+    except subprocess.TimeoutExpired:
+        tracer.kill()
+        tracer.wait()
+    tracer.stderr.close()
+
+
+def watchdog_follows_the_ledger():
+    """while a commit hangs, the loop lives on and the watchdog is not fed; then it is again"""
+    with World(receiver=False) as w:
+        manager = Manager(w)
+        w.start_agent(env=manager.env(WATCHDOG_USEC="800000", WATCHDOG_PID="0"))
+        manager.wait("READY=1")
+        check(manager.silent("WATCHDOG=1", 1), "another process's watchdog is not fed")
+        w.agent.stop()
+        w.start_agent(env=manager.env(WATCHDOG_USEC="800000"))
+        manager.wait("READY=1")
+        for _ in range(4):
+            manager.wait("WATCHDOG=1", 10)
+        tracer = strace(w.agent.pid, "fdatasync,fsync", 4, follow=True)
+        try:
+            w.write("a.jpg", b"x" * 5000, want=False)
+            until(lambda: manager.silent("WATCHDOG=1", 2), 20, "the watchdog is not fed")
+        finally:
+            end(tracer)
+        manager.forget()
+        manager.wait("WATCHDOG=1", 20)
+
+
+def watchdog_follows_the_loop():
+    """while the loop hangs, the watchdog is not fed"""
+    with World(receiver=False) as w:
+        manager = Manager(w)
+        w.start_agent(env=manager.env(WATCHDOG_USEC="800000"))
+        manager.wait("READY=1")
+        manager.wait("WATCHDOG=1")
+        tracer = strace(w.agent.pid, "epoll_wait,epoll_pwait", 4, follow=False)
+        try:
+            until(lambda: manager.silent("WATCHDOG=1", 2), 20, "the watchdog is not fed")
+        finally:
+            end(tracer)
+        manager.forget()
+        manager.wait("WATCHDOG=1", 20)
+
+
+def receiver_tells_too():
+    """the receiver says ready, feeds the watchdog while requests get on, and says stopping"""
+    with World() as w:
+        manager = Manager(w)
+        w.receiver = w.spawn("receiver", *w.receiver_words(), env=manager.env(WATCHDOG_USEC="800000"))
+        manager.wait("READY=1")
+        for _ in range(4):
+            manager.wait("WATCHDOG=1", 10)
+        w.start_agent()
+        w.write("a.jpg", b"x" * 5000)
+        w.settled()
+        tracer = strace(w.receiver.pid, "fdatasync,fsync", 4, follow=True)
+        try:
+            w.write("b.jpg", b"x" * 5000)
+            until(lambda: manager.silent("WATCHDOG=1", 2), 20, "the watchdog is not fed while the store's disk hangs")
+        finally:
+            end(tracer)
+        check("receiver.stuck" in w.receiver.said(), w.receiver.said())
+        manager.forget()
+        manager.wait("WATCHDOG=1", 20)
+        w.settled()
+        equal(w.receiver.stop(), 0, "exit status")
+        manager.wait("STOPPING=1")
+
+
+def credentials():
+    """keys that the manager passes are taken; without it the error says what to do"""
+    with World() as w:
+        folder = w.dir / "credentials"
+        folder.mkdir()
+        for name in ("agent.pem", "agent.key", "server.pem", "server.key", "receipt.key"):
+            (w.pki / name).rename(folder / name)
+            (folder / name).chmod(0o400)
+        w.config["identity"] = {"certificate": "credential:agent.pem", "key": "credential:agent.key"}
+        w.receiver_config["identity"] = {"certificate": "credential:server.pem", "key": "credential:server.key"}
+        w.receiver_config["receipts"] = {"key": "credential:receipt.key"}
+        w.write_files()
+        for words in (w.agent_words(), w.receiver_words()):
+            done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+            equal(done.returncode, 2, "exit status without credentials")
+            check("started without credentials; let systemd pass it (LoadCredential=)" in done.stderr, done.stderr)
+        env = {**os.environ, "CREDENTIALS_DIRECTORY": str(folder)}
+        w.receiver = w.spawn("receiver", *w.receiver_words(), env=env)
+        w.listening(w.receiver, w.port)
+        w.start_agent(env=env)
+        w.write("a.jpg", b"x" * 5000)
+        w.settled()
+
+
+def credentials_of_another_user():
+    """root's credentials that an access list opens to the receiver's own user are taken, other such keys not"""
+    if os.geteuid() != 0:
+        raise Skip("needs root to become another user")
+    with World() as w:
+        folder = w.dir / "credentials"
+        folder.mkdir()
+        for name in ("server.pem", "server.key", "receipt.key"):
+            shutil.copy(w.pki / name, folder / name)
+            os.chown(folder / name, 0, 65534)
+            (folder / name).chmod(0o440)  # as an access list with one reader shows
+        for place in (w.dir, w.pki, folder):
+            place.chmod(0o755)
+        for place in w.dir.rglob("*"):
+            if place.suffix in (".pem", ".yaml"):
+                place.chmod(0o644)
+        os.chown(w.store, 65534, 65534)
+        w.receiver_config["identity"] = {"certificate": "credential:server.pem", "key": "credential:server.key"}
+        w.receiver_config["receipts"] = {"key": "credential:receipt.key"}
+        w.write_files()
+        (w.dir / "receiver.yaml").chmod(0o644)
+        become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        from world import program
+        own = shutil.copy(program("cede-receiver"), w.dir / "cede-receiver")  # where nobody may go
+        words = [*become, own, "--config", str(w.dir / "receiver.yaml")]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30,
+                              env={**os.environ, "CREDENTIALS_DIRECTORY": str(w.pki)})
+        equal(done.returncode, 3, "status where they are root's alone")
+        w.receiver = w.spawn("receiver", *words, env={**os.environ, "CREDENTIALS_DIRECTORY": str(folder)})
+        w.listening(w.receiver, w.port)
+        w.receiver.stop()
+        # the same files by path: the group's bit is what it says there
+        w.receiver_config["receipts"] = {"key": str(folder / "receipt.key")}
+        w.write_files()
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30,
+                              env={**os.environ, "CREDENTIALS_DIRECTORY": "/nowhere"})
+        equal(done.returncode, 2, "status by path")
+
+
+tap.run([from_start_to_end, not_ready_without_policy, reload_ends_with_ready, watchdog_follows_the_ledger,
+         watchdog_follows_the_loop, receiver_tells_too, credentials, credentials_of_another_user])

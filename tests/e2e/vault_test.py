@@ -1,0 +1,398 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Vaults: each epoch of a source has a directory and a key of its own, and the key is destroyed when
+all that was in the directory is proven. Loop devices with ext4 and its encryption; root only."""
+
+import datetime
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
+
+import cameras
+import faults
+import tap
+from tap import check, diag, equal
+from vaults import Vault, key_state
+from world import program, until
+
+MARKER = b"~cede-vault-marker~~"
+NAME = "NAMEmarkOfATraveller"
+
+
+def seconds(text):
+    return datetime.datetime.fromisoformat(text[:26] + "+00:00").timestamp()
+
+
+def one_epoch():
+    """a capture in a vault: handed over, unlinked, crypto-erased when its epoch has ended; no marker and no name in the raw image"""
+    with Vault(epoch="2s") as w:
+        w.start()
+        first = w.in_force()
+        for i in range(20):
+            w.write(f"lane/{NAME}{i:03}.jpg", MARKER * 2000)
+        w.settled()
+        keys = {e["epoch"] for e in w.events("vault-turned")}
+        check(first in keys, "the ledger has the epoch")
+        for key in keys - {w.key()}:
+            equal(w.erased(key)["level"], "crypto-erased", "level")
+            equal(key_state(w.disk.mount, key), "absent", "the kernel's word on the key")
+        until(lambda: w.levels() == {("crypto-erased", ""): 20}, 20, lambda: f"all are crypto-erased: {w.levels()}")
+        equal(w.agent.stop(10), 0, "exit status")
+        w.verify_ledger()
+        equal(w.disk.count(MARKER, NAME.encode()), [0, 0], "markers and names in the image")
+        # what the test would have seen of a file that is not in the vault
+        (w.disk.mount / f"{NAME}-plain").write_bytes(MARKER * 2000)
+        plain = w.disk.count(MARKER, NAME.encode())
+        check(plain[0] >= 2000 and plain[1] >= 1, f"the positive control is not seen: {plain}")
+
+
+class Camera:
+    """Writes until it is told to stop, and remembers what it wrote for certain."""
+
+    def __init__(self, w, name, write):
+        self.w, self.name, self.write = w, name, write
+        self.stop, self.refusals, self.count = threading.Event(), 0, 0
+        self.error = None
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
+        rng = random.Random(self.name)
+        try:
+            while not self.stop.is_set():
+                self.count += 1
+                content = MARKER + f"{self.name}/{self.count}/".encode() + rng.randbytes(rng.randrange(500, 60000))
+                path = f"{self.name}/{NAME}-{self.count:05}.jpg"
+                while not self.write(path, content):  # told that it failed: again, as a camera does
+                    self.refusals += 1
+                self.w.expect(path, content)
+                self.stop.wait(rng.uniform(0.02, 0.2))
+        except BaseException as e:  # pylint: disable=broad-except
+            self.error = e
+        finally:
+            getattr(self.write, "let_go", lambda: None)()
+
+
+def by_name(w):
+    """a temporary name, then its own, by full paths"""
+    def write(path, content):
+        full = w.capture / path
+        try:
+            full.parent.mkdir(exist_ok=True)
+            part = full.with_suffix(".part")
+            part.write_bytes(content)
+            os.rename(part, full)
+            return True
+        except FileNotFoundError:
+            return False
+    return write
+
+
+def slowly(w, pause_s):
+    """under its own name, open for as long as a turn takes"""
+    def write(path, content):
+        full = w.capture / path
+        full.parent.mkdir(exist_ok=True)
+        with open(full, "wb", buffering=0) as f:
+            for i in range(4):
+                f.write(content[len(content) * i // 4:len(content) * (i + 1) // 4])
+                time.sleep(pause_s)  # the writer's own pause is what is tested
+        return True
+    return write
+
+
+def staying(w, lets_go):
+    """by a directory that is kept open, as a program writes into its working directory; let go now and then"""
+    held = {}
+
+    def write(path, content):
+        if "fd" not in held:
+            (w.capture / path).parent.mkdir(exist_ok=True)
+            held["fd"] = os.open(w.capture, os.O_RDONLY | os.O_DIRECTORY)
+            held["left"] = lets_go()
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=held["fd"])
+            with open(fd, "wb") as f:
+                f.write(content)
+            done = True
+        except FileNotFoundError:
+            done = False
+        held["left"] -= 1
+        if held["left"] <= 0 or not done:
+            let_go()
+        return done
+
+    def let_go():
+        if "fd" in held:
+            os.close(held.pop("fd"))
+    write.let_go = let_go
+    return write
+
+
+def by_ftp(w, ftp):
+    def write(path, content):
+        ftp.deliver([(path, content)])
+        return True
+    return write
+
+
+def turns():
+    """cameras that keep writing through the turns (FTP, renames, files open across a turn, a directory that is kept): nothing is lost, each key goes within an epoch"""
+    wanted, epoch = {"quick": (2, 6), "normal": (2, 8), "full": (50, 8)}[tap.mode()]
+    with Vault(epoch=f"{epoch}s", vault={"leftovers": "erase"}) as w:
+        w.start()
+        w.in_force()
+        rng = random.Random(5)
+        crew = [Camera(w, "renames", by_name(w)), Camera(w, "open", slowly(w, 0.3)),
+                Camera(w, "stays", staying(w, lambda: rng.randrange(5, 40))), Camera(w, "ftp", by_ftp(w, cameras.Ftp(w, w.capture)))]
+        for c in crew:
+            c.thread.start()
+        until(lambda: len(w.events("vault-turned")) > wanted, 60 + wanted * epoch * 3, lambda: f"{wanted} turns; log {w.agent.said()[-600:]}", each=0.5)
+        for c in crew:
+            c.stop.set()
+        for c in crew:
+            c.thread.join(30)
+            check(c.error is None, f"{c.name}: {c.error!r}")
+        diag(f"{sum(c.count for c in crew)} captures, told to write again: {({c.name: c.refusals for c in crew})}")
+        w.settled(but=w.left_over())
+        last = w.key()
+        keys = {e["epoch"] for e in w.events("vault-turned")} - {last}
+        for key in keys:
+            equal(w.erased(key)["level"], "crypto-erased", "level")
+            equal(key_state(w.disk.mount, key), "absent", "the kernel's word on the key")
+        late = w.lateness()
+        diag(f"{len(keys)} epochs; from the last wipe of each to the end of its key: {max(late):.2f} s at most, {sorted(late)[len(late) // 2]:.2f} s in the middle")
+        check(max(late) <= epoch, f"a key outlived its last capture by {max(late):.1f} s")
+        equal(w.agent.stop(10), 0, "exit status")
+        w.verify_ledger()
+        equal(w.disk.count(MARKER, NAME.encode()), [0, 0], "markers and names in the image")
+
+
+def waiting(w, n, prefix, want):
+    """n captures that the agency can't get: the receiver is away"""
+    for i in range(n):
+        w.write(f"{prefix}/{NAME}{i}.jpg", MARKER * 50 + f"{prefix}{i}".encode(), want=want)
+    until(lambda: sum(w.counts()[0].get(s, 0) for s in ("ready", "sealed")) == n, 20,
+          lambda: f"{n} captures wait: {w.counts()}", each=0.1)
+
+
+def reboot(w):
+    """Power off and on again: no process goes on, the keyring is empty."""
+    w.agent.kill()
+    until(lambda: not os.path.exists(f"/proc/{w.courier_pid}"), 15, "the courier has ended with its keeper")
+    w.disk.reboot()
+
+
+def start_waiting(w):
+    """The first captures are handed over; then the receiver is away and three wait. The open epoch's key."""
+    w.start()
+    w.in_force()
+    for i in range(4):
+        w.write(f"first/{NAME}{i}.jpg", MARKER * 50 + str(i).encode())
+    w.settled()
+    w.courier_pid = w.courier()
+    w.receiver.stop()
+    return w.key()
+
+
+def reboot_memory():
+    """keys in memory, and a reboot: what was not handed over is destroyed, each with its event; the next epoch goes on"""
+    with Vault(epoch="1h", keys="memory", policy={"holds": [{"id": "case-1", "match": ["first/*0.jpg"], "until": "2099-01-01T00:00:00Z"}]}) as w:
+        w.start()
+        w.in_force()
+        for i in range(4):
+            w.write(f"first/{NAME}{i}.jpg", MARKER * 50 + str(i).encode())
+        until(lambda: w.counts()[0].get("held") == 1 and w.counts()[0].get("wiped") == 3, 20, lambda: f"one is held: {w.counts()}", each=0.1)
+        equal(w.levels(), {("removed", "pending-erase"): 3}, "levels before the end of the epoch")
+        w.courier_pid, lost = w.courier(), w.key()
+        w.receiver.stop()
+        waiting(w, 3, "waiting", want=False)
+        (w.capture / "waiting" / "unseen.tmp").write_bytes(MARKER)
+        reboot(w)
+        try:
+            (w.capture / "x.jpg").write_bytes(b"x")
+            raise AssertionError("written without a key")
+        except OSError as e:
+            check(e.errno == 126, f"ENOKEY expected: {e}")  # no program writes in the clear meanwhile
+        w.start()
+        w.in_force(other_than=lost)
+        equal(w.erased(lost)["cause"], "key-lost", "cause")
+        equal([e["reason"] for e in w.events("capture-destroyed")], ["key-lost"] * 3, "captures destroyed, each said")
+        equal([e.get("held") for e in w.events("capture-gone")], ["yes"], "what the hold was to keep")
+        equal(w.levels(), {("crypto-erased", ""): 3, ("crypto-erased", "key-lost"): 3}, "levels")
+        check(lost not in w.epochs(), f"its directory is left in the store: {w.epochs()}")
+        check("vault.lost" in w.agent.said() and "vault.cleared" in w.agent.said(), "said in the log")
+        w.write(f"after/{NAME}.jpg", MARKER * 50)
+        w.settled()
+        w.verify_ledger()
+        equal(w.agent.stop(10), 0, "exit status")
+        equal(w.disk.count(MARKER, NAME.encode()), [0, 0], "markers and names in the image")
+
+
+def reboot_wrapped():
+    """wrapped keys, and a reboot: everything waits under its own key and arrives; with another secret it waits, and nothing is destroyed"""
+    with Vault(epoch="1h", keys="wrapped") as w:
+        before = start_waiting(w)
+        waiting(w, 3, "waiting", want=True)
+        equal(len(list((w.state / "vault").iterdir())), 1, "sealed keys")
+        reboot(w)
+        secret = w.secret.read_bytes()
+        w.new_secret()
+        w.start()
+        until(lambda: "vault.unavailable" in w.agent.said(), 20, lambda: f"said that it does not open: {w.agent.said()}")
+        check("does not open" in w.agent.said(), "the error names the cause")
+        equal(w.key(), before, "the directory stays where it is")
+        equal(w.events("capture-destroyed") + w.events("capture-gone"), [], "nothing is given up")
+        w.secret.write_bytes(secret)
+        w.settled()
+        equal(w.key(), before, "the epoch goes on")
+        equal(w.levels(), {("removed", "pending-erase"): 7}, "levels before the end of the epoch")
+        w.source["vault"]["epoch"] = "2s"
+        w.publish()
+        equal(w.erased(before)["level"], "crypto-erased", "level")
+        equal(w.levels(), {("crypto-erased", ""): 7}, "levels")
+        check(f"{before}.key" not in os.listdir(w.state / "vault"), "its sealed copy is gone")
+        w.verify_ledger()
+        equal(w.agent.stop(10), 0, "exit status")
+        equal(w.disk.count(MARKER, NAME.encode()), [0, 0], "markers and names in the image")
+
+
+def held():
+    """a legal hold keeps its epoch and the key, said; when it is lifted the key goes"""
+    hold = {"id": "case-1", "match": ["held/**"], "until": "2099-01-01T00:00:00Z"}
+    with Vault(epoch="2s", policy={"holds": [hold]}) as w:
+        w.start()
+        first = w.in_force()
+        w.write("held/a.jpg", MARKER * 10)
+        w.write("b.jpg", MARKER * 10 + b"b")
+        until(lambda: w.counts()[0].get("held") == 1, 20, "one is held")
+        first = next(e["source"] for e in w.events("capture-seen")).split("@")[1]
+        until(lambda: "vault.kept source=faces reason=legal-hold" in w.agent.said(), 20, "said that the epoch is kept")
+        equal(key_state(w.disk.mount, first), "present", "its key")
+        check(first in w.cede("vault", "status", "--state", w.state), "cede vault status has it")
+        equal((w.store_dir / first / "held" / "a.jpg").read_bytes(), MARKER * 10, "what is held can be read")
+        w.policy["holds"] = []
+        w.publish()
+        equal(w.erased(first)["level"], "crypto-erased", "level")
+        w.settled()
+
+
+def no_vault_here():
+    """where the file system has no encryption: handed over and overwritten, and said; check --host and init say why"""
+    with Vault(epoch="1h") as w:
+        w.disk.detach()
+        subprocess.run(["mkfs.ext4", "-q", "-F", w.disk.image], check=True)
+        w.disk.attach()
+        w.capture.mkdir(parents=True)
+        said = w.cede("vault", "init", "--policy", w.dir / "policy.yaml", status=(1,))
+        check("tune2fs -O encrypt" in said, f"init names the mend: {said}")
+        w.start()
+        until(lambda: "vault.unavailable" in w.agent.said(), 20, "said")
+        w.write("a.jpg", MARKER * 1000)
+        w.settled()
+        equal([e["reason"] for e in w.events("violation")], ["vault-unavailable"], "violations")
+        check(all(level != "crypto-erased" for level, _ in w.levels()), f"nothing is called crypto-erased: {w.levels()}")
+
+
+def without_the_vault_again():
+    """the policy drops the vault: the last epoch ends, and the source is a plain directory again"""
+    with Vault(epoch="1h") as w:
+        w.start()
+        key = w.in_force()
+        (w.capture / "lane").mkdir()
+        w.write("lane/a.jpg", MARKER * 10)
+        w.settled()
+        del w.source["vault"]
+        w.publish()
+        equal(w.erased(key, seconds=60)["level"], "crypto-erased", "level")
+        equal(w.key(), None, "the directory at the path has no key")
+        check((w.capture / "lane").is_dir(), "with the directories of the old one")
+        w.write("lane/b.jpg", MARKER * 10)
+        w.settled()
+        until(lambda: set(w.epochs()) <= {"before"}, 30, lambda: f"nothing is left in the store: {w.epochs()}")
+        w.verify_ledger()
+
+
+def one_kill(at):
+    """The agent dies before its call `at` of those that make turns and ends; then it goes on."""
+    with Vault(epoch="1s", keys="wrapped", vault={"leftovers": "erase"}) as w:
+        page = faults.Page(w.dir / "page")
+        page.arm(faults.KILL, ("mkdir", "rename", "unlink", "key"), at)
+        (w.capture / "lane").mkdir()
+        w.start_receiver()
+        w.start_agent(env={**os.environ, "LD_PRELOAD": str(faults.library()), "CEDE_FAULT": str(page.path)})
+        for i in range(60):
+            w.write(f"lane/{i}.jpg", MARKER * 20 + str(i).encode())
+            if not w.agent.alive():
+                break
+            time.sleep(0.1)  # the camera's own pause
+        until(lambda: not w.agent.alive(), 30, f"the agent dies at call {at}")
+        call = page.fired()
+        w.write("lane/late.jpg", MARKER * 20)
+        w.start_agent()
+        w.in_force()
+        w.write("lane/later.jpg", MARKER * 21)
+        w.settled(90)
+        keys = {e["epoch"] for e in w.events("vault-turned")}
+        until(lambda: len(w.epochs()) <= 1, 30, lambda: f"the store is empty but for the last epoch: {w.epochs()}")
+        for key in keys - {w.key()}:
+            if key != w.key():  # the last turn of this moment
+                w.erased(key)
+                equal(key_state(w.disk.mount, key), "absent", f"key {key}")
+        w.verify_ledger()
+        equal(w.agent.stop(10), 0, "exit status")
+        sealed = {f[:32] for f in os.listdir(w.state / "vault")}
+        check(sealed <= {w.key(), *w.epochs()}, f"sealed keys without an epoch: {sealed}, {w.key()}, {w.epochs()}")
+        return call
+
+
+def killed():
+    """kill -9 at any step of a turn or an end: the next start goes on; nothing is lost, every key but the last goes"""
+    tries = {"quick": [6, 21], "normal": [4, 9, 15, 28], "full": range(1, 60)}[tap.mode()]
+    struck = {}
+    for at in tries:
+        try:
+            call = one_kill(at)
+        except tap.Failure as e:
+            raise tap.Failure(f"call {at}: {e}") from e
+        struck[call] = struck.get(call, 0) + 1
+    diag(f"died before {struck}")
+
+
+def purged():
+    """cede purge of a host with a vault: its epochs, what waits and what is held in them, and their keys go"""
+    hold = {"id": "case-1", "match": ["held/**"], "until": "2099-01-01T00:00:00Z"}
+    with Vault(epoch="2s", keys="wrapped", policy={"holds": [hold]}) as w:
+        w.start()
+        w.in_force()
+        w.write(f"held/{NAME}.jpg", MARKER * 100)
+        until(lambda: w.counts()[0].get("held") == 1 and w.epochs(), 20, "one is held in an epoch that has ended")
+        w.receiver.stop()
+        w.write(f"{NAME}.jpg", MARKER * 101, want=False)
+        until(lambda: w.counts()[0].get("ready") or w.counts()[0].get("sealed"), 20, "one waits")
+        equal(w.agent.stop(10), 0, "exit status")
+        keys = {e["epoch"] for e in w.events("vault-turned")}
+        done = subprocess.run([program("cede"), "purge", "--policy", str(w.dir / "policy.yaml"), "--config", str(w.dir / "agent.yaml"),
+                               "--certificate", str(w.dir / "certificate"), "--reason", "test", "--operator", "test", "--limit", "2s",
+                               "--drop-ledger", "--destroy-unsent", "--destroy-held", "--yes"], capture_output=True, text=True, check=False, cwd=w.dir)
+        check(done.returncode in (0, 1), f"cede purge: {done.returncode} {done.stdout}{done.stderr}")
+        equal(w.left(), [], "files left")
+        check(not (w.capture.parent / ".cede-vault").exists(), "the store is still there")
+        for key in keys:
+            equal(key_state(w.disk.mount, key), "absent", f"key {key}")
+        details = [json.loads(line) for line in (w.dir / "certificate.details").read_text().splitlines()[1:]]
+        said = sorted((d["what"], d["level"]) for d in details if d["what"] in ("unsent-capture", "held-capture", "vault-key"))
+        check(("held-capture", "overwritten-current") in said or ("held-capture", "unproven") in said, f"the held one: {said}")
+        check([w for w, _ in said].count("unsent-capture") == 1, f"the one that waited: {said}")
+        check(("vault-key", "crypto-erased") in said and ("vault-key", "remains") not in said, f"keys: {said}")
+        equal(w.disk.count(MARKER, NAME.encode()), [0, 0], "markers and names in the image")
+
+
+if __name__ == "__main__":
+    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, held, no_vault_here, without_the_vault_again, purged, killed], at_once=5)
