@@ -17,7 +17,7 @@
 #include "base/log.h"
 
 #define EPOCH_LEAST_PATIENCE_NS (15 * NS_PER_SECOND) /* the policy has no vault any more */
-#define KEPT_AGAIN_NS           (10 * NS_PER_SECOND)
+#define KEPT_AGAIN_MOST_NS      (10 * NS_PER_SECOND)
 #define BUSY_SAID_NS            (3 * NS_PER_SECOND)
 
 struct step {
@@ -153,7 +153,8 @@ static void opened(struct flow *flow, void *ctx) {
 	if (!t->used_once)
 		v->due_boot_ns = now + t->policy->vault_epoch_ns;
 	else if (!t->patient && v->due_boot_ns > now) {
-		v->due_boot_ns = now;
+		/* epochs_turn() forces it half an epoch after it was due: an early one after an eighth */
+		v->due_boot_ns = now - t->policy->vault_epoch_ns * 3 / 8;
 		epochs_turn(flow, flow->sources[t->place].of);
 	}
 }
@@ -225,6 +226,15 @@ static void remove_work(void *ctx) {
 		t->rest.gone = false;
 }
 
+/* Files that stay are looked at more rarely than captures that are on their way. */
+static int64_t kept_again(const struct step *t) {
+	int64_t patience = patience_of(t->flow, t->place);
+
+	if (t->patient || t->coming)
+		return EPOCH_LOOK_NS;
+	return patience < KEPT_AGAIN_MOST_NS ? patience : KEPT_AGAIN_MOST_NS;
+}
+
 static void remove_done(void *ctx) {
 	struct step *t = ctx;
 	struct flow *flow = t->flow;
@@ -249,7 +259,7 @@ static void remove_done(void *ctx) {
 		step_failed(t, "remove");
 	} else {
 		(void)step_over(t);
-		e->again_boot_ns = now + (t->patient ? EPOCH_LOOK_NS : KEPT_AGAIN_NS);
+		e->again_boot_ns = now + kept_again(t);
 	}
 	e->step = STEP_DRAINING;
 	if (t->coming)

@@ -10,7 +10,7 @@
 
 #define EPOCHS_MOST    32 /* of one source at once; then its turns wait */
 #define EPOCHS_SPARE   64 /* places for epochs of sources that have no vault any more */
-#define EPOCH_LOOK_NS  (1 * NS_PER_SECOND)
+#define EPOCH_LOOK_NS  (NS_PER_SECOND / 2) /* less than a tick: each tick looks */
 #define VAULT_AGAIN_NS (5 * NS_PER_SECOND)
 /* An empty epoch that somebody is in, or that has nothing but ignored files, waits for so much of
  * an epoch since something of it was live, or since its turn. An open one that was used and has
