@@ -134,7 +134,7 @@ def outage(s, day, per_hour):
     for hour in HOURS[:3]:
         one_hour(s, day, hour, per_hour)
         moments.append((s.clock.now(), s.present()))
-    known = lambda: sum(s.counts()[0].get(state, 0) for state in ("ready", "bundled", "sealed", "settling"))  # noqa: E731
+    known = lambda: s.in_state("ready", "bundled", "sealed", "settling")  # noqa: E731
     until(lambda: known() == len(s.present()), 60, lambda: f"all that waits is known: {known()} of {len(s.present())}")
     return moments
 

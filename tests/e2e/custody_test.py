@@ -41,7 +41,7 @@ def lived(w, more=0):
     w.settled()
     w.receiver.stop()
     w.write("left.jpg", b"left", want=False)
-    until(lambda: sum(w.counts()[0].get(s, 0) for s in ("ready", "bundled", "sealed")) == 1, 30, "one is left")
+    until(lambda: w.in_state("ready", "bundled", "sealed") == 1, 30, "one is left")
     equal(w.agent.stop(), 0, "exit status")
 
 

@@ -67,10 +67,6 @@ def refused(w, reason, number, seconds=30):
     return sorted(re.sub(rb"%([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), c.encode()) for c in coded)
 
 
-def state_of(w, *states):
-    return sum(w.counts()[0].get(s, 0) for s in states)
-
-
 def plain_bundles(w):
     """Each bundle as a tar, opened by hand."""
     with tempfile.TemporaryDirectory(prefix="cede-plain-") as folder:
@@ -366,7 +362,7 @@ def link_before_the_wipe():
     with World(receiver=False) as w:
         w.start_agent()
         w.write("a.jpg", b"sealed, then linked")
-        until(lambda: state_of(w, "sealed", "ready") == 1, 30, "recorded")
+        until(lambda: w.in_state("sealed", "ready") == 1, 30, "recorded")
         os.link(w.capture / "a.jpg", w.dir / "other.jpg")
         w.start_receiver()
         refused(w, "hard-link", 1)
@@ -416,7 +412,7 @@ def capture_becomes_something_else():
         w.start_agent()
         for i in range(40):
             w.write(f"{i}.jpg", b"capture %d" % i, want=False)
-        until(lambda: state_of(w, "sealed", "ready") == 40, 30, "recorded")
+        until(lambda: w.in_state("sealed", "ready") == 40, 30, "recorded")
         for i in range(40):
             os.unlink(w.capture / f"{i}.jpg")
             [lambda n: os.symlink("/etc/passwd", n), os.mkfifo, os.mkdir, lambda n: None][i % 4](w.capture / f"{i}.jpg")
@@ -450,7 +446,7 @@ def mount_points():
             w.write("good.jpg", b"good")
             equal(refused(w, "mount-point", 2), [b"bound", b"memory"], "names refused")
             equal(refused(w, "special-file", 1), [b"file.jpg"], "names refused")
-            until(lambda: state_of(w, "wiped") == 1, 30, "the capture beside them goes")
+            until(lambda: w.in_state("wiped") == 1, 30, "the capture beside them goes")
             w.idle()
             witness.saw_nothing()
             equal(sorted(w.left()), [b"bound/a.jpg", b"bound/b.jpg", b"file.jpg", b"memory/mine.jpg"], "files that stay")
@@ -464,13 +460,13 @@ def mounted_over_what_is_proven():
     with World(receiver=False) as w:
         w.start_agent()
         w.write("lane/a.jpg", b"under the mount soon")
-        until(lambda: state_of(w, "sealed", "ready") == 1, 30, "recorded")
+        until(lambda: w.in_state("sealed", "ready") == 1, 30, "recorded")
         with mounted("-t", "tmpfs", "test", w.capture / "lane"):
             (w.capture / "lane" / "a.jpg").write_bytes(NO_CAPTURE)
             w.start_receiver()
-            refused(w, "mount-point", 1) if state_of(w, "ready") else happened(w, "wipe-failed", "ENODEV")
-            until(lambda: events(w, "wipe-failed", "ENODEV") or state_of(w, "settling"), 30, "it waits")
-            equal(state_of(w, "gone", "wiped", "replaced"), 0, "captures said to be gone or wiped")
+            refused(w, "mount-point", 1) if w.in_state("ready") else happened(w, "wipe-failed", "ENODEV")
+            until(lambda: events(w, "wipe-failed", "ENODEV") or w.in_state("settling"), 30, "it waits")
+            equal(w.in_state("gone", "wiped", "replaced"), 0, "captures said to be gone or wiped")
             equal((w.capture / "lane" / "a.jpg").read_bytes(), NO_CAPTURE, "the file of that name in the mount")
         restart(w)
         w.settled()
@@ -496,14 +492,14 @@ def unmounted_with_its_directory():
             w.start_agent()
             for i in range(30):
                 w.write(f"{i}.jpg", b"before %d" % i)
-            until(lambda: state_of(w, "sealed", "ready") == 30, 30, "recorded")
+            until(lambda: w.in_state("sealed", "ready") == 30, 30, "recorded")
             check("busy" in run("umount", place)[1], "umount says that the agent has the directory open")
             unmount(place)
             happened(w, "source-missing", "cause=unreachable")
             w.start_receiver()
             until(lambda: w.counts()[1].get("sealed") == 0, 30, "what was sealed has its receipt")
             time.sleep(3)  # more than one round of wipes: nothing happens, which only time can show
-            equal(state_of(w, "gone", "wiped", "replaced"), 0, "captures said to be gone or wiped")
+            equal(w.in_state("gone", "wiped", "replaced"), 0, "captures said to be gone or wiped")
             must("mount", device, place)
             happened(w, "source-back")
             for i in range(30):
@@ -520,28 +516,28 @@ def unmounted_to_a_bare_directory():
             w.start_agent()
             for i in range(30):
                 w.write(f"{i}.jpg", b"before %d" % i)
-            until(lambda: state_of(w, "sealed", "ready") == 30, 30, "recorded")
+            until(lambda: w.in_state("sealed", "ready") == 30, 30, "recorded")
             unmount(w.capture)
             happened(w, "source-changed", "file-system=other")
             happened(w, "source-missing", "cause=other-file-system")
             w.start_receiver()
             w.write("meanwhile.jpg", b"into the bare directory")
-            until(lambda: state_of(w, "wiped") == 1, 30, "the one in the directory is handed over")
+            until(lambda: w.in_state("wiped") == 1, 30, "the one in the directory is handed over")
             until(lambda: w.counts()[1].get("sealed") == 0, 30, "what was sealed has its receipt")
             restart(w)  # begins before the disk is there, as after a boot
             happened(w, "source-missing", "cause=other-file-system", 2)
             w.write("again.jpg", b"once more")
-            until(lambda: state_of(w, "wiped") == 2, 30, "the one in the directory is handed over")
-            equal(state_of(w, "gone", "replaced"), 0, "captures said to be gone")
+            until(lambda: w.in_state("wiped") == 2, 30, "the one in the directory is handed over")
+            equal(w.in_state("gone", "replaced"), 0, "captures said to be gone")
             w.publish()  # what was ready is settling now, and is looked at again
             until(lambda: "policy.loaded" in w.agent.said(), 30, "another policy is in force")
             w.write("third.jpg", b"after the other policy")
-            until(lambda: state_of(w, "wiped") == 3, 30, "the one in the directory is handed over")
-            equal(state_of(w, "gone", "replaced"), 0, "captures said to be gone")
+            until(lambda: w.in_state("wiped") == 3, 30, "the one in the directory is handed over")
+            equal(w.in_state("gone", "replaced"), 0, "captures said to be gone")
             must("mount", device, w.capture)
             happened(w, "source-back")
             w.settled()
-            equal(state_of(w, "wiped"), 33, "captures wiped")
+            equal(w.in_state("wiped"), 33, "captures wiped")
 
 
 def renamed_source():
@@ -594,7 +590,7 @@ def read_only():
         w.start_agent()
         for i in range(20):
             w.write(f"{i}.jpg", b"content %d" % i)
-        until(lambda: state_of(w, "sealed", "ready") == 20, 30, "recorded")
+        until(lambda: w.in_state("sealed", "ready") == 20, 30, "recorded")
         must("mount", "-o", "remount,ro", w.capture)
         w.start_receiver()
         happened(w, "wipe-failed", "error=EROFS", 20)
@@ -602,10 +598,10 @@ def read_only():
               {b"%d.jpg" % i: b"content %d" % i for i in range(20)}, "files that stay")
         restart(w)
         happened(w, "wipe-failed", "error=EROFS", 40)
-        equal(state_of(w, "wiping"), 20, "captures that wait to be wiped")
+        equal(w.in_state("wiping"), 20, "captures that wait to be wiped")
         must("mount", "-o", "remount,rw", w.capture)
         w.settled()
-        equal(state_of(w, "gone", "replaced"), 0, "captures said to be gone or replaced")
+        equal(w.in_state("gone", "replaced"), 0, "captures said to be gone or replaced")
 
 
 def removed_before_a_wipe_that_failed():
@@ -624,7 +620,7 @@ def removed_before_a_wipe_that_failed():
         os.rename(name, w.capture / ".kept")
         w.agent.signal(signal.SIGCONT)
         w.idle()
-        equal((state_of(w, "gone"), state_of(w, "wiped")), (1, 0), "gone and wiped")
+        equal((w.in_state("gone"), w.in_state("wiped")), (1, 0), "gone and wiped")
         equal((w.capture / ".kept").read_bytes(), b"immutable", "the file under its other name")
 
 
@@ -638,13 +634,13 @@ def unreadable():
         os.chmod(w.capture / "closed.jpg", 0)
         os.chmod(w.capture / "vault", 0)
         start_by(w, other_user(w))
-        until(lambda: state_of(w, "wiped") == 1, 30, "the one beside it goes")
+        until(lambda: w.in_state("wiped") == 1, 30, "the one beside it goes")
         equal(refused(w, "unreadable", 1), [b"vault"], "names refused")
         until(lambda: w.agent.said().count("capture.unreadable") >= 2, 60, "the file is tried again")
         equal(len(events(w, "capture-changed", "reason=unreadable")), 1, "events: one, however often it is tried")
-        equal(state_of(w, "ready", "bundled"), 1, "captures that wait")
+        equal(w.in_state("ready", "bundled"), 1, "captures that wait")
         os.chmod(w.capture / "closed.jpg", 0o600)
-        until(lambda: state_of(w, "wiped") == 2, 30, "the file goes")
+        until(lambda: w.in_state("wiped") == 2, 30, "the file goes")
         os.chmod(w.capture / "vault", 0o700)
         equal(w.agent.stop(10), 0, "exit status")  # its next scan would find it; the next start finds it sooner
         start_by(w, other_user(w))
@@ -702,7 +698,7 @@ def deep_paths():
             opened.append((size, *make_deep(w.capture, size, b"deep %d" % size)))
         w.start()
         w.write("shallow.jpg", b"shallow")
-        until(lambda: state_of(w, "wiped") == len(goes) + 1, 60, lambda: f"{len(goes) + 1} are wiped; {w.counts()}")
+        until(lambda: w.in_state("wiped") == len(goes) + 1, 60, lambda: f"{len(goes) + 1} are wiped; {w.counts()}")
         w.idle()
         for size, fd, name in opened:
             try:
@@ -776,7 +772,7 @@ def directories_that_vanish():
         for d in range(10):
             for i in range(20):
                 w.write(f"d{d}/{i}.jpg", b"%d %d" % (d, i), want=d >= 5)
-        until(lambda: state_of(w, "sealed", "ready") == 200, 60, "recorded")
+        until(lambda: w.in_state("sealed", "ready") == 200, 60, "recorded")
         for d in range(5):
             for name in os.listdir(w.capture / f"d{d}"):
                 os.unlink(w.capture / f"d{d}" / name)
@@ -784,7 +780,7 @@ def directories_that_vanish():
         w.start_receiver()
         w.empty()
         w.idle()
-        equal((state_of(w, "gone"), state_of(w, "wiped")), (100, 100), "gone and wiped")
+        equal((w.in_state("gone"), w.in_state("wiped")), (100, 100), "gone and wiped")
         equal(len(events(w, "capture-gone")), 100, "events that say so")
         found = arrived(w)
         equal({k for k in w.want if found.get(k) != w.want[k]}, set(), "captures that did not arrive once")
@@ -796,7 +792,7 @@ def moved_out_and_back():
         w.start_agent()
         for i in range(30):
             w.write(f"lane/{i}.jpg", b"travels %d" % i)
-        until(lambda: state_of(w, "sealed", "ready") == 30, 30, "recorded")
+        until(lambda: w.in_state("sealed", "ready") == 30, 30, "recorded")
         os.rename(w.capture / "lane", w.dir / "lane")
         w.start_receiver()
         happened(w, "capture-gone", "reason=removed-by-another-program", 30)
@@ -809,7 +805,7 @@ def moved_out_and_back():
         w.idle()
         found = arrived(w)
         equal({k for k, v in w.want.items() if set(found.get(k, [])) != set(v)}, set(), "captures that did not arrive")
-        equal(state_of(w, "wiped"), 31, "captures wiped")
+        equal(w.in_state("wiped"), 31, "captures wiped")
 
 
 # ---- a full disk
@@ -857,18 +853,18 @@ def spool_is_full():
         with mounted("-t", "tmpfs", "-o", "size=128m,mode=0700", "test", w.state):
             w.start_agent()
             w.write("first.jpg", b"first")
-            until(lambda: state_of(w, "wiped") == 1, 30, "the first is sealed and wiped")
+            until(lambda: w.in_state("wiped") == 1, 30, "the first is sealed and wiped")
             ballast = w.state / "ballast"
             ballast.write_bytes(bytes(60 << 20))  # less is left than the agent keeps free
             more = {f"{i}.jpg": b"content %d" % i for i in range(5)}
             for name, content in more.items():
                 w.write(name, content)
             happened(w, "violation", "reason=spool-full", 1)
-            until(lambda: state_of(w, "ready") == 5, 30, "they wait")
+            until(lambda: w.in_state("ready") == 5, 30, "they wait")
             check("spool.full" in w.agent.said(), "the log says it")
             equal({os.fsdecode(n): (w.capture / os.fsdecode(n)).read_bytes() for n in w.left()}, more, "captures that wait")
             ballast.unlink()
-            until(lambda: state_of(w, "wiped") == 6, 30, "they are sealed and wiped")
+            until(lambda: w.in_state("wiped") == 6, 30, "they are sealed and wiped")
             w.start_receiver()
             w.settled()
             w.agent.stop(10)
@@ -906,7 +902,7 @@ def growing_files():
         while any(t.is_alive() for t in crew.threads):
             alive = len([n for n in w.left() if n.startswith(b"grows-")])
             check(alive + len(whole) >= 4, "a file that grows is gone")
-            check(state_of(w, "bundled", "sealed", "wiping", "wiped") <= len(whole), "a file that grows was handed over")
+            check(w.in_state("bundled", "sealed", "wiping", "wiped") <= len(whole), "a file that grows was handed over")
             time.sleep(0.1)
         crew.join(10)
         w.settled()
@@ -1087,7 +1083,7 @@ def very_many_that_stay():
             os.rename(top / "away", w.capture)
             until(lambda: w.agent.said().count("source.back") == number, 30, "it is said to be back")
         w.write("good.jpg", b"good")
-        until(lambda: state_of(w, "wiped") == 1, 60, "the capture among them goes")
+        until(lambda: w.in_state("wiped") == 1, 60, "the capture among them goes")
         equal(len(events(w, "capture-refused")), STAYING, "events")
         check(peak_kb(w.agent.pid) < KEEPER_MOST_KB, f"the keeper's peak is {peak_kb(w.agent.pid)} kB")
         w.capture = top

@@ -65,7 +65,7 @@ def with_metrics(w):
 
 def waiting(w, number):
     """So many captures stand sealed or ready, none is wiped, all files are there."""
-    until(lambda: sum(w.counts()[0].get(s, 0) for s in ("ready", "sealed")) == number, 20,
+    until(lambda: w.in_state("ready", "sealed") == number, 20,
           lambda: f"{number} captures wait; {w.counts()}")
     untouched(w, number)
 

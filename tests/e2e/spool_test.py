@@ -80,7 +80,7 @@ def max_age_hold():
         w.start_agent()
         for name, content in cameras.roll(14, 4, "lane1"):
             w.write(name, content)
-        until(lambda: sum(w.counts()[0].get(s, 0) for s in ("ready", "sealed")) == 8, 30, "recorded")
+        until(lambda: w.in_state("ready", "sealed") == 8, 30, "recorded")
         until(lambda: w.agent.said().count("push.failed") >= 5, 60, "five tries failed")
         equal(len(w.left()), 8, "captures that stay")
         equal(spooled(w), [], "bundles in the spool")

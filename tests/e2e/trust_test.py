@@ -462,7 +462,7 @@ def removed_while_waiting():
         for i in range(60):
             w.write(f"{i}.jpg", os.urandom(30_000), want=False)
         # few bundles fit into memory while the link is down: the rest stays ready
-        until(lambda: sum(w.counts()[0].get(s, 0) for s in ("ready", "sealed")) == 60 and
+        until(lambda: w.in_state("ready", "sealed") == 60 and
               w.counts()[0].get("ready", 0) > 30, 20, lambda: f"most are ready: {w.counts()}")
         for name in w.left():
             os.unlink(os.path.join(os.fsencode(w.capture), name))

@@ -178,7 +178,7 @@ def waiting(w, n, prefix, want):
     """n captures that the agency can't get: the receiver is away"""
     for i in range(n):
         w.write(f"{prefix}/{NAME}{i}.jpg", MARKER * 50 + f"{prefix}{i}".encode(), want=want)
-    until(lambda: sum(w.counts()[0].get(s, 0) for s in ("ready", "sealed")) == n, 20,
+    until(lambda: w.in_state("ready", "sealed") == n, 20,
           lambda: f"{n} captures wait: {w.counts()}", each=0.1)
 
 

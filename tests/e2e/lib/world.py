@@ -379,6 +379,11 @@ class World:
         status = self.status()
         return status["captures"], status["bundles"]
 
+    def in_state(self, *states):
+        """How many captures are in any of these states, at one moment."""
+        captures = self.counts()[0]
+        return sum(captures.get(s, 0) for s in states)
+
     def idle(self, seconds=DEADLINE_S):
         """Waits until the ledger has no live capture and no bundle that is not done."""
         def look():
