@@ -340,6 +340,15 @@ static void count_looks(struct flow *flow, struct seen *s, const struct findings
 	}
 }
 
+static int by_deadline(const void *a, const void *b) {
+	const struct finding *x = a;
+	const struct finding *y = b;
+	int64_t one = x->decision.deadline_ns;
+	int64_t other = y->decision.deadline_ns;
+
+	return one == other ? strcmp(x->path, y->path) : one < other ? -1 : 1;
+}
+
 /* settled: names that were waited for, not what a scan came upon. Only for those the ledger is
  * asked whether a capture had the name: there can be any number of links in a directory. After each
  * scan all that is settling is asked for. */
@@ -384,6 +393,9 @@ static void take_findings(struct flow *flow, struct findings *found, bool settle
 	findings_done(found);
 	if (s == NULL)
 		return;
+	/* in the order in which they will be taken: bundle by bundle their rows stand together */
+	if (s->ready.count > 1)
+		qsort(s->ready.items, s->ready.count, sizeof *s->ready.items, by_deadline);
 	count_looks(flow, s, &s->ready);
 	count_looks(flow, s, &s->refused);
 	count_looks(flow, s, &s->gone);

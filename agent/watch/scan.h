@@ -12,7 +12,7 @@
 #include "agent/watch/check.h"
 #include "agent/watch/tree.h"
 
-#define SCAN_BATCH 256
+#define SCAN_BATCH 2048
 
 struct scan;
 
