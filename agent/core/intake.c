@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/core/epochs.h"
@@ -66,7 +67,11 @@ static bool was_wiped(const struct seen *s, const struct finding *f) {
 	struct decide_facts facts;
 	struct file_identity identity;
 	struct cede_error err = {0};
+	struct stat st;
 
+	/* the usual case in one call; what it does not find is looked for with care */
+	if (fstatat(s->sources[f->source].fd, f->path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return false;
 	return facts_of(s->sources[f->source].fd, f->path, &s->policy->sources[f->source], &facts,
 		       &identity, &err) < 0 &&
 		(err.sys == ENOENT || err.sys == ENOTDIR);
@@ -74,13 +79,14 @@ static bool was_wiped(const struct seen *s, const struct finding *f) {
 
 /* The ledger may have seen the name earlier than any of the file's times: then that counts. */
 static int decide_known_file(struct ledger *ledger, const struct seen *s, struct finding *f,
-	int64_t now, bool *ret_stale, struct cede_error *reterr) {
+	int64_t now, bool *ret_known, bool *ret_stale, struct cede_error *reterr) {
 	const struct policy_source *source = &s->policy->sources[f->source];
 	struct decide_known known = {0};
 
 	CEDE_TRY(ledger_first_seen(ledger, slice_str(s->sources[f->source].key), slice_str(f->path),
 		&known.first_seen_ns, reterr));
-	*ret_stale = known.first_seen_ns == 0 && was_wiped(s, f);
+	*ret_known = known.first_seen_ns != 0;
+	*ret_stale = !*ret_known && was_wiped(s, f);
 	if (known.first_seen_ns == 0 || known.first_seen_ns >= f->decision.born_ns)
 		return CEDE_OK;
 	struct decision d = decide(s->policy, source, &f->facts, &known, now);
@@ -108,9 +114,9 @@ static int record_ready(struct ledger *ledger, struct seen *s, struct finding *f
 	const struct policy_source *source = &s->policy->sources[f->source];
 	enum ledger_seen result;
 	int64_t row;
-	bool stale;
+	bool known, stale;
 
-	CEDE_TRY(decide_known_file(ledger, s, f, now, &stale, reterr));
+	CEDE_TRY(decide_known_file(ledger, s, f, now, &known, &stale, reterr));
 	if (stale)
 		return CEDE_OK;
 	struct ledger_capture c = {
@@ -129,7 +135,12 @@ static int record_ready(struct ledger *ledger, struct seen *s, struct finding *f
 	};
 
 	CEDE_TRY(next_id(s, now, &c.id, reterr));
-	CEDE_TRY(ledger_capture_seen(ledger, &c, now, &result, &row, reterr));
+	if (known) {
+		CEDE_TRY(ledger_capture_seen(ledger, &c, now, &result, &row, reterr));
+	} else {
+		CEDE_TRY(ledger_capture_add(ledger, &c, now, &row, reterr));
+		result = LEDGER_SEEN_NEW;
+	}
 	struct ledger_remount remount = ledger_take_remount(ledger);
 	if (remount.happened)
 		s->sources[f->source].remount = remount;

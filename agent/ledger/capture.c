@@ -392,6 +392,14 @@ int ledger_capture_seen(struct ledger *l, const struct ledger_capture *c, int64_
 	return add_capture(l, source, c, now_ns, ret_row, reterr);
 }
 
+int ledger_capture_add(struct ledger *l, const struct ledger_capture *c, int64_t now_ns,
+	int64_t *ret_row, struct cede_error *reterr) {
+	int64_t source;
+
+	CEDE_TRY(ledger_source(l, c->source, true, &source, reterr));
+	return add_capture(l, source, c, now_ns, ret_row, reterr);
+}
+
 int ledger_first_seen(struct ledger *l, struct slice source, struct slice path, int64_t *ret_ns,
 	struct cede_error *reterr) {
 	struct live live = {0};

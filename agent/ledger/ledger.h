@@ -162,6 +162,9 @@ enum ledger_seen { LEDGER_SEEN_NEW, LEDGER_SEEN_KNOWN, LEDGER_SEEN_UPDATED };
  * the name with another identity, it is moved to REPLACED and the file becomes NEW. */
 CEDE_MUST_USE int ledger_capture_seen(struct ledger *ledger, const struct ledger_capture *c,
 	int64_t now_ns, enum ledger_seen *ret, int64_t *ret_row, struct cede_error *reterr);
+/* The same for a name of which ledger_first_seen() just said 0: always NEW. */
+CEDE_MUST_USE int ledger_capture_add(struct ledger *ledger, const struct ledger_capture *c,
+	int64_t now_ns, int64_t *ret_row, struct cede_error *reterr);
 
 /* Device numbers are given anew when a file system is mounted. When a file turns out to be a live
  * capture in all but its device, or the directory of a source one that was seen under another, what

@@ -105,26 +105,29 @@ static void look_at_mount(int fd, int id, struct storage_mount *ret) {
 		ret->reasons = WIPE_BIT(DATA_JOURNALLED);
 }
 
-/* What file system, mount and flags say, for a file or a directory. */
-static wipe_reasons place_reasons(int fd, struct storage_mount *known) {
-	unsigned flags = 0;
+void storage_mount_of(int fd, struct storage_mount *known) {
 	int id = mount_id_of(fd);
 
-	if (id < 0) {
-		*known = STORAGE_MOUNT_UNKNOWN;
-		return WIPE_BIT(UNKNOWN_MOUNT);
-	}
-	if (id != known->id)
+	if (id < 0)
+		*known = (struct storage_mount){.id = -1, .reasons = WIPE_BIT(UNKNOWN_MOUNT)};
+	else if (id != known->id)
 		look_at_mount(fd, id, known);
-	if (known->is_ext4 && ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 &&
+}
+
+/* What file system, mount and flags say, for a file or a directory. */
+static wipe_reasons place_reasons(int fd, const struct storage_mount *mount) {
+	unsigned flags = 0;
+
+	if (mount->is_ext4 && ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 &&
 		(flags & FS_JOURNAL_DATA_FL) != 0)
-		return known->reasons | WIPE_BIT(DATA_JOURNALLED);
-	return known->reasons;
+		return mount->reasons | WIPE_BIT(DATA_JOURNALLED);
+	return mount->reasons;
 }
 
 enum wipe_level storage_directory(int dirfd, bool scrubs, wipe_reasons *ret_reasons) {
 	struct storage_mount mount = STORAGE_MOUNT_UNKNOWN;
 
+	storage_mount_of(dirfd, &mount);
 	*ret_reasons = place_reasons(dirfd, &mount);
 	if (scrubs && mount.can_scrub)
 		*ret_reasons &= ~WIPE_SCRUB_LIFTS;
@@ -167,14 +170,14 @@ static wipe_reasons read_extents(int fd, struct fiemap *map, struct storage_exte
 	return ret->unknown ? reasons | WIPE_BIT(TOO_MANY_EXTENTS) : reasons;
 }
 
-int storage_look(int fd, struct storage_mount *known, struct storage_extents **ret,
+int storage_look(int fd, const struct storage_mount *mount, struct storage_extents **ret,
 	wipe_reasons *ret_reasons, struct cede_error *reterr) {
 	CLEANUP(freep) struct fiemap *map = malloc(MAP_SIZE);
 	CLEANUP(freep) struct storage_extents *all = malloc(sizeof *all);
 
 	if (map == NULL || all == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	*ret_reasons = place_reasons(fd, known);
+	*ret_reasons = place_reasons(fd, mount);
 	all->count = 0;
 	all->unknown = false;
 	/* where nothing is overwritten in place there is nothing to compare later */

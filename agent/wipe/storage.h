@@ -13,7 +13,7 @@
 
 struct storage_extents; /* where the file's blocks are */
 
-/* What was found out of the last file's mount, so that it is read once for a batch. */
+/* A mount, as far as it decides what overwriting there can achieve. */
 struct storage_mount {
 	int id;
 	bool is_ext4;
@@ -23,9 +23,12 @@ struct storage_mount {
 
 #define STORAGE_MOUNT_UNKNOWN ((struct storage_mount){.id = -1})
 
-/* Looks before the overwriting: the reasons why it would prove nothing; wipe_best() has the verdict. */
-CEDE_MUST_USE int storage_look(int fd, struct storage_mount *known, struct storage_extents **ret,
-	wipe_reasons *ret_reasons, struct cede_error *reterr);
+/* The mount that fd is on; *known is one that was looked at before, or unknown. */
+void storage_mount_of(int fd, struct storage_mount *known);
+/* Looks before the overwriting: the reasons why it would prove nothing; wipe_best() has the verdict.
+ * mount: the one that fd is on. */
+CEDE_MUST_USE int storage_look(int fd, const struct storage_mount *mount,
+	struct storage_extents **ret, wipe_reasons *ret_reasons, struct cede_error *reterr);
 /* Looks again after it was flushed: 0 if every block is where it was. */
 wipe_reasons storage_compare(int fd, const struct storage_extents *before);
 void storage_extents_free(struct storage_extents *extents); /* NULL allowed */

@@ -26,7 +26,8 @@ struct parent {
 	size_t length;
 	int fd;
 	uint64_t dev;
-	bool changed; /* a name was taken out */
+	struct storage_mount mount; /* of its files, too: nothing is opened across a mount point */
+	bool changed;               /* a name was taken out */
 };
 
 struct open_file {
@@ -48,7 +49,7 @@ struct batch {
 	size_t count;
 	struct parent parents[OPEN_MOST];
 	size_t parent_count;
-	struct storage_mount mount;
+	struct storage_mount mount; /* the last parent's */
 	struct content content;
 };
 
@@ -255,11 +256,13 @@ static enum wipe_outcome open_parent(struct batch *b, struct open_file *f) {
 		r = file_open_beneath(item->source_fd, item->path, O_RDONLY, &fd, &err);
 	else if (r == CEDE_OK) {
 		f->parent = &b->parents[b->parent_count++];
+		storage_mount_of(fd, &b->mount);
 		*f->parent = (struct parent){.source_fd = item->source_fd,
 			.path = item->path,
 			.length = length,
 			.fd = fd,
-			.dev = item->want.dev};
+			.dev = item->want.dev,
+			.mount = b->mount};
 		return WIPE_DONE;
 	}
 	fd_closep(&fd); /* it was put right meanwhile */
@@ -269,13 +272,14 @@ static enum wipe_outcome open_parent(struct batch *b, struct open_file *f) {
 /* ---- the three steps of a batch: overwrite all, flush once, unlink all */
 
 /* What a wipe would be worth here, with a scrub of the journal if that is to be had. */
-static enum wipe_level forecast(const struct batch *b, const struct wipe_item *item) {
-	bool scrubs = item->scrub && b->mount.can_scrub;
+static enum wipe_level forecast(const struct open_file *f) {
+	const struct wipe_item *item = f->item;
+	bool scrubs = item->scrub && f->parent->mount.can_scrub;
 
 	return wipe_best(scrubs ? item->reasons & ~WIPE_SCRUB_LIFTS : item->reasons);
 }
 
-static enum wipe_outcome look_at_storage(struct batch *b, struct open_file *f) {
+static enum wipe_outcome look_at_storage(struct open_file *f) {
 	struct wipe_item *item = f->item;
 	struct cede_error err = {0};
 	wipe_reasons reasons;
@@ -284,12 +288,12 @@ static enum wipe_outcome look_at_storage(struct batch *b, struct open_file *f) {
 		item->reasons = WIPE_BIT(PENDING_ERASE);
 		return WIPE_DONE;
 	}
-	if (storage_look(f->fd, &b->mount, &f->before, &reasons, &err) < 0)
+	if (storage_look(f->fd, &f->parent->mount, &f->before, &reasons, &err) < 0)
 		return failed(item, &err);
 	item->reasons |= reasons;
 	if (!item->watched)
 		item->reasons |= WIPE_BIT(HISTORY_UNKNOWN);
-	item->level = forecast(b, item);
+	item->level = forecast(f);
 	return item->begun || item->level >= item->least ? WIPE_DONE : WIPE_KEPT;
 }
 
@@ -331,7 +335,7 @@ static void begin_file(struct batch *b, struct wipe_item *item) {
 	if (item->outcome == WIPE_DONE)
 		item->outcome = open_alone(b, f);
 	if (item->outcome == WIPE_DONE)
-		item->outcome = look_at_storage(b, f);
+		item->outcome = look_at_storage(f);
 	if (item->outcome == WIPE_DONE)
 		item->outcome = overwrite(b, f);
 	if (item->outcome == WIPE_DONE) {
@@ -379,7 +383,16 @@ static enum wipe_outcome written_meanwhile(struct wipe_item *item) {
 
 /* Whether the content is still as our overwriting left it. A lease can be broken by force after 45 seconds
  * (/proc/sys/fs/lease-break-time); then a writer may have been here. ctime may differ: a rename. */
-static enum wipe_outcome compare_again(struct open_file *f) {
+static enum wipe_outcome compare_again(struct open_file *f, const struct stat *st) {
+	struct file_identity now = file_identity_of(st);
+
+	if (now.ino == f->after.ino &&
+		(now.size != f->after.size || now.mtime_ns != f->after.mtime_ns))
+		return written_meanwhile(f->item);
+	return WIPE_DONE;
+}
+
+static enum wipe_outcome compare_open_again(struct open_file *f) {
 	struct cede_error err = {0};
 	struct stat st;
 
@@ -387,11 +400,7 @@ static enum wipe_outcome compare_again(struct open_file *f) {
 		(void)CEDE_FAIL_SYS(&err, "stat");
 		return failed(f->item, &err);
 	}
-	struct file_identity now = file_identity_of(&st);
-	if (now.ino == f->after.ino &&
-		(now.size != f->after.size || now.mtime_ns != f->after.mtime_ns))
-		return written_meanwhile(f->item);
-	return WIPE_DONE;
+	return compare_again(f, &st);
 }
 
 /* A writer that waits for our lease has the file in its hands already: with the name gone, what it
@@ -411,11 +420,13 @@ static enum wipe_outcome look_for_writers(struct open_file *f) {
 	hold_for_reading(f->item, &f->fd, &sys);
 	if (sys == EAGAIN)
 		return written_meanwhile(f->item);
-	return f->fd < 0 ? WIPE_DONE /* the name is gone, or the next look tells */ : compare_again(f);
+	return f->fd < 0 ? WIPE_DONE /* the name is gone, or the next look tells */
+			 : compare_open_again(f);
 }
 
-/* The name may have been given to another file by now: that one stays. */
-static enum wipe_outcome look_at_name_again(const struct open_file *f, bool *ret_ours) {
+/* The name may have been given to another file by now: that one stays. Ours must be as we left it,
+ * whatever its name is. */
+static enum wipe_outcome look_again(struct open_file *f, bool *ret_ours) {
 	struct wipe_item *item = f->item;
 	struct cede_error err = {0};
 	struct stat st;
@@ -427,7 +438,7 @@ static enum wipe_outcome look_at_name_again(const struct open_file *f, bool *ret
 		(void)CEDE_FAIL_SYS(&err, "stat");
 		return failed(item, &err);
 	}
-	return WIPE_DONE;
+	return *ret_ours ? compare_again(f, &st) : compare_open_again(f);
 }
 
 /* Whether the directory is still where it was: one that was moved out of the source may be closed
@@ -523,11 +534,9 @@ static enum wipe_outcome remove_name(const struct batch *b, struct open_file *f)
 
 	enum wipe_outcome so_far = look_at_result(b, f);
 	if (so_far == WIPE_DONE)
-		so_far = compare_again(f);
-	if (so_far == WIPE_DONE)
 		so_far = look_for_writers(f);
 	if (so_far == WIPE_DONE)
-		so_far = look_at_name_again(f, &ours);
+		so_far = look_again(f, &ours);
 	if (so_far != WIPE_DONE)
 		return so_far;
 	/* the name may have been given to another file by now: that one stays */
