@@ -12,7 +12,6 @@ import pathlib
 import random
 import re
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -29,6 +28,7 @@ import tap
 from raw import Client, Front, digest, head, issue, new_id, path, put
 from servers import Ca
 from tap import Failure, Skip, check, equal
+from tracing import Strace
 from world import World, program, until
 
 MEMORY_MOST_KB = 128 << 10
@@ -102,50 +102,11 @@ def must_be_small(w, most_kb=MEMORY_MOST_KB):
     check(fds <= FILES_MOST, f"{fds} descriptors")
 
 
-class Strace:
-    """strace on all threads of the running receiver: tells, or makes calls fail, or kills."""
-
-    def __init__(self, w, *words):
-        if shutil.which("strace") is None:
-            raise Skip("strace is not here")
-        self.out, self.err = w.dir / "trace", w.dir / "strace.log"
-        self.kills = any("signal=KILL" in word for word in words)
-        with open(self.err, "wb") as err:
-            self.popen = subprocess.Popen(["strace", "-f", "-s", "200", "-o", str(self.out), *words, "-p", str(w.receiver.pid)],
-                                          stderr=err, stdin=subprocess.DEVNULL)
-        try:
-            until(lambda: "attached" in self.err.read_text(errors="replace") or self.popen.poll() is not None, 20, "strace attaches")
-            if self.popen.poll() is not None:
-                raise Skip(f"strace may not attach: {self.err.read_text(errors='replace').strip()[-100:]}")
-        except BaseException:
-            self.stop()
-            raise
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def stop(self):
-        """SIGINT lets it write to the end; one whose process was killed may wait for ever for a thread that is gone."""
-        self.popen.send_signal(signal.SIGKILL if self.kills else signal.SIGINT)
-        try:
-            self.popen.wait(10)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
-
-    def lines(self):
-        self.stop()
-        return self.out.read_text(errors="replace").splitlines()
-
-
 # ---- durable before it says so
 
 def calls_until_answer(w, ask, status):
     """(thread, call, rest) of the thread that answered, up to its answer."""
-    with Strace(w, "-y", "-e", "trace=openat,mkdirat,write,pwrite64,linkat,unlinkat,fsync,fdatasync,sendto,sendmsg,writev") as s:
+    with Strace(w.receiver.pid, w.dir, "-y", "-e", "trace=openat,mkdirat,write,pwrite64,linkat,unlinkat,fsync,fdatasync,sendto,sendmsg,writev") as s:
         ask()
         lines = [re.match(r"(\d+)\s+(\w+)\((.*)", line) for line in s.lines()]
     calls = [m.groups() for m in lines if m]
@@ -197,7 +158,7 @@ def durable_before_an_old_receipt():
         w.start_receiver()
         client, bundle, body = Front(w), new_id(), os.urandom(1000)
         client.push(new_id(), body)  # the day is known: two flushes from now on
-        with Strace(w, "-e", "inject=fsync:signal=KILL:when=2"):
+        with Strace(w.receiver.pid, w.dir, "-e", "inject=fsync:signal=KILL:when=2"):
             check(client.push(bundle, body) is None, "killed at the second flush")
         until(lambda: not w.receiver.alive(), 10, "the receiver is dead")
         check(place(w, bundle, ".receipt").exists(), "both names are there, and the folder was never flushed")
@@ -233,7 +194,7 @@ def another_year():
 
 def calls_of(w, ask):
     """(call, how many) of one request, in the thread that has most of them."""
-    with Strace(w, "-e", "trace=" + ",".join(CHANGING)) as s:
+    with Strace(w.receiver.pid, w.dir, "-e", "trace=" + ",".join(CHANGING)) as s:
         ask()
         seen = [re.match(r"(\d+)\s+(\w+)\(", line) for line in s.lines()]
     count = {}
@@ -264,7 +225,7 @@ def killed_everywhere(w, client, ask, after):
         for n in range(1, count + 1):
             bundle = another_year()
             w.start_receiver()
-            with Strace(w, "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"):
+            with Strace(w.receiver.pid, w.dir, "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"):
                 answer = ask(bundle)
             if answer is None:
                 until(lambda: not w.receiver.alive(), 10, f"killed at {call} {n}")
@@ -510,7 +471,7 @@ def errors_of_the_disk():
         for inject, status in cases:
             bundle = another_year()
             was = files(w)
-            with Strace(w, "-e", f"trace={inject.split(':')[0]}", "-e", f"inject={inject}"):
+            with Strace(w.receiver.pid, w.dir, "-e", f"trace={inject.split(':')[0]}", "-e", f"inject={inject}"):
                 equal(client.push(bundle, body).status, status, f"status with {inject}")
                 equal(files(w), was, f"files after {inject}")
             equal(client.receipt(bundle).status, 404, f"status of the receipt after {inject}")

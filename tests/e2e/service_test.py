@@ -15,6 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
 from tap import Failure, Skip, check, equal
+from tracing import Strace
 from world import World, until
 
 
@@ -109,29 +110,10 @@ def reload_ends_with_ready():
         manager.wait("READY=1")
 
 
-def strace(pid, calls, delay_s, follow):
-    """strace that makes each of these calls of a process take so long; ready when it has attached."""
-    if not shutil.which("strace"):
-        raise Skip("strace is not installed")
-    words = ["strace", *(["-f"] if follow else []), "-p", str(pid), "-o", "/dev/null", "-e", f"trace={calls}",
-             "-e", f"inject={calls}:delay_enter={int(delay_s * 1e6)}"]
-    tracer = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    line = tracer.stderr.readline()
-    if "attached" not in line:
-        tracer.kill()
-        tracer.wait()
-        raise Skip(f"strace cannot attach here: {line.strip()}")
-    return tracer
-
-
-def end(tracer):
-    tracer.terminate()
-    try:
-        tracer.wait(10)
-    except subprocess.TimeoutExpired:
-        tracer.kill()
-        tracer.wait()
-    tracer.stderr.close()
+def delayed(w, process, calls, delay_s, threads=True):
+    """Each of these calls of the process takes so long."""
+    return Strace(process.pid, w.dir, "-e", f"trace={calls}", "-e", f"inject={calls}:delay_enter={int(delay_s * 1e6)}",
+                  threads=threads)
 
 
 def watchdog_follows_the_ledger():
@@ -146,12 +128,9 @@ def watchdog_follows_the_ledger():
         manager.wait("READY=1")
         for _ in range(4):
             manager.wait("WATCHDOG=1", 10)
-        tracer = strace(w.agent.pid, "fdatasync,fsync", 4, follow=True)
-        try:
+        with delayed(w, w.agent, "fdatasync,fsync", 4):
             w.write("a.jpg", b"x" * 5000, want=False)
             until(lambda: manager.silent("WATCHDOG=1", 2), 20, "the watchdog is not fed")
-        finally:
-            end(tracer)
         manager.forget()
         manager.wait("WATCHDOG=1", 20)
 
@@ -163,11 +142,8 @@ def watchdog_follows_the_loop():
         w.start_agent(env=manager.env(WATCHDOG_USEC="800000"))
         manager.wait("READY=1")
         manager.wait("WATCHDOG=1")
-        tracer = strace(w.agent.pid, "epoll_wait,epoll_pwait", 4, follow=False)
-        try:
+        with delayed(w, w.agent, "epoll_wait,epoll_pwait", 4, threads=False):
             until(lambda: manager.silent("WATCHDOG=1", 2), 20, "the watchdog is not fed")
-        finally:
-            end(tracer)
         manager.forget()
         manager.wait("WATCHDOG=1", 20)
 
@@ -183,12 +159,9 @@ def receiver_tells_too():
         w.start_agent()
         w.write("a.jpg", b"x" * 5000)
         w.settled()
-        tracer = strace(w.receiver.pid, "fdatasync,fsync", 4, follow=True)
-        try:
+        with delayed(w, w.receiver, "fdatasync,fsync", 4):
             w.write("b.jpg", b"x" * 5000)
             until(lambda: manager.silent("WATCHDOG=1", 2), 20, "the watchdog is not fed while the store's disk hangs")
-        finally:
-            end(tracer)
         check("receiver.stuck" in w.receiver.said(), w.receiver.said())
         manager.forget()
         manager.wait("WATCHDOG=1", 20)

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import signal
 import struct
 import sys
@@ -20,6 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import tap
 from disk import Disk, needs_root
 from tap import check, equal
+from tracing import Strace
 from world import World, until
 
 MARK = b"cede-e2e-mark/"
@@ -344,5 +346,49 @@ def lost_events():
         ended(w, disk)
 
 
-tap.run([ext4_ordered, ext4_journalled, what_an_unlink_leaves, names_stay, below_is_wiped, below_is_kept, flags, sparse,
+# ---- in which order
+
+def on(calls, names, path, exact=False):
+    """Those of the calls with one of the names whose first descriptor is this path, or lies below it."""
+    end = ">" if exact else "[/>]"
+    return [c for c in calls if c.name in names and re.match(rf"\d+<{re.escape(str(path))}{end}", c.rest)]
+
+
+def flushed_first():
+    """a wipe by its system calls: nothing is overwritten before the ledger's flushes, unlinked before the overwriting is flushed, told before the directory is"""
+    with world("mkfs.ext4 -q -F") as (w, disk):
+        w.start()
+        w.write("first.jpg", content())
+        w.settled()
+        with Strace(w.agent.pid, w.dir, "-y", "-e", "trace=openat2,pread64,pwrite64,syncfs,fsync,fdatasync,renameat2,unlinkat") as s:
+            names = [f"lane{i % 3}/{i}.jpg" for i in range(60)]
+            for name in names:
+                w.write(name, content())
+            w.settled()
+            calls = s.calls()
+        failed = [c for c in calls if c.name.endswith(("sync", "syncfs")) and not c.succeeded()]
+        equal(failed, [], "flushes that failed, or did not end")
+        wal = w.state / "ledger.db-wal"
+        commits, records = on(calls, ["fdatasync"], wal, exact=True), on(calls, ["pwrite64"], wal, exact=True)
+        flushes = on(calls, ["syncfs", "fsync", "fdatasync"], w.capture)
+        for name in names:
+            path = w.capture / name
+            written = on(calls, ["pwrite64"], path, exact=True)
+            # some are read back from the device at the end
+            read = [c for c in on(calls, ["pread64"], path, exact=True) if written and c.ended < written[0].began]
+            moved = [c for c in on(calls, ["renameat2"], path.parent, exact=True) if f'"{path.name}"' in c.rest and c.succeeded()]
+            check(read and written and len(moved) == 1, f"{name}: read {read}, overwritten {written}, put aside {moved}")
+            unlinked = [c for c in on(calls, ["unlinkat"], path.parent, exact=True) if c.began > moved[0].ended and c.thread == moved[0].thread][0]
+            # sealed, and then receipted and to be wiped: a commit each between the last look at it and its end
+            between = [c for c in commits if c.began > read[-1].ended and c.ended < written[0].began]
+            check(len(between) >= 2, f"{name}: {len(between)} flushes of the ledger between its reading and its overwriting")
+            check(any(c.began > written[-1].ended and c.ended < moved[0].began for c in flushes),
+                  f"{name}: no flush between its overwriting and its unlinking")
+            after = [c for c in on(flushes, ["syncfs", "fsync"], path.parent) if c.began > unlinked.ended]
+            check(after and any(c.began > after[0].ended for c in records),
+                  f"{name}: the ledger was told before the directory was flushed")
+        ended(w, disk)
+
+
+tap.run([flushed_first, ext4_ordered, ext4_journalled, what_an_unlink_leaves, names_stay, below_is_wiped, below_is_kept, flags, sparse,
          attributes, whole_lives, broken_lives, lost_events])
