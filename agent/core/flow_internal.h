@@ -27,6 +27,7 @@
 #define WIPES_AHEAD     8192 /* more proven captures than this wait: nothing more is sealed for now */
 #define LINGER_MS       20 /* how long a small bundle waits for company while others are under way */
 #define RESCAN_NS       (60 * NS_PER_SECOND)
+#define RESCAN_MOST_NS  (1800 * NS_PER_SECOND)
 #define POLL_NS         (2 * NS_PER_SECOND) /* where the file system gives no events */
 #define BUSY_AGAIN_NS   (2 * NS_PER_SECOND) /* a file that was open or changed: look again after */
 #define CLOCK_STEP_NS   (10 * NS_PER_SECOND)
