@@ -75,8 +75,8 @@ static const char ledger_schema_2[] =
 	"ALTER TABLE capture ADD COLUMN class TEXT;\n"
 	"UPDATE capture SET wiped_ns = (SELECT at_ns FROM event ORDER BY seq DESC LIMIT 1)\n"
 	"  WHERE live = 0 AND wiped_ns IS NULL;\n"
-	"CREATE INDEX capture_ended ON capture(wiped_ns) WHERE wiped_ns IS NOT NULL;\n"
-	"CREATE INDEX capture_long ON capture(wiped_ns) WHERE wiped_ns - born_ns > 86400000000000;\n"
+	"CREATE INDEX capture_ended ON capture(wiped_ns, born_ns) WHERE wiped_ns IS NOT NULL;\n"
+	"CREATE INDEX capture_long ON capture(wiped_ns, born_ns) WHERE wiped_ns - born_ns > 86400000000000;\n"
 	"CREATE INDEX event_watch ON event(seq) WHERE kind IN (" LEDGER_WATCH_KINDS ");\n";
 
 static const char *const ledger_schema[LEDGER_SCHEMA_VERSION] = {ledger_schema_1, ledger_schema_2};

@@ -137,16 +137,18 @@ static const char *const ledger_sql[ST_COUNT] = {
 		"AND c.reason IS NOT 'pending-erase' ") "UNION ALL " EXPOSED("c.wiped_ns > ?2 + 86400000000000 "
 									     "AND c.wiped_ns - c.born_ns > 86400000000000 "
 									     "AND c.reason IS NOT 'pending-erase' ") "ORDER BY 7, 1",
+/* From the bundles that were in the spool then to what they hold: there are few. */
+#define SEALED_IN(members)                                                                  \
+	"SELECT c.uuid, s.name, c.path, c.class, c.size, c.sha256, b.sealed_ns, "           \
+	"coalesce(b.receipted_ns, b.done_ns), b.state, NULL, b.uuid FROM bundle b " members \
+	" CROSS JOIN source s ON s.id = c.source WHERE b.spooled = 1 AND b.sealed_ns < ?2 " \
+	"AND coalesce(b.receipted_ns, b.done_ns, 9223372036854775807) > ?1 "                \
+	"AND (?3 IS NULL OR " SOURCE_NAME " = ?3) "
 	/* a capture in segments is in each bundle that holds one */
 	[ST_EXPOSED_SEALED] =
-		"WITH part(capture, bundle) AS (SELECT c.id, c.bundle FROM capture c WHERE "
-		"c.segments = 1 AND c.bundle IS NOT NULL UNION ALL SELECT capture, bundle FROM segment) "
-		"SELECT c.uuid, s.name, c.path, c.class, c.size, c.sha256, b.sealed_ns, "
-		"coalesce(b.receipted_ns, b.done_ns), b.state, NULL, b.uuid "
-		"FROM bundle b JOIN part p ON p.bundle = b.id JOIN capture c ON c.id = p.capture "
-		"JOIN source s ON s.id = c.source WHERE b.spooled = 1 AND b.sealed_ns < ?2 "
-		"AND coalesce(b.receipted_ns, b.done_ns, 9223372036854775807) > ?1 "
-		"AND (?3 IS NULL OR " SOURCE_NAME " = ?3) ORDER BY 7, 1",
+		SEALED_IN("CROSS JOIN capture c ON c.bundle = b.id AND c.segments = 1") "UNION ALL " SEALED_IN(
+			"CROSS JOIN segment g ON g.bundle = b.id "
+			"CROSS JOIN capture c ON c.id = g.capture") "ORDER BY 7, 1",
 	[ST_WATCH_EVENTS] = "SELECT seq, at_ns, kind, subject, detail FROM event WHERE kind IN "
 			    "(" LEDGER_WATCH_KINDS ") ORDER BY seq",
 	[ST_LAST_TIME] = "SELECT at_ns FROM event ORDER BY seq DESC LIMIT 1",
