@@ -4,6 +4,7 @@ docs/receiving.md tells it. Nothing here knows cede's code."""
 
 import base64
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -73,7 +74,7 @@ class Store:
         self.manifests = {}  # bundle id -> manifest
         self.receipts = {}   # bundle id -> lines of the receipt
         self.problems = []
-        self._segments = {}
+        self._segments, self._numbers = {}, itertools.count()
 
     def bundles(self):
         return sorted(p for p in self.path.rglob("*.cms") if p.is_file())
@@ -110,7 +111,7 @@ class Store:
                 if match:
                     parts = self._segments.setdefault(match[1], (int(match[3]), {}))[1]
                     copies = parts.setdefault(int(match[2]), [])
-                    copies.append(work / f"segment-{len(self._segments)}-{int(match[2])}-{len(copies)}")
+                    copies.append(work / f"segment-{next(self._numbers)}")
                     os.rename(full, copies[-1])  # in a file: a capture may be larger than memory
                 else:
                     self.captures.setdefault(key, []).append(sha256(full))
