@@ -670,8 +670,8 @@ static void sweep_settling(struct flow *flow, size_t source) {
 	flow_record(flow, sweep_work, sweep_done, sweep_release, s);
 }
 
-/* Where events tell of every change a scan is the second look: it may cost 0.2 % of a processor, but
- * comes each half an hour. Where nothing else tells of new files it may cost 5 %. */
+/* Where events tell of every change a scan is the second look: it may cost 0.2 % of a processor,
+ * but comes each half an hour. Where it is the only way to hear of a file it may cost 5 %. */
 static int64_t least_pause(bool polls, int64_t took_ns) {
 	int64_t pause = took_ns * 20;
 
@@ -696,9 +696,10 @@ static void scan_ended_whole(struct flow *flow, size_t source, const struct scan
 	if (s->unwatched || r->err.code != CEDE_OK)
 		again = POLL_NS;
 	s->failed_scans = r->failed > 0 ? s->failed_scans + 1 : 0;
-	if (s->failed_scans > 0 && s->failed_scans <= UNREADABLE_SOON && again > POLL_NS)
+	bool soon = s->failed_scans > 0 && s->failed_scans <= UNREADABLE_SOON;
+	if (soon && again > POLL_NS)
 		again = POLL_NS << (s->failed_scans - 1);
-	int64_t least = least_pause(s->unwatched || r->err.code != CEDE_OK, r->took_ns);
+	int64_t least = least_pause(soon || s->unwatched || r->err.code != CEDE_OK, r->took_ns);
 	if (again < least)
 		again = least;
 	s->next_scan_boot_ns = clock_boot_ns() + again;

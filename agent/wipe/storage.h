@@ -25,8 +25,8 @@ struct storage_mount {
 
 /* The mount that fd is on; *known is one that was looked at before, or unknown. */
 void storage_mount_of(int fd, struct storage_mount *known);
-/* Looks before the overwriting: the reasons why it would prove nothing; wipe_best() has the verdict.
- * mount: the one that fd is on. */
+/* Looks before the overwriting: the reasons why it would prove nothing; wipe_best() has the
+ * verdict. mount: the one that fd is on. */
 CEDE_MUST_USE int storage_look(int fd, const struct storage_mount *mount,
 	struct storage_extents **ret, wipe_reasons *ret_reasons, struct cede_error *reterr);
 /* Looks again after it was flushed: 0 if every block is where it was. */

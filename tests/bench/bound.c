@@ -3,11 +3,11 @@
  *
  *   bound SOURCE STORE    moves every file below SOURCE (two levels) into bundles in STORE
  *
- * One process in a straight line: read each file, SHA-256, zstd, AES-256-GCM, SHA-256 of the bundle,
- * TLS 1.3; after the answer for a bundle overwrite its files; flush once for many, unlink, flush the
- * directories. A second one takes the bundles: TLS, SHA-256, write past the page cache, flush,
- * answer. No names, manifests, CMS, checks, ledger, receipts, waiting for files to be complete, nor
- * anything that survives a crash. Prints files and bytes. */
+ * One process in a straight line: read each file, SHA-256, zstd, AES-256-GCM, SHA-256 of the
+ * bundle, TLS 1.3; after the answer for a bundle overwrite its files; flush once for many, unlink,
+ * flush the directories. A second one takes the bundles: TLS, SHA-256, write past the page cache,
+ * flush, answer. No names, manifests, CMS, checks, ledger, receipts, waiting for files to be
+ * complete, nor anything that survives a crash. Prints files and bytes. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -198,8 +198,7 @@ static void digest(struct sender *s, const void *data, size_t len) {
 	uint8_t out[32];
 
 	require(EVP_DigestInit_ex(s->md, EVP_sha256(), NULL) == 1 &&
-		EVP_DigestUpdate(s->md, data, len) == 1 &&
-		EVP_DigestFinal_ex(s->md, out, NULL) == 1);
+		EVP_DigestUpdate(s->md, data, len) == 1 && EVP_DigestFinal_ex(s->md, out, NULL) == 1);
 }
 
 static size_t pack(struct sender *s, size_t len) {
@@ -227,8 +226,7 @@ static void seal(struct sender *s, size_t len) {
 		EVP_DigestInit_ex(s->md, EVP_sha256(), NULL) == 1);
 	for (size_t at = 0; at < len; at += RECORD) {
 		size_t part = len - at < RECORD ? len - at : RECORD;
-		require(EVP_EncryptUpdate(
-				s->gcm, s->packed + at, &n, s->packed + at, (int)part) == 1 &&
+		require(EVP_EncryptUpdate(s->gcm, s->packed + at, &n, s->packed + at, (int)part) == 1 &&
 			EVP_DigestUpdate(s->md, s->packed + at, part) == 1);
 	}
 	require(EVP_EncryptFinal_ex(s->gcm, tag, &n) == 1 &&
