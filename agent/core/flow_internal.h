@@ -21,7 +21,7 @@
 #define BUNDLE_CAPTURES 2048 /* at most in one bundle */
 #define CHECK_JOBS      2
 #define CHECK_BATCH     256
-#define LEDGER_BUSY     24 /* pieces of work waiting: scans pause above this */
+#define LEDGER_BUSY     12 /* pieces of work waiting: scans pause above this */
 #define WIPE_JOBS       2  /* one flushes while the other overwrites */
 #define WIPE_BATCH      2048
 #define WIPES_AHEAD     8192 /* more proven captures than this wait: nothing more is sealed for now */

@@ -72,8 +72,13 @@ static uint64_t spool_bundles(const struct flow *flow) {
 	return room / flow->buffer_size;
 }
 
+/* Each bundle that may be on its way there counts until it is recorded. */
 bool outbox_spool_has_room(const struct flow *flow) {
-	return spool_bundles(flow) > flow->seal_jobs + flow->spool_jobs;
+	size_t coming = flow->spool_jobs;
+
+	for (size_t i = 0; i < flow->policy->destination_count; i++)
+		coming += flow->destinations[i].taking + flow->destinations[i].sealing;
+	return spool_bundles(flow) > coming;
 }
 
 static int full_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {

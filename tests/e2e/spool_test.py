@@ -16,6 +16,7 @@ import tap
 from metrics import metric
 from stock import Store
 from tap import Skip, check, equal
+from tracing import Strace
 from world import World, free_port, until
 
 AFTER_SEAL = {"wipe": {"after": "seal", "method": "overwrite", "require": "none"}}
@@ -118,6 +119,25 @@ def limit():
         equal(spooled(w), [], "bundles left in the spool")
 
 
+def limit_with_slow_commits():
+    """a spool at its limit while each commit of the ledger takes a quarter of a second: what is sealed and not recorded yet counts, too"""
+    with World(source={**AFTER_SEAL, "quiet": "0s"}, destination={"bundle_size": "256KiB"}, receiver=False) as w:
+        w.config["spool"] = {"limit": "1500KiB"}
+        w.write_files()
+        w.start_agent()
+        until(lambda: "agent.ready" in w.agent.said(), 15, "the agent is ready")
+        rng = random.Random(7)
+        with Strace(w.agent.pid, w.dir, "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=250000"):
+            for i in range(40):
+                w.write(f"{i:02d}.jpg", rng.randbytes(100 << 10))
+            until(lambda: "spool.full" in w.agent.said(), 60, "the alarm")
+            until(lambda: w.in_state("wiped") >= 6 and w.in_state("bundled", "wiping") == 0, 60, "some are wiped")
+            used = sum(p.stat().st_size for p in spooled(w))
+            check(used <= 1500 << 10, f"the spool has {used} bytes")
+        w.start_receiver()
+        w.settled()
+
+
 def clear_before_spool():
     """a capture in the clear does not wait behind a full spool on a slow link"""
     source = {**AFTER_SEAL, "quiet": "0s"}
@@ -195,5 +215,5 @@ def taken_out():
 
 
 if __name__ == "__main__":
-    tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_hold, limit,
+    tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_hold, limit, limit_with_slow_commits,
              clear_before_spool, no_plaintext, taken_out], at_once=3)
