@@ -349,8 +349,10 @@ static void start_process(struct guard *g) {
 static void pass_over_sleep(struct guard *g, int64_t now) {
 	int64_t passed = now - g->looked_boot_ns;
 
-	if (g->looked_boot_ns != 0 && passed > HANG_NS / 2)
+	if (passed > HANG_NS / 2)
 		g->heard_boot_ns += passed;
+	if (g->heard_boot_ns > now) /* it was heard since */
+		g->heard_boot_ns = now;
 	g->looked_boot_ns = now;
 }
 
@@ -413,6 +415,8 @@ int guard_start(uv_loop_t *loop, const struct policy *policy, int listener,
 		r = wait_reply(g, reterr);
 	if (r == CEDE_OK && g->kept.fan < 0)
 		r = CEDE_FAIL(reterr, CEDE_ERR_INPUT, "guard: it gave no descriptors");
+	g->looked_boot_ns =
+		clock_boot_ns(); /* the loop may begin late, or the machine sleep until then */
 	(void)uv_timer_start(&g->timer, on_timer, TIMER_MS, TIMER_MS);
 	g->lost = r < 0; /* the caller may go on without, until it comes */
 	*ret = g;

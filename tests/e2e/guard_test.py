@@ -10,15 +10,17 @@ import pathlib
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 from guarding import Guarded, guards, run  # noqa: E402
-from tap import check, equal  # noqa: E402
+from tap import Skip, check, equal  # noqa: E402
 import tap  # noqa: E402
-from world import until  # noqa: E402
+from world import build_dir, until  # noqa: E402
 
 HOLD = {"match": ["**/*.jpg"], "quiet": "1h", "max_age": "1d"}  # captures stay: nothing is handed over
 
@@ -459,6 +461,28 @@ def moved_in():
         equal(cat_reads(other / "gone" / "new.jpg"), False, "in a directory that was moved out")
 
 
+def slept():
+    """a machine that sleeps right after the agent's start: the guard is not taken for one that hangs"""
+    library = build_dir() / "tests" / "fault" / "clock.so"
+    if not library.is_file():
+        raise Skip("the clock library is not part of a sanitized build")
+    with Guarded() as w:
+        page = w.dir / "clock"
+        page.write_bytes(bytes(16))
+        w.start_receiver()
+        w.start_agent(env={**os.environ, "LD_PRELOAD": str(library), "CEDE_CLOCK": str(page), "CEDE_CLOCK_ALL": "1"})
+        w.ready()
+        guard = w.guard()
+        with open(page, "r+b") as f:
+            f.write(struct.pack("<qq", 3600 * 10**9, 3600 * 10**9))  # all clocks: an hour has passed
+        for i in range(40):
+            w.camera(f"{i:02d}.jpg", b"content %d" % i)
+            time.sleep(0.05)  # the camera's rate: the keeper looks at its guard meanwhile
+        w.settled()
+        equal(w.guard(), guard, "the guard's process")
+        check("guard.lost" not in w.agent.said(), "the guard was taken for lost")
+
+
 if __name__ == "__main__":
-    tap.run([every_way_whole_file_system, every_way_shared_file_system, recorded, end_to_end, opens_without_a_wrong_answer,
+    tap.run([slept, every_way_whole_file_system, every_way_shared_file_system, recorded, end_to_end, opens_without_a_wrong_answer,
              flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, report, impossible, exchanged, mounted_anew, moved_in], at_once=3)
