@@ -5,7 +5,6 @@ every N (--full; else a sample). Custody is checked at that moment and at the en
 
 CEDE_SEED repeats a sample; CEDE_AT=N tries one point."""
 
-import concurrent.futures
 import os
 import pathlib
 import random
@@ -14,7 +13,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
-from faults import AT_ONCE, CHANGES, KILL, NOTHING, BrokenWorld
+from faults import CHANGES, KILL, NOTHING, BrokenWorld, tried
 from tap import Failure, check
 
 SAMPLE = {"quick": 24, "normal": 60, "full": 1 << 30}[tap.mode()]
@@ -111,13 +110,11 @@ def matrix(victim):
     count = calls_of(victim)
     chosen = list(points(count))
     struck, problems = {}, []
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        for job in concurrent.futures.as_completed([pool.submit(one_point, victim, at) for at in chosen]):
-            try:
-                call = job.result()
-                struck[call or "none left"] = struck.get(call or "none left", 0) + 1
-            except Failure as e:
-                problems.append(str(e))
+    for call, problem in tried(one_point, victim, [(at,) for at in chosen]):
+        if problem:
+            problems.append(problem)
+        else:
+            struck[call or "none left"] = struck.get(call or "none left", 0) + 1
     tap.diag(f"{victim}: {count} calls, {len(chosen)} tried: {dict(sorted(struck.items()))}; seed {SEED}")
     check(not problems, f"{len(problems)} of {len(chosen)} points:\n" + "\n".join(sorted(problems)[:8]))
 

@@ -6,7 +6,6 @@ and ends, and after a new start all goes through.
 
 CEDE_SEED repeats a sample; CEDE_AT=call:error:N tries one point."""
 
-import concurrent.futures
 import errno
 import os
 import pathlib
@@ -17,7 +16,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
-from faults import AT_ONCE, CALLS, FAIL, NOTHING, BrokenWorld
+from faults import CALLS, FAIL, NOTHING, BrokenWorld, tried
 from tap import Failure, check
 
 SAMPLE = {"quick": 1, "normal": 2, "full": 300}[tap.mode()]  # of each call and error: thousands of reads are alike
@@ -146,14 +145,13 @@ def points(victim):
 def matrix(victim):
     chosen = points(victim)
     fired, problems, total = {}, [], {}
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        for job in concurrent.futures.as_completed([pool.submit(one_point, victim, *p) for p in chosen]):
-            try:
-                call, tally = job.result()
-                fired[call or "none left"] = fired.get(call or "none left", 0) + 1
-                total = {key: total.get(key, 0) + n for key, n in tally.items()}
-            except Failure as e:
-                problems.append(str(e))
+    for outcome, problem in tried(one_point, victim, chosen):
+        if problem:
+            problems.append(problem)
+            continue
+        call, tally = outcome
+        fired[call or "none left"] = fired.get(call or "none left", 0) + 1
+        total = {key: total.get(key, 0) + n for key, n in tally.items()}
     tap.diag(f"{victim}: {len(chosen)} faults tried: {dict(sorted(fired.items()))}; {total}; seed {SEED}")
     check(not problems, f"{len(problems)} of {len(chosen)} points:\n" + "\n".join(sorted(problems)[:30]))
 

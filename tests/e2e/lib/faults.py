@@ -4,6 +4,7 @@
 A World whose keeper, courier or receiver runs with the fault library; the moment of a kill is checked
 from the disk alone: captures, ledger, spool and store."""
 
+import concurrent.futures
 import contextlib
 import ctypes
 import hashlib
@@ -20,16 +21,34 @@ import tempfile
 import time
 
 import cameras
+import tap
 from tap import Failure, Skip, check
 from world import World, build_dir, program
 
 AT_ONCE = 3 * (os.cpu_count() or 2)  # points: most of the time something waits to try again
+TELL_EACH = 250  # points: what a long matrix has tried is known if it is stopped
 CALLS = ("open", "create", "read", "write", "fsync", "rename", "unlink", "truncate", "mmap", "malloc", "send", "receive",
          "mkdir", "stat", "lease", "key")
 CHANGES = ("create", "write", "fsync", "rename", "unlink", "truncate", "send", "mkdir")
 NOTHING, KILL, FAIL = range(3)
 MAGIC = 0x746C7561
 KIB = 1024
+
+
+def tried(one_point, victim, points):
+    """Tries every point (the words that one_point takes after the victim), several at once. Yields (what one_point
+    returned, None) or (None, why it failed), as they end."""
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        jobs = [pool.submit(one_point, victim, *point) for point in points]
+        for count, job in enumerate(concurrent.futures.as_completed(jobs), 1):
+            try:
+                yield job.result(), None
+            except Failure as e:
+                failed += 1
+                yield None, str(e)
+            if count % TELL_EACH == 0:
+                tap.diag(f"{victim}: {count} of {len(jobs)} points, {failed} failed")
 
 
 class Layout(ctypes.Structure):
