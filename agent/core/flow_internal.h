@@ -329,11 +329,21 @@ CEDE_MUST_USE int disposal_add(struct flow *flow, const struct ledger_capture *c
  * nearer; then disposal_run(). */
 void disposal_add_all(struct flow *flow, const struct capture_list *list);
 void disposal_run(struct flow *flow);
-/* Wipes what no hold covers any more; at start, and when a hold ends. */
-void disposal_lift(struct flow *flow);
-/* Wipes what is older than max_age in sources that say destroy. */
-void disposal_expire(struct flow *flow);
 void disposal_tick(struct flow *flow);
 /* The file system of a source has another device number. */
 void disposal_remounted(struct flow *flow, size_t source, const struct ledger_remount *remount);
 void disposal_free(struct flow *flow);
+
+/* ---- release.c */
+/* Wipes what no hold covers any more; at start, and when a hold ends. */
+void release_lift(struct flow *flow);
+/* Wipes what is older than max_age in sources that say destroy. */
+void release_expire(struct flow *flow);
+void release_tick(struct flow *flow);
+
+/* ---- recovery.c */
+/* Records the start, takes up the bundles and wipes that the ledger knows, then scans the sources
+ * and lets the flow run. */
+void recovery_start(struct flow *flow);
+/* Notes what the flow before was to wipe and had not touched. */
+CEDE_MUST_USE int recovery_inherit(struct flow *flow, struct flow *from, struct cede_error *reterr);

@@ -129,7 +129,7 @@ static int record_ready(struct ledger *ledger, struct seen *s, struct finding *f
 		.born_ns = f->decision.born_ns,
 		.first_seen_ns = now,
 		.deadline_ns = f->decision.deadline_ns,
-		/* what is to be destroyed is never taken: disposal_expire() finds it */
+		/* what is to be destroyed is never taken: release_expire() finds it */
 		.not_before_ns = f->decision.action == ACTION_DESTROY ? INT64_MAX : 0,
 		.segment_count = 1,
 	};
@@ -209,7 +209,7 @@ static void seen_done(struct flow *flow, void *ctx) {
 				violation_name((enum violation)i));
 	}
 	if (s->destroy)
-		disposal_expire(flow);
+		release_expire(flow);
 	for (size_t i = 0; i < flow->policy->source_count; i++) {
 		struct flow_source *source = &flow->sources[i];
 		source->figures.seen += s->sources[i].news;
