@@ -415,8 +415,8 @@ int guard_start(uv_loop_t *loop, const struct policy *policy, int listener,
 		r = wait_reply(g, reterr);
 	if (r == CEDE_OK && g->kept.fan < 0)
 		r = CEDE_FAIL(reterr, CEDE_ERR_INPUT, "guard: it gave no descriptors");
-	g->looked_boot_ns =
-		clock_boot_ns(); /* the loop may begin late, or the machine sleep until then */
+	/* from here on: the loop may begin late, or the machine sleep until it does */
+	g->looked_boot_ns = clock_boot_ns();
 	(void)uv_timer_start(&g->timer, on_timer, TIMER_MS, TIMER_MS);
 	g->lost = r < 0; /* the caller may go on without, until it comes */
 	*ret = g;
