@@ -377,6 +377,10 @@ void flow_halt(struct flow *flow) {
 	intake_stop(flow);
 }
 
+bool flow_has_recovered(const struct flow *flow) {
+	return flow->running;
+}
+
 bool flow_policy_expired(const struct flow *flow) {
 	return flow_expired(flow);
 }

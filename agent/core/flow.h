@@ -9,9 +9,11 @@
  *   handover.c  ready -> bundle -> sealed, recorded
  *   outbox.c    sealed -> pushed -> receipt, recorded; or into the spool
  *   disposal.c  proven -> wiped, recorded
+ *   release.c   held, or past its age -> to be wiped, recorded
+ *   recovery.c  what was under way before the start
  *   figures.c   what is counted on the way
  *   rest.c      is anything left to do?
- *   flow.c      start, recovery, the second's tick, stop
+ *   flow.c      start, the second's tick, stop
  *
  * Promise a ledger that can't be written delays everything and loses nothing: work is tried again
  *         each second. A ledger that is damaged stops the agent (I7).
@@ -54,6 +56,8 @@ struct flow_setup {
 	bool same_link;
 	/* the flow can't go on (a damaged ledger): stop and exit; called once */
 	void (*fatal)(void *ctx, const char *text);
+	/* what was under way before is known and the scans have begun; once, unless it is stopped before */
+	void (*recovered)(void *ctx);
 	void *ctx;
 };
 
@@ -73,6 +77,7 @@ void flow_halt(struct flow *flow);
 typedef void flow_rest_fn(void *ctx, bool at_rest);
 void flow_ask_rest(struct flow *flow, flow_rest_fn *answer, void *ctx);
 bool flow_policy_expired(const struct flow *flow);
+bool flow_has_recovered(const struct flow *flow);
 /* Starts no new work, waits for what runs, closes the ledger, frees all, then on_stopped. */
 void flow_stop(struct flow *flow, void (*on_stopped)(void *ctx), void *ctx);
 

@@ -38,6 +38,8 @@
 #define DRAIN_MS     2500
 #define LINK_STOP_MS 1000
 #define METERS_MS    1000
+#define READY_WAIT_NS \
+	(10 * NS_PER_SECOND) /* a ledger that can't be written yet is no failed start */
 #define METERS_MAX   (1U << 20)
 #define RELOAD_MS    300
 #define EMPTY_MS     500 /* how often it is asked whether anything is left */
@@ -68,6 +70,7 @@ struct keeper {
 	uv_timer_t settle; /* files of the policy change one after the other */
 	uv_timer_t emptying;
 	int64_t empty_end_boot_ns;
+	int64_t ready_boot_ns; /* the manager waits to hear that it works; at the latest then; 0: it heard */
 	uv_fs_event_t policy_dir;
 	uv_poll_t spawner_end;
 	struct flow *flow;
@@ -80,8 +83,27 @@ struct keeper {
 	bool broken;     /* ends without its clean end */
 	struct standing *standing;
 	struct answer answer;
-	char fatal[400];
+	char fatal[512]; /* as long as an error's text */
 };
+
+/* ---- readiness: a manager that hears of it finds the flow at work */
+
+static void say_ready(struct keeper *k) {
+	if (k->ready_boot_ns == 0 || k->stopping || k->flow == NULL ||
+		(!flow_has_recovered(k->flow) && clock_boot_ns() < k->ready_boot_ns))
+		return;
+	k->ready_boot_ns = 0;
+	notify_ready(&k->notify);
+}
+
+static void on_recovered(void *ctx) {
+	say_ready(ctx);
+}
+
+static void await_ready(struct keeper *k) {
+	k->ready_boot_ns = clock_boot_ns() + READY_WAIT_NS;
+	say_ready(k);
+}
 
 static void print_lines(char **lines) {
 	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
@@ -278,6 +300,7 @@ static void flow_of(struct keeper *k, const struct inforce *f, struct flow_setup
 		.state = k->config->state,
 		.vault_key = k->config->vault_key,
 		.fatal = on_fatal,
+		.recovered = on_recovered,
 		.ctx = k};
 	memcpy(ret->signer, f->trusted->signer, sizeof ret->signer);
 	memcpy(ret->identity, f->identity, sizeof ret->identity);
@@ -325,7 +348,7 @@ static int take_over(struct keeper *k, struct cede_error *reterr) {
 
 static void reload_end(struct keeper *k) {
 	k->reloading = false;
-	notify_ready(&k->notify);
+	await_ready(k);
 	if (k->stop_after)
 		begin_stop(k);
 	else if (k->reload_again)
@@ -446,7 +469,7 @@ static void on_policy_settled(uv_timer_t *timer) {
 	notify_reloading(&k->notify);
 	reload(k);
 	if (!k->reloading) /* the policy in force stays */
-		notify_ready(&k->notify);
+		await_ready(k);
 }
 
 static void on_reload_signal(uv_signal_t *handle, int number) {
@@ -517,6 +540,7 @@ static void on_meters(uv_timer_t *timer) {
 	struct cede_error err = {0};
 
 	log_flush();
+	say_ready(k);
 	watch_identity(k);
 	if (!take_standing(k))
 		return;
@@ -719,7 +743,7 @@ int keeper_run(const struct keeper_options *options, struct cede_error *reterr) 
 		k.now->policy->id, (unsigned long long)k.now->policy->serial,
 		k.now->policy->source_count);
 	say_policy(&k);
-	notify_ready(&k.notify);
+	await_ready(&k);
 	(void)uv_run(&k.loop, UV_RUN_DEFAULT);
 	if (k.broken)
 		return CEDE_FAIL(reterr, CEDE_ERR_IO, "%s", k.fatal);

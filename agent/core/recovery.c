@@ -230,6 +230,7 @@ static void recovered(struct flow *flow, void *ctx) {
 		intake_scan(flow, i, "");
 	outbox_tick(flow);
 	handover_tick(flow);
+	flow->setup.recovered(flow->setup.ctx);
 }
 
 void recovery_start(struct flow *flow) {

@@ -91,6 +91,29 @@ def not_ready_without_policy():
         check(manager.silent("READY=1", 0.1), "it never said ready")
 
 
+def slow_from_the_start(w, manager, delay_s):
+    """Starts the agent; each flush of its ledger takes so long."""
+    if shutil.which("strace") is None:
+        raise Skip("strace is not here")
+    w.agent = w.spawn("agent", "strace", "-D", "-f", "-o", w.dir / "trace", "-e", "trace=fdatasync", "-e",
+                      f"inject=fdatasync:delay_enter={int(delay_s * 1e6)}", *w.agent_words(), env=manager.env())
+
+
+def ready_means_recovered():
+    """who waits for ready finds what was under way before known, also while the disk is slow; a disk that hangs is no failed start"""
+    with World(receiver=False) as w:
+        manager = Manager(w)
+        w.start_agent(env=manager.env())
+        manager.wait("READY=1")
+        for delay_s, known in ((1, True), (13, False)):
+            w.agent.stop()
+            manager.forget()
+            slow_from_the_start(w, manager, delay_s)
+            manager.wait("READY=1", 60)
+            unmet = w.status()["agent"]["unmet"]
+            equal("recovered" not in unmet, known, f"known before ready with {delay_s} s a flush; unmet: {unmet}")
+
+
 def reload_ends_with_ready():
     """a reload is told from its beginning to its end, a refused policy too, and the status says so"""
     with World(receiver=False) as w:
@@ -233,5 +256,5 @@ def credentials_of_another_user():
         equal(done.returncode, 2, "status by path")
 
 
-tap.run([from_start_to_end, not_ready_without_policy, reload_ends_with_ready, watchdog_follows_the_ledger,
+tap.run([from_start_to_end, ready_means_recovered, not_ready_without_policy, reload_ends_with_ready, watchdog_follows_the_ledger,
          watchdog_follows_the_loop, receiver_tells_too, credentials, credentials_of_another_user])
