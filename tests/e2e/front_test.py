@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import cameras
 import tap
 from tap import Skip, check, equal
-from world import TOP, World, until
+from world import TOP, World
 
 SHIPPED = TOP / "packaging" / "nginx" / "cede-receiver.conf"
 
@@ -52,7 +52,7 @@ class Front(World):
         os.chmod(self.dir, 0o711)  # nginx's workers must reach the socket
         from world import program
         self.receiver = self.spawn("receiver", program("cede-receiver"), "--config", self.dir / "receiver.yaml")
-        until(self.socket.exists, 15, "the receiver's socket is there")
+        self.listening(self.receiver, self.socket)
         front = self.spawn("nginx", nginx(), "-e", "stderr", "-p", self.dir, "-c", self.dir / "nginx.conf")
         self.listening(front, self.port)
         return self.receiver

@@ -48,7 +48,7 @@ class Behind(World):
         with contextlib.suppress(FileNotFoundError):
             self.socket.unlink()
         self.receiver = self.spawn("receiver", program("cede-receiver"), "--config", self.dir / "receiver.yaml")
-        until(self.socket.exists, 15, "the receiver's socket is there")
+        self.listening(self.receiver, self.socket)
         return self.receiver
 
 
@@ -157,7 +157,7 @@ def durable_before_an_old_receipt():
     with Behind() as w:
         w.start_receiver()
         client, bundle, body = Front(w), new_id(), os.urandom(1000)
-        client.push(new_id(), body)  # the day is known: two flushes from now on
+        equal(client.push(new_id(), body).status, 201, "the first push")  # the day is known: two flushes from now on
         with Strace(w.receiver.pid, w.dir, "-e", "inject=fsync:signal=KILL:when=2"):
             check(client.push(bundle, body) is None, "killed at the second flush")
         until(lambda: not w.receiver.alive(), 10, "the receiver is dead")

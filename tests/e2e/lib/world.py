@@ -286,13 +286,16 @@ class World:
         self.listening(self.receiver, self.port)
         return self.receiver
 
-    def listening(self, process, port):
+    def listening(self, process, where):
+        """Waits until the process takes connections on this port, or on the UNIX socket of this name."""
+        family, address = (socket.AF_INET, ("127.0.0.1", where)) if isinstance(where, int) else (socket.AF_UNIX, str(where))
+
         def up():
             check(process.alive(), f"{process.name} ended, status {process.popen.returncode}")
-            with socket.socket() as s:
+            with socket.socket(family) as s:
                 s.settimeout(1)
-                return s.connect_ex(("127.0.0.1", port)) == 0
-        until(up, 15, f"{process.name} listens on port {port}")
+                return s.connect_ex(address) == 0
+        until(up, 15, f"{process.name} listens on {where}")
 
     def agent_words(self):
         return [program("cede"), "run", "--policy", str(self.dir / "policy.yaml"), "--config",
