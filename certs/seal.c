@@ -264,3 +264,15 @@ void sealer_freep(struct sealer **s) {
 	sealer_free(*s);
 	*s = NULL;
 }
+
+int sealer_keys_try(const struct sealer_keys *keys, struct cede_error *reterr) {
+	CLEANUP(sealer_freep) struct sealer *s = NULL;
+	CLEANUP(fd_closep) int fd = -1;
+	uint8_t sha256[32];
+	uint64_t size;
+
+	CEDE_TRY(file_memory("sealed", &fd, reterr));
+	CEDE_TRY(sealer_new(keys, fd, &s, reterr));
+	CEDE_TRY(sealer_write(s, SLICE_LIT("tried"), reterr));
+	return sealer_finish(s, &size, sha256, reterr);
+}

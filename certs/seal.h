@@ -24,6 +24,9 @@ struct sealer;
 CEDE_MUST_USE int sealer_keys_new(X509 *const *certs, const char *const *names, size_t n,
 	int64_t now_ns, struct sealer_keys **ret, struct cede_error *reterr);
 void sealer_keys_free(struct sealer_keys *keys);
+/* Seals to them once, into a memory file that goes away: what the library sets up at its first use is
+ * there before memory can be short. It remembers a failure for ever, and nothing could be sealed. */
+CEDE_MUST_USE int sealer_keys_try(const struct sealer_keys *keys, struct cede_error *reterr);
 
 /* Sealed bytes are written to out_fd (borrowed) from its current offset. */
 CEDE_MUST_USE int sealer_new(

@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "certs/key.h"
+#include "receiver/handshake.h"
 #include "receiver/limits.h"
 #include "receiver/profile.h"
 #include "receiver/visitors.h"
@@ -239,7 +240,8 @@ static int load_pem(struct server *s, const struct receiver_config *config, cons
 
 static int start_daemon(
 	struct server *s, const char *const pem[3], int fd, bool tls, struct cede_error *reterr) {
-	unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ERROR_LOG;
+	unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ERROR_LOG |
+		MHD_USE_ITC; /* for handshake_try() */
 
 	struct MHD_OptionItem with_tls[] = {
 		{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)pem[0]},
@@ -288,8 +290,11 @@ int server_start(const struct receiver_config *config, const struct request_setu
 	sandbox_say("receiver", report);
 	CEDE_TRY(visitors_new(tls, &s->visitors, reterr));
 	CEDE_TRY(start_daemon(s, pem, fd, tls, reterr));
+	int r = tls ? handshake_try(s->daemon, buf_slice(&s->ca), reterr) : CEDE_OK;
+	if (r < 0)
+		MHD_stop_daemon(s->daemon); /* its threads must not see the process end */
 	*ret = s;
-	return CEDE_OK;
+	return r;
 }
 
 void server_drain(struct server *s, unsigned ms) {

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <openssl/x509.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include "base/direct.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "formats/checkpoint.h"
 #include "formats/receipt.h"
 #include "receiver/custody.h"
 #include "receiver/limits.h"
@@ -65,14 +67,24 @@ static int sync_above(int root, struct cede_error *reterr) {
 	return file_sync(above, reterr);
 }
 
-/* A receipt for nothing: a key that can't sign is found at the start, and what OpenSSL sets up at
- * its first signature is there before memory can be short (it remembers a failure for ever). */
-static int try_key(EVP_PKEY *key, const char *signer, struct cede_error *reterr) {
+/* A receipt for nothing, signed and verified, and the key read from DER as hosts' keys are: a key that
+ * can't sign is found at the start, and what OpenSSL sets up at its first use is there before memory
+ * can be short. It remembers a failure for ever: every host's checkpoint would pass for forged. */
+static int try_key(const struct store *s, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf note = BUF_INIT(RECEIPT_MAX);
 	struct receipt receipt = {.host = "self-test", .received_ns = clock_wall_ns()};
+	struct note_keys *of_der = NULL;
+	uint8_t *der = NULL;
 
 	CEDE_TRY(id_make(receipt.received_ns, &receipt.bundle, reterr));
-	return receipt_sign(&receipt, signer, key, &note, reterr);
+	CEDE_TRY(receipt_sign(&receipt, s->signer, s->key, &note, reterr));
+	CEDE_TRY(receipt_verify(s->keys, buf_slice(&note), &receipt, reterr));
+	int size = i2d_PUBKEY(s->key, &der);
+	int r = size > 0 ? checkpoint_keys(slice_of(der, (size_t)size), &of_der, reterr)
+			 : CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "the receipt key can't be written");
+	OPENSSL_free(der);
+	note_keys_free(of_der);
+	return r;
 }
 
 int store_open(const char *path, EVP_PKEY *receipt_key, const char *signer, struct store **ret,
@@ -100,7 +112,7 @@ int store_open(const char *path, EVP_PKEY *receipt_key, const char *signer, stru
 	if (r == CEDE_OK)
 		r = note_keys_add(s->keys, receipt_key, reterr);
 	if (r == CEDE_OK)
-		r = try_key(receipt_key, signer, reterr);
+		r = try_key(s, reterr);
 	if (r < 0) {
 		store_close(s);
 		return r;

@@ -247,6 +247,7 @@ static int make_parts(struct flow *flow, struct cede_error *reterr) {
 
 static void flow_free(struct flow *flow) {
 	outbox_free(flow);
+	spooling_free(flow);
 	disposal_free(flow);
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
 		sealer_keys_free(flow->destinations[i].seal);
@@ -298,6 +299,7 @@ int flow_start(const struct flow_setup *setup, struct flow **ret, struct cede_er
 		flow->destroy_boot_ns = setup->predecessor->destroy_boot_ns;
 		CEDE_TRY(recovery_inherit(flow, setup->predecessor, reterr));
 		outbox_inherit(flow, setup->predecessor);
+		spooling_inherit(flow, setup->predecessor);
 	}
 	*ret = flow;
 	return CEDE_OK;

@@ -150,6 +150,7 @@ struct disposal {
 struct vault;
 struct epoch;
 struct record; /* ledger work that is tried until it succeeds */
+struct leftover;
 
 struct flow {
 	struct flow_setup setup;
@@ -177,6 +178,7 @@ struct flow {
 	uint64_t spool_bytes; /* in the spool, or on the way into it */
 	size_t spool_jobs; /* copies into it under way; each counts as one of the largest bundles */
 	bool spool_full;   /* said already */
+	struct leftover *leftovers;        /* in the spool, and not wanted there any more */
 	struct load *waiting[LOADS_AHEAD]; /* for a buffer, the first first */
 	size_t waiting_count;
 	uint8_t *buffers[SEAL_JOBS]; /* of the largest bundle_size; NULL while lent out */
@@ -303,14 +305,11 @@ void outbox_add(struct flow *flow, struct parcel *p); /* taken */
 void outbox_push(struct flow *flow, size_t destination);
 /* Whether one more may be sealed into memory: the link works and few wait for it. */
 bool outbox_has_room(const struct flow *flow, size_t destination);
-/* Whether one more bundle may go into the spool, beside those under way. */
-bool outbox_spool_has_room(const struct flow *flow);
-/* It was wanted and had none: said once in log, ledger and metrics, until there is room again. */
-void outbox_spool_full(struct flow *flow);
 void outbox_tick(struct flow *flow);
 void outbox_adopt(struct flow *flow, const struct ledger_bundle *b); /* at start */
 void outbox_inherit(struct flow *flow, struct flow *from);           /* after a change of policy */
 void outbox_free(struct flow *flow);
+struct parcel *outbox_find(struct flow *flow, const struct id *bundle); /* NULL: it has none of it */
 /* The newest checkpoint's header field, in exchange for the one before. */
 void outbox_checkpoint(struct flow *flow, size_t destination, struct buf *field);
 struct slice outbox_take_checkpoint(void *flow, size_t destination);
@@ -319,6 +318,18 @@ void outbox_absent(void *flow, const struct id *bundle);
 void outbox_failed(void *flow, const struct id *bundle, size_t destination, const char *kind,
 	const char *text);
 void outbox_link(void *flow, size_t destination, bool up);
+
+/* ---- spooling.c: sealed bundles go to the disk, and from it */
+/* Whether one more bundle may go into the spool, beside those under way. */
+bool spooling_has_room(const struct flow *flow);
+/* It was wanted and had none: said once in log, ledger and metrics, until there is room again. */
+void spooling_full(struct flow *flow);
+void spooling_start(struct flow *flow, struct parcel *p);
+/* What its receipt is there for; tried until it succeeds. */
+void spooling_remove(struct flow *flow, const struct id *bundle, uint64_t size);
+void spooling_tick(struct flow *flow);
+void spooling_inherit(struct flow *flow, struct flow *from); /* after a change of policy */
+void spooling_free(struct flow *flow);
 
 /* ---- disposal.c */
 /* Takes a copy of c. begun: an earlier process may have touched it. alone: its bundle's last event

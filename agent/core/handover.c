@@ -459,7 +459,7 @@ static void taken(struct flow *flow, void *ctx) {
 
 	d->taking--;
 	if (l->spool_wanted)
-		outbox_spool_full(flow);
+		spooling_full(flow);
 	for (size_t i = 0; i < l->count; i++) {
 		struct flow_source *s = &flow->sources[l->items[i].source];
 		uint64_t bytes = l->items[i].length;
@@ -506,7 +506,7 @@ static struct load *load_new(struct flow *flow, size_t destination) {
 	l->flow = flow;
 	l->destination = destination;
 	l->into_memory = outbox_has_room(flow, destination);
-	l->spool_room = outbox_spool_has_room(flow);
+	l->spool_room = spooling_has_room(flow);
 	l->job.fd = -1;
 	l->checkpoint = BUF_INIT(CHECKPOINT_MAX);
 	l->field = BUF_INIT(CHECKPOINT_FIELD_MAX);

@@ -46,6 +46,8 @@ static int load_sealer(const struct inforce *f, const struct policy_destination 
 	if (r == CEDE_OK)
 		r = sealer_keys_new(certs, (const char *const *)d->seal_to, d->seal_to_count,
 			clock_wall_ns(), ret, reterr);
+	if (r == CEDE_OK)
+		r = sealer_keys_try(*ret, reterr);
 	for (size_t i = 0; i < ARRAY_LENGTH(certs); i++)
 		cert_freep(&certs[i]);
 	return r;

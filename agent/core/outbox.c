@@ -14,7 +14,7 @@
 #include "formats/checkpoint.h"
 #include "formats/detail.h"
 
-static struct parcel *parcel_find(struct flow *flow, const struct id *bundle) {
+struct parcel *outbox_find(struct flow *flow, const struct id *bundle) {
 	for (size_t d = 0; d < flow->policy->destination_count; d++)
 		for (struct parcel *p = flow->destinations[d].parcels; p != NULL; p = p->next)
 			if (id_equal(&p->id, bundle))
@@ -57,46 +57,6 @@ bool outbox_has_room(const struct flow *flow, size_t destination) {
 	const struct flow_destination *d = &flow->destinations[destination];
 
 	return link_answers(flow->link, destination) && d->open + d->sealing < PUSHES_OPEN;
-}
-
-/* ---- the room of the spool */
-
-/* How many more of the largest bundles go into it. */
-static uint64_t spool_bundles(const struct flow *flow) {
-	struct cede_error err = {0};
-	uint64_t room;
-
-	if (spool_room(flow->setup.spool_fd, flow->spool_bytes, flow->setup.spool_limit, &room,
-		    &err) < 0)
-		return 0;
-	return room / flow->buffer_size;
-}
-
-/* Each bundle that may be on its way there counts until it is recorded. */
-bool outbox_spool_has_room(const struct flow *flow) {
-	size_t coming = flow->spool_jobs;
-
-	for (size_t i = 0; i < flow->policy->destination_count; i++)
-		coming += flow->destinations[i].taking + flow->destinations[i].sealing;
-	return spool_bundles(flow) > coming;
-}
-
-static int full_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
-	(void)ctx;
-	return ledger_event(
-		ledger, LEDGER_VIOLATION, NULL, clock_wall_ns(), "reason=spool-full", reterr);
-}
-
-void outbox_spool_full(struct flow *flow) {
-	if (flow->spool_full || spool_bundles(flow) > 0)
-		return; /* said, or what is under way may need it: asked again */
-	flow->spool_full = true;
-	flow->figures.violations[VIOLATION_SPOOL_FULL]++;
-	log_event(LOG_LEVEL_ERROR, "spool.full",
-		"bytes=%llu limit=%llu effect=\"captures stay in their sources, in the clear\" "
-		"mend=\"the link, or more room: spool.limit, the file system of the state directory\"",
-		(unsigned long long)flow->spool_bytes, (unsigned long long)flow->setup.spool_limit);
-	flow_record(flow, full_work, NULL, NULL, NULL);
 }
 
 /* ---- pushing */
@@ -271,8 +231,7 @@ static void stop_for_rollback(struct flow *flow, const struct proof *p) {
 
 static void proof_done(struct flow *flow, void *ctx) {
 	struct proof *p = ctx;
-	struct parcel *parcel = parcel_find(flow, &p->bundle);
-	struct cede_error err = {0};
+	struct parcel *parcel = outbox_find(flow, &p->bundle);
 
 	require(parcel != NULL);
 	if (p->not_ours) {
@@ -286,9 +245,8 @@ static void proof_done(struct flow *flow, void *ctx) {
 	figures->pushed_bytes += parcel->size;
 	if (parcel->pushed_boot_ns != 0)
 		histogram_add(&figures->push, clock_boot_ns() - parcel->pushed_boot_ns);
-	if (parcel->spooled && spool_remove(flow->setup.spool_fd, &parcel->id, &err) < 0)
-		log_event(LOG_LEVEL_WARNING, "spool.leftover", "error=\"%s\"",
-			err.text); /* swept at start */
+	if (parcel->spooled)
+		spooling_remove(flow, &parcel->id, parcel->size);
 	size_t destination = parcel->destination;
 	parcel_drop(flow, parcel);
 	disposal_add_all(flow, &p->to_wipe);
@@ -343,7 +301,7 @@ static void refuse(
 
 bool outbox_receipt(void *ctx, const struct id *bundle, struct slice note) {
 	struct flow *flow = ctx;
-	struct parcel *p = parcel_find(flow, bundle);
+	struct parcel *p = outbox_find(flow, bundle);
 	struct cede_error err = {0};
 	enum confirm_refusal why;
 
@@ -428,7 +386,7 @@ static int abandon_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 
 static void abandon_done(struct flow *flow, void *ctx) {
 	struct abandon *a = ctx;
-	struct parcel *p = parcel_find(flow, &a->bundle);
+	struct parcel *p = outbox_find(flow, &a->bundle);
 
 	require(p != NULL);
 	size_t destination = p->destination;
@@ -448,7 +406,7 @@ static void abandon_release(void *ctx) {
 
 void outbox_absent(void *ctx, const struct id *bundle) {
 	struct flow *flow = ctx;
-	struct parcel *p = parcel_find(flow, bundle);
+	struct parcel *p = outbox_find(flow, bundle);
 	struct abandon *a = calloc(1, sizeof *a);
 
 	if (p == NULL || !p->lost || p->state != PARCEL_PUSHING || a == NULL) {
@@ -462,114 +420,15 @@ void outbox_absent(void *ctx, const struct id *bundle) {
 	flow_record(flow, abandon_work, abandon_done, abandon_release, a);
 }
 
-/* ---- max_age near and no receipt: the sealed bundle goes to the disk, then the plaintext goes */
-
-struct spooling {
-	struct flow *flow;
-	struct id bundle;
-	int64_t row;
-	int fd; /* the parcel's own copy, kept open until the job is done */
-	uint64_t size;
-	int result;
-	struct cede_error err;
-	struct capture_list to_wipe;
-};
-
-static void spool_work(void *ctx) {
-	struct spooling *s = ctx;
-
-	s->result = spool_copy(s->flow->setup.spool_fd, &s->bundle, s->fd, s->size, &s->err);
-}
-
-static int spooled_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
-	struct spooling *s = ctx;
-	int64_t now = clock_wall_ns();
-
-	capture_list_done(&s->to_wipe);
-	CEDE_TRY(ledger_bundle_spooled(ledger, s->row, now, reterr));
-	CEDE_TRY(ledger_bundle_wiping(ledger, s->row, now, reterr));
-	return ledger_bundle_captures(
-		ledger, s->row, CAPTURE_WIPING, capture_list_add, &s->to_wipe, reterr);
-}
-
-static void spooled_done(struct flow *flow, void *ctx) {
-	struct spooling *s = ctx;
-	struct parcel *p = parcel_find(flow, &s->bundle);
-
-	flow->spool_jobs--;
-	if (p != NULL) {
-		p->spooling = false;
-		p->spooled = true;
-		flow->spool_bytes += p->size;
-	}
-	disposal_add_all(flow, &s->to_wipe);
-}
-
-static void spooled_release(void *ctx) {
-	struct spooling *s = ctx;
-	struct flow *flow = s->flow;
-
-	(void)close(s->fd);
-	capture_list_done(&s->to_wipe);
-	free(s);
-	flow_settled(flow);
-}
-
-static void spool_done(void *ctx) {
-	struct spooling *s = ctx;
-	struct flow *flow = s->flow;
-	struct parcel *p = parcel_find(flow, &s->bundle);
-
-	if (s->result == CEDE_OK && p != NULL && p->state != PARCEL_CONFIRMED) {
-		flow_record(flow, spooled_work, spooled_done, spooled_release, s);
-		return;
-	}
-	flow->spool_jobs--;
-	if (s->result < 0)
-		log_event(LOG_LEVEL_ERROR, "spool.failed", "error=\"%s\"", s->err.text);
-	else /* the receipt came meanwhile */
-		(void)!spool_remove(flow->setup.spool_fd, &s->bundle, NULL); /* else swept at start */
-	if (p != NULL)
-		p->spooling = false;
-	spooled_release(s);
-}
-
-static void spool_parcel(struct flow *flow, struct parcel *p) {
-	if (!outbox_spool_has_room(flow)) {
-		outbox_spool_full(flow);
-		return;
-	}
-	struct spooling *s = calloc(1, sizeof *s);
-	int fd = s == NULL ? -1 : dup(p->fd);
-
-	if (fd < 0) {
-		free(s);
-		return; /* the tick tries again */
-	}
-	*s = (struct spooling){
-		.flow = flow, .bundle = p->id, .row = p->row, .fd = fd, .size = p->size};
-	p->spooling = true;
-	flow->spool_jobs++;
-	if (jobs_start(&flow->jobs, spool_work, spool_done, s, &s->err) < 0) {
-		s->result = CEDE_ERR_IO;
-		spool_done(s);
-	}
-}
-
 void outbox_tick(struct flow *flow) {
 	int64_t now = clock_wall_ns();
 
-	if (flow->spool_full && outbox_spool_has_room(flow)) {
-		flow->spool_full = false;
-		log_event(LOG_LEVEL_INFO, "spool.room", "bytes=%llu",
-			(unsigned long long)flow->spool_bytes);
-	}
-
+	spooling_tick(flow);
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
 		for (struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
 			if (p->fd >= 0 && !p->spooled && !p->spooling && p->may_spool &&
 				p->state != PARCEL_CONFIRMED && p->urgent_ns <= now)
-				spool_parcel(flow, p);
+				spooling_start(flow, p);
 		outbox_push(flow, i);
 	}
 }
@@ -623,7 +482,7 @@ void outbox_adopt(struct flow *flow, const struct ledger_bundle *b) {
 	struct parcel *p;
 	size_t destination;
 
-	p = parcel_find(flow, &b->id);
+	p = outbox_find(flow, &b->id);
 	if (p != NULL)
 		return; /* inherited */
 	if (!flow_destination_named(flow, b->destination, &destination)) {

@@ -72,7 +72,7 @@ def in_a_library(said):
     """Whether it was a library's own allocation that failed: what it does then is not ours to mend, as
     long as the program is started again and nothing is lost."""
     frames = [os.path.basename(f) for f in FRAME.findall(said) if "libcedefault" not in f]
-    return bool(frames) and frames[0].startswith("lib")
+    return bool(frames) and frames[0].startswith(("lib", "ld-linux"))
 
 
 def crashed(name, number, w, call):

@@ -46,6 +46,7 @@ def tried(one_point, victim, points):
                 yield job.result(), None
             except Failure as e:
                 failed += 1
+                tap.diag(str(e))  # a whole matrix takes long: each is told at once
                 yield None, str(e)
             if count % TELL_EACH == 0:
                 tap.diag(f"{victim}: {count} of {len(jobs)} points, {failed} failed")
@@ -248,8 +249,8 @@ class BrokenWorld(World):
         return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
     def at_rest(self):
-        """No file below the sources, no live capture, no open bundle."""
-        if any((self.here / s).exists() and any(p.is_file() for p in (self.here / s).rglob("*")) for s in CONTENT):
+        """No file below the sources or in the spool, no live capture, no open bundle."""
+        if any((self.state / "spool").glob("*")) or any((self.here / s).exists() and any(p.is_file() for p in (self.here / s).rglob("*")) for s in CONTENT):
             return False
         try:
             with contextlib.closing(sqlite3.connect(f"file:{self.state}/ledger.db?mode=ro", uri=True, timeout=5)) as db:

@@ -72,6 +72,7 @@ static struct sealer_keys *keys_of(X509 *const *certs, size_t n) {
 	struct cede_error err;
 
 	assert_int_equal(sealer_keys_new(certs, names, n, clock_wall_ns(), &keys, &err), 0);
+	assert_int_equal(sealer_keys_try(keys, &err), 0);
 	return keys;
 }
 
