@@ -45,21 +45,23 @@ static void append(struct flow *flow, struct disposal *d) {
 	flow->wipes_ahead += d->counted;
 }
 
-int disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, bool alone,
-	struct cede_error *reterr) {
+void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, bool alone) {
 	size_t source;
 
-	if (!flow_source_named(flow, c->source, &source))
-		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			"the policy no longer has the source of a capture that is to be wiped");
+	if (!flow_source_named(flow, c->source, &source)) {
+		log_event(LOG_LEVEL_ERROR, "wipe.deferred",
+			"error=\"the policy no longer has the source of a capture that is to be wiped\"");
+		return;
+	}
 	if (epochs_is_lost(flow, source))
-		return CEDE_OK; /* its end is core/epochs_lost.c's */
+		return; /* its end is core/epochs_end.c's */
 	struct disposal *d = calloc(1, sizeof *d);
 	char *path = strndup((const char *)c->path.data, c->path.len);
 	if (d == NULL || path == NULL) {
 		free(d);
 		free(path);
-		return CEDE_FAIL_MEMORY(reterr);
+		flow_fail(flow, "out of memory"); /* it must not stay: the next start wipes it */
+		return;
 	}
 	*d = (struct disposal){.row = c->row,
 		.bundle_row = c->bundle_row,
@@ -75,7 +77,6 @@ int disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, 
 	memcpy(d->sha256, c->sha256, sizeof d->sha256);
 	d->key_goes = epochs_has_key(flow, source);
 	append(flow, d);
-	return CEDE_OK;
 }
 
 /* What was appended behind `last` comes before all else that waits. */
@@ -112,10 +113,7 @@ void disposal_add_all(struct flow *flow, const struct capture_list *list) {
 		return;
 	}
 	for (size_t i = 0; i < list->count; i++) {
-		struct cede_error err = {0};
-		if (disposal_add(flow, &list->items[i], false, false, &err) < 0)
-			/* stays in state wiping: the next start wipes it */
-			log_event(LOG_LEVEL_ERROR, "wipe.deferred", "error=\"%s\"", err.text);
+		disposal_add(flow, &list->items[i], false, false);
 		if (list->items[i].deadline_ns < deadline)
 			deadline = list->items[i].deadline_ns;
 	}

@@ -333,9 +333,8 @@ void spooling_free(struct flow *flow);
 
 /* ---- disposal.c */
 /* Takes a copy of c. begun: an earlier process may have touched it. alone: its bundle's last event
- * does not tell of it. Nothing is wiped while the policy has expired. */
-CEDE_MUST_USE int disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun,
-	bool alone, struct cede_error *reterr);
+ * does not tell of it. Nothing is wiped while the policy has expired. Without memory the agent ends. */
+void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, bool alone);
 /* Each of them, of a bundle whose proof is recorded, before all that wait if its deadline is
  * nearer; then disposal_run(). */
 void disposal_add_all(struct flow *flow, const struct capture_list *list);

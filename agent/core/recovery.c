@@ -184,11 +184,11 @@ static int by_row(const void *a, const void *b) {
 	return (x > y) - (x < y);
 }
 
-static int recover_wipe(struct flow *flow, const struct ledger_capture *c, struct cede_error *reterr) {
+static void recover_wipe(struct flow *flow, const struct ledger_capture *c) {
 	bool begun = flow->unbegun_count == 0 ||
 		bsearch(&c->row, flow->unbegun, flow->unbegun_count, sizeof c->row, by_row) == NULL;
 
-	return disposal_add(flow, c, begun, begun, reterr);
+	disposal_add(flow, c, begun, begun);
 }
 
 /* What the predecessor was to wipe and had not touched. */
@@ -214,8 +214,7 @@ static void recovered(struct flow *flow, void *ctx) {
 	if (flow->unbegun_count > 0)
 		qsort(flow->unbegun, flow->unbegun_count, sizeof *flow->unbegun, by_row);
 	for (size_t i = 0; i < r->captures.count; i++)
-		if (recover_wipe(flow, &r->captures.items[i], &err) < 0)
-			log_event(LOG_LEVEL_ERROR, "wipe.deferred", "error=\"%s\"", err.text);
+		recover_wipe(flow, &r->captures.items[i]);
 	if (r->bundle_count + r->captures.count + removed > 0)
 		log_event(LOG_LEVEL_INFO, "agent.recovered",
 			"bundles=%zu wipes=%zu spool_leftovers=%zu", r->bundle_count,

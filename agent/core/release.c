@@ -92,14 +92,11 @@ static int release_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 
 static void release_done(struct flow *flow, void *ctx) {
 	struct release *r = ctx;
-	struct cede_error err = {0};
 
 	if (r->expire)
 		flow->figures.destroyed += r->list.count;
-	for (size_t i = 0; i < r->list.count; i++) {
-		if (disposal_add(flow, &r->list.items[i], false, true, &err) < 0)
-			log_event(LOG_LEVEL_ERROR, "wipe.deferred", "error=\"%s\"", err.text);
-	}
+	for (size_t i = 0; i < r->list.count; i++)
+		disposal_add(flow, &r->list.items[i], false, true);
 	if (r->kept > 0) /* those behind it are looked at next, and none of them twice */
 		flow->kept_row = r->list.items[r->kept - 1].row;
 	if (!r->expire)
