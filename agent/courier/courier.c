@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/courier/courier.h"
 
+#include <openssl/rand.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +45,13 @@ struct courier {
 	struct cede_error err;
 };
 
+/* c->err says why; the keeper starts another. */
+static void end(struct courier *c, int result) {
+	c->stop = true;
+	c->result = result;
+	uv_stop(&c->loop);
+}
+
 /* ---- to the keeper */
 
 static void say(struct courier *c, const struct ipc_writer *w) {
@@ -56,10 +64,8 @@ static void say(struct courier *c, const struct ipc_writer *w) {
 			break;
 	}
 	if (r < 0) { /* without its keeper a courier has no business */
-		c->stop = true;
-		c->result = r;
 		c->err = err;
-		uv_stop(&c->loop);
+		end(c, r);
 	}
 }
 
@@ -176,6 +182,13 @@ static int get_pins(struct ipc_reader *r, struct push_destination *d, struct ced
 	return CEDE_OK;
 }
 
+static void on_curl_broken(void *ctx, const char *why) {
+	struct courier *c = ctx;
+
+	(void)CEDE_FAIL(&c->err, CEDE_ERR_IO, "libcurl: %s", why);
+	end(c, CEDE_ERR_IO);
+}
+
 static int get_destination(
 	struct courier *c, struct ipc_reader *r, int *fds, struct cede_error *reterr) {
 	struct push_destination *d = &c->destinations[c->count];
@@ -201,7 +214,7 @@ static int get_destination(
 	CEDE_TRY(ipc_end(r, reterr));
 	for (size_t i = 0; i < 3; i++)
 		CEDE_TRY(load_memory(fds[i], &d->pem[i], &d->pem_len[i], reterr));
-	CEDE_TRY(curl_loop_new(&c->loop, push_curl_done, c, &d->curl, reterr));
+	CEDE_TRY(curl_loop_new(&c->loop, push_curl_done, on_curl_broken, c, &d->curl, reterr));
 	c->count++;
 	return CEDE_OK;
 }
@@ -343,8 +356,7 @@ static int handle(struct courier *c, struct ipc_packet *packet, struct cede_erro
 	case IPC_METRICS:
 		return get_metrics(c, &r, packet->fds[0], reterr);
 	case IPC_STOP:
-		c->stop = true;
-		uv_stop(&c->loop);
+		end(c, CEDE_OK);
 		return CEDE_OK;
 	case IPC_HELLO:
 	case IPC_RECEIPT:
@@ -369,12 +381,8 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
 			r = handle(c, &packet, &c->err);
 			channel_discard(&packet);
 		}
-		if (r < 0) {
-			c->stop = true;
-			c->result = r == CEDE_ERR_REFUSED ? CEDE_OK
-							  : r; /* the keeper is gone: so are we */
-			uv_stop(&c->loop);
-		}
+		if (r < 0) /* REFUSED: the keeper is gone, so are we */
+			end(c, r == CEDE_ERR_REFUSED ? CEDE_OK : r);
 	}
 }
 
@@ -415,8 +423,9 @@ int courier_run(const struct courier_setup *setup, struct sandbox_report *report
 	if (c == NULL || uv_loop_init(&c->loop) != 0)
 		return CEDE_FAIL_MEMORY(reterr);
 	c->socket = setup->socket;
-	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-		return CEDE_FAIL(reterr, CEDE_ERR_IO, "libcurl does not start");
+	/* OpenSSL remembers for ever that it had no memory for its random numbers */
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || RAND_status() != 1)
+		return CEDE_FAIL(reterr, CEDE_ERR_IO, "libcurl or OpenSSL does not start");
 	CEDE_TRY(start_inside(c, setup, report, reterr));
 	if (uv_poll_init(&c->loop, &c->poll, c->socket) != 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the descriptor given is no socket");

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/check.h"
-
 #define CONNECTIONS 8
 
 struct watched {
@@ -22,6 +20,7 @@ struct curl_loop {
 	uv_timer_t timer;
 	struct watched *sockets;
 	curl_loop_done_fn *on_done;
+	curl_loop_broken_fn *on_broken;
 	void *ctx;
 };
 
@@ -42,7 +41,11 @@ static void collect(struct curl_loop *c) {
 static void act(struct curl_loop *c, curl_socket_t fd, int what) {
 	int running;
 
-	require(curl_multi_socket_action(c->multi, fd, what, &running) == CURLM_OK);
+	CURLMcode result = curl_multi_socket_action(c->multi, fd, what, &running);
+	if (result != CURLM_OK) {
+		c->on_broken(c->ctx, curl_multi_strerror(result));
+		return;
+	}
 	collect(c);
 }
 
@@ -118,7 +121,7 @@ static int set_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *u
 	}
 	struct watched *w = watch(c, fd);
 	if (w == NULL)
-		return -1; /* libcurl fails the transfer */
+		return -1; /* libcurl gives up with all that it has: on_broken */
 	w->easy = easy;
 	events |= what != CURL_POLL_OUT ? UV_READABLE : 0;
 	events |= what != CURL_POLL_IN ? UV_WRITABLE : 0;
@@ -130,8 +133,8 @@ static int close_socket(void *ctx, curl_socket_t fd) {
 	return close(fd);
 }
 
-int curl_loop_new(uv_loop_t *loop, curl_loop_done_fn *on_done, void *ctx, struct curl_loop **ret,
-	struct cede_error *reterr) {
+int curl_loop_new(uv_loop_t *loop, curl_loop_done_fn *on_done, curl_loop_broken_fn *on_broken,
+	void *ctx, struct curl_loop **ret, struct cede_error *reterr) {
 	struct curl_loop *c = calloc(1, sizeof *c);
 
 	if (c == NULL || (c->multi = curl_multi_init()) == NULL) {
@@ -140,6 +143,7 @@ int curl_loop_new(uv_loop_t *loop, curl_loop_done_fn *on_done, void *ctx, struct
 	}
 	c->loop = loop;
 	c->on_done = on_done;
+	c->on_broken = on_broken;
 	c->ctx = ctx;
 	(void)uv_timer_init(loop, &c->timer);
 	c->timer.data = c;

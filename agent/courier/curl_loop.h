@@ -3,7 +3,7 @@
  *
  * Promise a poll handle is stopped before its socket is closed (libuv aborts otherwise, and libcurl may
  *         close a socket before it says so); finished transfers are collected after every action.
- * Thread  loop thread. on_done never runs inside a libcurl call-back. */
+ * Thread  loop thread. on_done and on_broken never run inside a libcurl call-back. */
 #pragma once
 
 #include <curl/curl.h>
@@ -14,9 +14,11 @@
 struct curl_loop;
 
 typedef void curl_loop_done_fn(void *ctx, CURL *easy, CURLcode result);
+/* libcurl gave up (no memory): no transfer of it will end, and none can be started. */
+typedef void curl_loop_broken_fn(void *ctx, const char *why);
 
-CEDE_MUST_USE int curl_loop_new(uv_loop_t *loop, curl_loop_done_fn *on_done, void *ctx,
-	struct curl_loop **ret, struct cede_error *reterr);
+CEDE_MUST_USE int curl_loop_new(uv_loop_t *loop, curl_loop_done_fn *on_done,
+	curl_loop_broken_fn *on_broken, void *ctx, struct curl_loop **ret, struct cede_error *reterr);
 /* Prepares easy for this loop (its socket call-backs) and starts it. */
 CEDE_MUST_USE int curl_loop_add(struct curl_loop *c, CURL *easy, struct cede_error *reterr);
 /* Takes it out again, at any time but from within a libcurl call-back. */
