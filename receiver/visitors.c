@@ -23,6 +23,7 @@ struct visitor {
 	bool used;
 	bool asked; /* at least one request was understood */
 	bool cut;
+	bool ourselves; /* handshake.h */
 	int fd;
 	enum visit now;
 	int64_t since_ns; /* of the connection */
@@ -148,6 +149,7 @@ static void come(struct visitors *vs, struct MHD_Connection *c, void **place) {
 	v->from_len = sizeof v->from;
 	if (getpeername(v->fd, (struct sockaddr *)&v->from, &v->from_len) < 0)
 		v->from_len = 0; /* gone already */
+	v->ourselves = vs->by_address && v->from.ss_family == AF_UNIX;
 	set_deadline(v, VISIT_ASKING, 0);
 	*place = v;
 	if (vs->by_address && count_of_origin(vs, v) > LIMIT_CONNECTIONS_PEER)
@@ -157,7 +159,7 @@ static void come(struct visitors *vs, struct MHD_Connection *c, void **place) {
 }
 
 static void go(struct visitor *v) {
-	if (!v->asked && !v->cut)
+	if (!v->asked && !v->cut && !v->ourselves)
 		say(LOG_LEVEL_INFO, "connection.unused", v, "closed without a request");
 	v->used = false;
 }

@@ -197,6 +197,29 @@ def no_plaintext():
         check(raw.count(marker) == 0, f"{raw.count(marker)} pieces of plaintext in the image")
 
 
+def stuck_in_spool():
+    """a bundle that can't be removed from the spool when its receipt is there goes as soon as it can, without a new start"""
+    with World(source=AFTER_SEAL, receiver=False) as w:
+        w.start_agent()
+        for name, content in cameras.roll(15, 2, "lane1"):
+            w.write(name, content)
+        wiped(w, 4)
+        there = spooled(w)
+        if subprocess.run(["chattr", "+i", *there], capture_output=True, check=False).returncode != 0:
+            raise Skip("no immutable files here (chattr +i)")
+        try:
+            w.start_receiver()
+            w.settled()
+            until(lambda: "spool.leftover" in w.agent.said(), 10, "it is said")
+            equal(spooled(w), there, "bundles that can't go")
+            used = w.status()["spool"]["bytes"]
+            equal(used, sum(p.stat().st_size for p in there), "bytes of the spool while they are there")
+        finally:
+            subprocess.run(["chattr", "-i", *there], check=True)
+        until(lambda: not spooled(w), 10, "they go")
+        equal(w.status()["spool"]["bytes"], 0, "bytes of the spool")
+
+
 def taken_out():
     """a bundle that somebody takes out of the spool is reported, and holds up nothing"""
     with World(source={**AFTER_SEAL, "quiet": "0s"}, destination={"bundle_size": "256KiB"}, receiver=False) as w:
@@ -216,4 +239,4 @@ def taken_out():
 
 if __name__ == "__main__":
     tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_hold, limit, limit_with_slow_commits,
-             clear_before_spool, no_plaintext, taken_out], at_once=3)
+             clear_before_spool, no_plaintext, stuck_in_spool, taken_out], at_once=3)

@@ -5,6 +5,7 @@ The programs are the built ones, used through their command lines and files only
 that is started is stopped; what was written is removed unless a test failed and CEDE_KEEP is set."""
 
 import atexit
+import collections
 import contextlib
 import datetime
 import hashlib
@@ -58,12 +59,24 @@ def _ports():
     return range(10_000, first) if first > 20_000 else range(last + 1, 65_536) if last < 60_000 else range(10_000, 65_536)
 
 
+_held = collections.deque(maxlen=256)  # sockets whose abstract names stand for the ports given out last
+
+
 def free_port():
+    """No other world gets it either while this one has nothing listening there."""
     ports = _ports()
     while True:
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", random.SystemRandom().choice(ports)))
-            return s.getsockname()[1]
+        port = random.SystemRandom().choice(ports)
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            mark.bind(f"\0cede-test-port-{port}")
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", port))
+        except OSError:
+            mark.close()
+            continue
+        _held.append(mark)
+        return port
 
 
 def until(condition, seconds, what, each=0.02):
