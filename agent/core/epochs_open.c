@@ -194,13 +194,46 @@ static bool is_plain(const struct policy_source *source) {
 	return fscrypt_of(fd, &id, &encrypted, NULL) == CEDE_OK && !encrypted;
 }
 
-static int open_source(struct opening *o, struct open_source *s, struct cede_error *reterr) {
+/* Epochs that have not ended have a store. Where there is none it is another file system, or theirs
+ * is not mounted: a new one would say that they are gone. */
+static int open_place(const struct opening *o, struct open_source *s, struct cede_error *reterr) {
 	const struct policy_source *source = &o->flow->policy->sources[s->source];
+	bool make = source->vault_epoch_ns > 0;
+
+	for (size_t i = 0; i < o->known_count; i++)
+		make = make && o->known[i].source != s->source;
+	int r = place_open(source->path, source->name, make, &s->place, reterr);
+	if (r < 0 && !make)
+		cede_error_within(reterr,
+			"epochs that have not ended are not here: is their file system mounted? (if it is gone for good: cede vault init)");
+	return r;
+}
+
+/* A directory that is not here is gone only if this file system could have it. */
+static int look_for_missing(
+	const struct opening *o, const struct open_source *s, struct cede_error *reterr) {
+	enum fscrypt_state state;
+	struct fscrypt_id id;
+
+	for (size_t i = 0; i < o->known_count; i++) {
+		const struct known *k = &o->known[i];
+		if (k->source != s->source || k->found || k->placed)
+			continue;
+		memcpy(id.bytes, k->e.key, sizeof id.bytes);
+		int r = fscrypt_state(place_store_fd(s->place), &id, &state, reterr);
+		if (r < 0) {
+			cede_error_within(reterr, "an epoch that has not ended is not here");
+			return r;
+		}
+	}
+	return CEDE_OK;
+}
+
+static int open_source(struct opening *o, struct open_source *s, struct cede_error *reterr) {
 	struct listing l = {o, s};
 
 	if (s->place == NULL)
-		CEDE_TRY(place_open(
-			source->path, source->name, source->vault_epoch_ns > 0, &s->place, reterr));
+		CEDE_TRY(open_place(o, s, reterr));
 	CEDE_TRY(place_list(s->place, note_found, &l, reterr));
 	for (size_t i = 0; i < s->count; i++) {
 		struct found *f = &s->found[i];
@@ -213,7 +246,7 @@ static int open_source(struct opening *o, struct open_source *s, struct cede_err
 		o->known[f->known].found = true;
 		CEDE_TRY(look_at_key(o, s, f, reterr));
 	}
-	return CEDE_OK;
+	return look_for_missing(o, s, reterr);
 }
 
 static void open_work(void *ctx) {
@@ -221,8 +254,13 @@ static void open_work(void *ctx) {
 
 	for (size_t i = 0; i < o->count; i++) {
 		struct open_source *s = &o->sources[i];
-		if (open_source(o, s, &s->err) < 0)
-			s->as_plain = is_plain(&o->flow->policy->sources[s->source]);
+		if (open_source(o, s, &s->err) == CEDE_OK)
+			continue;
+		s->as_plain = is_plain(&o->flow->policy->sources[s->source]);
+		if (o->flow->vaults[s->source].place == NULL) { /* found anew at the next look */
+			place_close(s->place);
+			s->place = NULL;
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ import cameras
 import faults
 import tap
 from tap import check, diag, equal
-from vaults import Vault, key_state
+from vaults import Vault, key_state, key_state_known
 from world import program, until
 
 MARKER = b"~cede-vault-marker~~"
@@ -263,6 +263,37 @@ def reboot_wrapped():
         equal(w.disk.count(MARKER, NAME.encode()), [0, 0], "markers and names in the image")
 
 
+def not_mounted():
+    """started while the vault's file system is not mounted, with a bare directory in its place: its epochs are waited for, no key goes, nothing is written off"""
+    with Vault(epoch="1h", keys="wrapped") as w:
+        before = start_waiting(w)
+        waiting(w, 3, "waiting", want=True)
+        w.agent.kill()
+        until(lambda: not os.path.exists(f"/proc/{w.courier_pid}"), 15, "the courier has ended with its keeper")
+        for with_store in (False, True):  # as an administrator or an earlier version may have left one
+            w.disk.detach()
+            w.capture.mkdir(parents=True, exist_ok=True)
+            if with_store:
+                (w.capture.parent / ".cede-vault" / w.source["name"]).mkdir(mode=0o700, parents=True)
+            if with_store and key_state_known(w.capture.parent, before):
+                diag("the file system below has encryption as well: a store on it can't be told from the vault's own")
+            else:
+                said = w.agent.said().count("vault.unavailable") + 1
+                w.start()
+                until(lambda: w.agent.said().count("vault.unavailable") == said, 20, lambda: f"said that they are not here: {w.agent.said()}")
+                check("have not ended" in w.agent.said() or "has not ended" in w.agent.said(), "the error names the cause")
+                check((w.capture.parent / ".cede-vault").exists() == with_store, "no store is made there")
+                equal(w.agent.stop(10), 0, "exit status")
+            w.disk.attach()
+        equal(w.events("capture-destroyed") + w.events("capture-gone") + w.events("vault-erased"), [], "nothing is given up")
+        check(f"{before}.key" in os.listdir(w.state / "vault"), "the sealed key is there")
+        w.start()
+        w.settled()
+        equal(w.key(), before, "the epoch goes on")
+        equal(w.levels(), {("removed", "pending-erase"): 7}, "levels before the end of the epoch")
+        w.verify_ledger()
+
+
 def held():
     """a legal hold keeps its epoch and the key, said; when it is lifted the key goes"""
     hold = {"id": "case-1", "match": ["held/**"], "until": "2099-01-01T00:00:00Z"}
@@ -395,4 +426,4 @@ def purged():
 
 
 if __name__ == "__main__":
-    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, held, no_vault_here, without_the_vault_again, purged, killed], at_once=5)
+    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, held, no_vault_here, without_the_vault_again, purged, killed], at_once=5)

@@ -104,6 +104,14 @@ def key_state(mount, key):
         os.close(fd)
 
 
+def key_state_known(folder, key):
+    """Whether the file system of the folder has encryption at all."""
+    try:
+        return bool(key_state(folder, key))
+    except OSError:
+        return False
+
+
 class Vault(World):
     """World whose source lies in a vault: with Vault(epoch="2s") as w"""
 
