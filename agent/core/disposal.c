@@ -402,6 +402,11 @@ static void fill(struct flow *flow, struct batch *b) {
 		struct disposal *d = *at;
 		if (d->due_boot_ns > now || !flow_source_there(flow, d->source) ||
 			names_wait(flow, d->source)) {
+			if (!flow_source_there(flow, d->source) &&
+				d->counted) { /* others are not to wait for it */
+				d->counted = false;
+				flow->wipes_ahead--;
+			}
 			at = &d->next;
 			continue;
 		}

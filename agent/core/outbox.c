@@ -446,6 +446,7 @@ static void inherit(struct flow *flow, struct parcel *p, size_t destination) {
 	bool stays = in_link && !setup->keys[destination].changed;
 
 	p->destination = destination;
+	p->spooling = false; /* that job has ended; its record may have gone with the flow before */
 	p->recovered = p->recovered || p->state != PARCEL_WAITING;
 	if (in_link && !stays)
 		link_forget(setup->link, &p->id);

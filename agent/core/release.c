@@ -24,7 +24,8 @@ struct release { /* captures on their way to WIPING */
 	size_t place_count;
 	struct capture_list list;
 	bool expire;
-	size_t kept; /* the first so many were kept for their storage */
+	int64_t asked_ns; /* wall time; the clock may have been set ahead before the ledger's turn */
+	size_t kept;      /* the first so many were kept for their storage */
 };
 
 static const struct release_place *place_of(const struct release *r, struct slice key) {
@@ -75,7 +76,7 @@ static int release_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 
 	capture_list_done(&r->list); /* of a first try */
 	if (r->expire)
-		CEDE_TRY(expired_captures(ledger, r, now, reterr));
+		CEDE_TRY(expired_captures(ledger, r, now < r->asked_ns ? now : r->asked_ns, reterr));
 	else if (r->flow->keeping)
 		CEDE_TRY(ledger_kept(ledger, r->flow->kept_row, release_kept, r, reterr));
 	r->kept = r->expire ? 0 : r->list.count;
@@ -149,6 +150,7 @@ static bool release_start(struct flow *flow, bool expire) {
 		return false; /* the tick tries again */
 	r->flow = flow;
 	r->expire = expire;
+	r->asked_ns = clock_wall_ns();
 	if (!note_places(r)) {
 		free(r);
 		return false;

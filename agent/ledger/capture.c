@@ -532,14 +532,15 @@ int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const
 /* ---- holds, destruction, files that are gone */
 
 static int move_with_event(struct ledger *l, int64_t row, enum capture_state to,
-	enum ledger_event event, int64_t now_ns, const char *detail, struct cede_error *reterr) {
+	int64_t not_before_ns, enum ledger_event event, int64_t now_ns, const char *detail,
+	struct cede_error *reterr) {
 	enum capture_state from;
 	struct id id = {{0}};
 
 	CEDE_TRY(read_state(l, row, &from, &id, NULL, reterr));
 	if (is_over(from))
 		return CEDE_OK;
-	CEDE_TRY(ledger_move_from(l, row, from, to, 0, reterr));
+	CEDE_TRY(ledger_move_from(l, row, from, to, not_before_ns, reterr));
 	return event_of(l, event, &id, row, now_ns, detail, reterr);
 }
 
@@ -548,16 +549,16 @@ int ledger_capture_held(struct ledger *l, int64_t row, int64_t now_ns, const cha
 	char detail[96];
 
 	(void)snprintf(detail, sizeof detail, "hold=%.64s", hold);
-	return move_with_event(l, row, CAPTURE_HELD, LEDGER_CAPTURE_HELD, now_ns, detail, reterr);
+	return move_with_event(l, row, CAPTURE_HELD, 0, LEDGER_CAPTURE_HELD, now_ns, detail, reterr);
 }
 
 int ledger_capture_kept(struct ledger *l, int64_t row, int64_t now_ns, const char *detail,
 	struct cede_error *reterr) {
-	return move_with_event(l, row, CAPTURE_KEPT, LEDGER_VIOLATION, now_ns, detail, reterr);
+	return move_with_event(l, row, CAPTURE_KEPT, 0, LEDGER_VIOLATION, now_ns, detail, reterr);
 }
 
 int ledger_keep_ended(struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
-	return move_with_event(l, row, CAPTURE_WIPING, LEDGER_KEEP_ENDED, now_ns, "", reterr);
+	return move_with_event(l, row, CAPTURE_WIPING, 0, LEDGER_KEEP_ENDED, now_ns, "", reterr);
 }
 
 int ledger_kept(struct ledger *l, int64_t after, ledger_capture_fn *fn, void *ctx,
@@ -570,7 +571,7 @@ int ledger_kept(struct ledger *l, int64_t after, ledger_capture_fn *fn, void *ct
 }
 
 int ledger_hold_lifted(struct ledger *l, int64_t row, int64_t now_ns, struct cede_error *reterr) {
-	return move_with_event(l, row, CAPTURE_WIPING, LEDGER_HOLD_LIFTED, now_ns, "", reterr);
+	return move_with_event(l, row, CAPTURE_WIPING, 0, LEDGER_HOLD_LIFTED, now_ns, "", reterr);
 }
 
 int ledger_capture_destroying(struct ledger *l, int64_t row, const char *reason, int64_t now_ns,
@@ -578,8 +579,9 @@ int ledger_capture_destroying(struct ledger *l, int64_t row, const char *reason,
 	char detail[80];
 
 	(void)snprintf(detail, sizeof detail, "reason=%s proof=none", reason);
-	return move_with_event(
-		l, row, CAPTURE_WIPING, LEDGER_CAPTURE_DESTROYED, now_ns, detail, reterr);
+	/* marked by its time: a receipt that comes meanwhile does not have it wiped twice */
+	return move_with_event(l, row, CAPTURE_WIPING, INT64_MAX, LEDGER_CAPTURE_DESTROYED, now_ns,
+		detail, reterr);
 }
 
 int ledger_capture_absent(struct ledger *l, struct slice source, struct slice path, uint64_t dev,

@@ -669,6 +669,8 @@ static int bundle_event(struct replay *r, const struct ledger_row *e, struct ced
 	case LEDGER_BUNDLE_ABANDONED:
 		b->state = BUNDLE_ABANDONED;
 		move_members(r, b, row, STAGE_SEALED, STAGE_OPEN);
+		move_members(r, b, row, STAGE_HELD, STAGE_OPEN); /* sealed again */
+		move_members(r, b, row, STAGE_KEPT, STAGE_OPEN);
 		over(b);
 		break;
 	case LEDGER_BUNDLE_DONE:

@@ -67,11 +67,13 @@ static const char *const ledger_sql[ST_COUNT] = {
 		"UPDATE bundle SET state = 1, receipt = ?2, receipted_ns = ?3 WHERE id = ?1",
 	[ST_BUNDLE_SPOOLED] = "UPDATE bundle SET spooled = 1 WHERE id = ?1",
 	[ST_BUNDLES] = "SELECT " BUNDLE_COLUMNS " FROM bundle WHERE state = ?1 ORDER BY id",
-	/* a capture in segments belongs to each bundle that holds one */
+	/* a capture in segments belongs to each bundle that holds one; of those in WIPING, not what
+	 * the policy destroys: that is being wiped already */
 	[ST_BUNDLE_CAPTURES] =
 		"SELECT " CAPTURE_COLUMNS CAPTURE_FROM
 		"WHERE (c.bundle = ?1 OR c.id IN (SELECT capture FROM segment WHERE bundle = ?1)) "
-		"AND (?2 < 0 OR c.state = ?2) ORDER BY c.id",
+		"AND (?2 < 0 OR c.state = ?2) "
+		"AND (?2 <> 3 OR c.not_before_ns < 9223372036854775807) ORDER BY c.id",
 	[ST_CAPTURES] =
 		"SELECT " CAPTURE_COLUMNS CAPTURE_FROM "WHERE c.state = ?1 ORDER BY c.deadline_ns",
 	[ST_CAPTURE_AT] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
@@ -104,10 +106,12 @@ static const char *const ledger_sql[ST_COUNT] = {
 	/* of a capture in segments the others stay; one of which a segment is being read stays BUNDLED */
 	[ST_ABANDON_SEGMENTS] =
 		"UPDATE capture SET state = 0, not_before_ns = 0 "
-		"WHERE state = 2 AND id IN (SELECT capture FROM segment WHERE bundle = ?1)",
+		"WHERE state IN (2, 8, 9) AND id IN (SELECT capture FROM segment WHERE bundle = ?1)",
 	[ST_ABANDON] = "UPDATE capture SET state = 0, not_before_ns = 0, bundle = NULL "
-		       "WHERE bundle = ?1 AND state IN (1, 2) AND segments = 1",
-	[ST_ABANDON_PARTS] = "DELETE FROM segment WHERE bundle = ?1",
+		       "WHERE bundle = ?1 AND state IN (1, 2, 8, 9) AND segments = 1",
+	/* of what is being wiped they stay: it was proven when that began */
+	[ST_ABANDON_PARTS] = "DELETE FROM segment WHERE bundle = ?1 "
+			     "AND capture NOT IN (SELECT id FROM capture WHERE state = 3)",
 	[ST_UNDONE] = "SELECT count(*) FROM capture WHERE (state IN (1, 2, 3) AND bundle = ?1) OR "
 		      "(state IN (0, 1, 2, 3, 5) AND "
 		      " id IN (SELECT capture FROM segment WHERE bundle = ?1))",

@@ -563,6 +563,74 @@ static void wipe_after_seal_needs_the_spool(void **state) {
 	assert_true(done(l, bundle));
 }
 
+static int count_one(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+	(void)c;
+	(void)reterr;
+	++*(size_t *)ctx;
+	return CEDE_OK;
+}
+
+static size_t to_wipe(struct ledger *l, int64_t bundle) {
+	size_t count = 0;
+
+	assert_int_equal(ledger_bundle_captures(l, bundle, CAPTURE_WIPING, count_one, &count, NULL),
+		CEDE_OK);
+	return count;
+}
+
+static void what_is_destroyed_meanwhile_is_not_wiped_twice(void **state) {
+	struct ledger *l = of(state);
+	int64_t rows[64], row;
+
+	(void)seen(l, "a", "", 1, 10, NOW, &row);
+	(void)seen(l, "b", "", 2, 10, NOW, &row);
+	assert_int_equal(take(l, 2, 100, rows), 2);
+	int64_t bundle = seal(l, rows, 2, false, NULL);
+	begin(l);
+	assert_int_equal(ledger_capture_destroying(l, rows[0], "max-age", NOW, NULL), CEDE_OK);
+	commit(l);
+	receipted(l, bundle);
+	assert_int_equal(state_of(l, rows[0]), CAPTURE_WIPING);
+	assert_int_equal(state_of(l, rows[1]), CAPTURE_WIPING);
+	assert_int_equal(to_wipe(l, bundle), 1);
+	assert_false(done(l, bundle)); /* both must be gone for that */
+	wiped(l, rows[0]);
+	wiped(l, rows[1]);
+	assert_true(done(l, bundle));
+}
+
+/* Sealed to the spool and held; the spool loses it, and the agency never had it. */
+static void what_is_held_is_sealed_again_when_its_bundle_is_lost(void **state) {
+	struct ledger *l = of(state);
+	int64_t rows[64], large, row;
+
+	(void)seen(l, "a", "", 1, 10, NOW, &row);
+	(void)seen(l, "b", "", 2, 10, NOW, &row);
+	assert_int_equal(take(l, 2, 100, rows), 2);
+	int64_t bundle = seal(l, rows, 2, true, NULL);
+	(void)seen(l, "large", "", 3, 200, NOW, &large);
+	int64_t parts[2];
+	for (uint32_t i = 0; i < 2; i++) {
+		int64_t taken[64];
+		assert_int_equal(take(l, 1, 100, taken), 1);
+		parts[i] = seal(l, NULL, 0, true, NULL);
+		one_segment(l, large, parts[i], i, 2);
+	}
+	begin(l);
+	assert_int_equal(ledger_bundle_wiping(l, bundle, NOW, NULL), CEDE_OK);
+	assert_int_equal(ledger_bundle_wiping(l, parts[1], NOW, NULL), CEDE_OK);
+	assert_int_equal(ledger_capture_held(l, rows[0], NOW, "case-1", NULL), CEDE_OK);
+	assert_int_equal(ledger_capture_kept(l, rows[1], NOW, "reason=x", NULL), CEDE_OK);
+	commit(l);
+	abandon(l, bundle);
+	assert_int_equal(state_of(l, rows[0]), CAPTURE_READY);
+	assert_int_equal(state_of(l, rows[1]), CAPTURE_READY);
+	/* what is being wiped was proven when that began: the ledger is not damaged */
+	assert_int_equal(state_of(l, large), CAPTURE_WIPING);
+	abandon(l, parts[0]);
+	assert_int_equal(ledger_must_be_proven(l, large, NULL), CEDE_OK);
+}
+
 static void receipts_come_once_and_in_order(void **state) {
 	struct ledger *l = of(state);
 	int64_t row, rows[64];
@@ -607,6 +675,8 @@ int main(void) {
 		WITH_LEDGER(segments_of_two_versions_never_share_an_id),
 		WITH_LEDGER(a_large_capture_can_be_wiped_after_seal),
 		WITH_LEDGER(wipe_after_seal_needs_the_spool),
+		WITH_LEDGER(what_is_destroyed_meanwhile_is_not_wiped_twice),
+		WITH_LEDGER(what_is_held_is_sealed_again_when_its_bundle_is_lost),
 		WITH_LEDGER(receipts_come_once_and_in_order),
 	};
 

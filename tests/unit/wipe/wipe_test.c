@@ -679,6 +679,27 @@ static void unlinks_what_was_put_aside(void **state) {
 	assert_int_equal(calls.fsyncs, 1);
 }
 
+/* A camera that always writes latest.jpg. */
+static void unlinks_what_was_put_aside_when_the_name_is_taken(void **state) {
+	char aside[64];
+
+	(void)state;
+	put(root_fd, "d/a", "plain", 1);
+	struct wipe_item item = item_of(root_fd, "d/a");
+	(void)snprintf(
+		aside, sizeof aside, "d/.cede-wiped-%016llx", (unsigned long long)item.want.ino);
+	assert_int_equal(renameat(root_fd, "d/a", root_fd, aside), 0);
+	put(root_fd, "d/a", "the next one", 1);
+	item.begun = true;
+	wipe_all(&item, 1);
+	must_be(&item, WIPE_ABSENT, NULL);
+	assert_false(exists(root_fd, aside));
+	assert_true(exists(root_fd, "d/a"));
+	wipe_all(&item, 1); /* nothing is aside: another file has the name, and stays */
+	must_be(&item, WIPE_REPLACED, NULL);
+	assert_true(exists(root_fd, "d/a"));
+}
+
 static void waits_for_the_file_system(void **state) {
 	CLEANUP(fd_closep) int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -1068,6 +1089,7 @@ int main(void) {
 		TEST(unlinks_no_newcomer),
 		TEST(wipes_where_names_cannot_be_put_aside),
 		TEST(unlinks_what_was_put_aside),
+		TEST(unlinks_what_was_put_aside_when_the_name_is_taken),
 		TEST(waits_for_the_file_system),
 		TEST(ends_a_wipe_that_was_begun),
 		TEST(begins_again_with_the_sealed_content),
