@@ -51,6 +51,7 @@ struct seen { /* a capture, by its row */
 	int64_t born_ns;
 	int64_t ended_ns; /* 0: not yet */
 	bool there;
+	bool pending; /* unlinked in a vault: its content goes with the key of its epoch */
 };
 
 struct sealed { /* a bundle, as the ledger tells of it */
@@ -289,9 +290,14 @@ static void stayed(struct audit *a, struct seen *c, int64_t until_ns) {
 
 static void wiped(struct audit *a, struct seen *c, const struct event *e) {
 	struct slice level = SLICE_NONE;
+	struct slice reason = SLICE_NONE;
 	char text[64];
 
 	(void)detail_find(e->detail, "level", &level);
+	(void)detail_find(e->detail, "reason", &reason);
+	c->pending = slice_is(reason, "pending-erase");
+	if (c->pending) /* the end of its key is another event */
+		return;
 	(void)snprintf(text, sizeof text, "%.*s", (int)level.len, (const char *)level.data);
 	stayed(a, c, e->at_ns);
 	if (a->o->require >= 0 && audit_level(text) < a->o->require)
@@ -508,6 +514,9 @@ static void still_here(struct audit *a) {
 		struct seen *c = &a->seen[row];
 		if (c->there && c->ended_ns == 0)
 			stayed(a, c, a->last_ns); /* as of the export's end */
+		if (c->pending && a->o->require >= 0 && audit_level("removed") < a->o->require)
+			found_id(a, AUDIT_WEAK_WIPE, &c->id,
+				"removed, and the key of its epoch is there");
 	}
 }
 

@@ -40,7 +40,7 @@ class Front(World):
     def start_receiver(self):
         text = SHIPPED.read_text()
         for was, is_now in (("/run/cede-receiver/receiver.sock", str(self.socket)), ("8443", f"127.0.0.1:{self.port}"),
-                            ("/etc/cede-receiver/", f"{self.pki}/"), ("intake.agency.example", "localhost")):
+                            ("/etc/cede-receiver/keys/", f"{self.pki}/"), ("/etc/cede-receiver/", f"{self.pki}/"), ("intake.agency.example", "localhost")):
             check(was in text, f"{was} stands in the shipped configuration")
             text = text.replace(was, is_now)
         user = "user www-data;" if os.geteuid() == 0 else ""

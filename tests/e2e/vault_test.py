@@ -46,6 +46,11 @@ def one_epoch():
         until(lambda: w.levels() == {("crypto-erased", ""): 20}, 20, lambda: f"all are crypto-erased: {w.levels()}")
         equal(w.agent.stop(10), 0, "exit status")
         w.verify_ledger()
+        export = w.dir / "export.jsonl"
+        export.write_text(w.cede("ledger", "export", "--json", "--state", w.state))
+        audited = subprocess.run([program("cede-receiver"), "audit", "--store", w.store, "--host", "dev-host-1", "--ledger", export,
+                                  "--require", "crypto-erased", "--max-age", "1h"], capture_output=True, text=True, check=False)
+        equal(audited.returncode, 0, f"the agency's audit: {audited.stdout}{audited.stderr}")
         equal(w.disk.count(MARKER, NAME.encode()), [0, 0], "markers and names in the image")
         # what the test would have seen of a file that is not in the vault
         (w.disk.mount / f"{NAME}-plain").write_bytes(MARKER * 2000)
