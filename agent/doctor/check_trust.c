@@ -9,6 +9,7 @@
 #include "agent/policy_files.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/credential.h"
 #include "certs/key.h"
 
 #define DAY_NS  (86400 * NS_PER_SECOND)
@@ -135,7 +136,11 @@ void check_identity(struct doctor *d) {
 			"put this host's certificate there, as the agency issued it", "%s", err.text);
 	else
 		check_certificate(d, cert);
-	if (key_load_private(AT_FDCWD, d->config->key, &key, &err) < 0) {
+	if (credential_named(d->config->key)) {
+		doctor_say(d, "key", d->config->key, DOCTOR_OK, "",
+			"handed over by the service manager: not to be had here, and no destination is tried with it");
+		d->identity_works = false;
+	} else if (key_load_private(AT_FDCWD, d->config->key, &key, &err) < 0) {
 		doctor_say(d, "key", d->config->key, DOCTOR_BROKEN,
 			"put the key there that belongs to the certificate, readable by the agent's user alone",
 			"%s", err.text);

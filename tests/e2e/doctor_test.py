@@ -177,6 +177,13 @@ def for_people():
     with World(receiver=False) as w:
         said = w.cede("doctor", "--policy", w.dir / "policy.yaml", "--config", w.dir / "agent.yaml", "--offline", status=(0, 1))
         check(any(line.startswith("ok      key ") for line in said.splitlines()), said)
+        text = (w.dir / "agent.yaml").read_text()
+        check("pki/agent.key" in text, text)
+        (w.dir / "agent.yaml").write_text(text.replace("pki/agent.key", "credential:agent.key"))
+        said = w.cede("doctor", "--policy", w.dir / "policy.yaml", "--config", w.dir / "agent.yaml", status=(0, 1))
+        check(any(line.startswith("ok      key ") and "service manager" in line for line in said.splitlines()), said)
+        check("broken  key" not in said and "broken  destination" not in said, said)
+        (w.dir / "agent.yaml").write_text(text)
         with open(w.dir / "policy.yaml", "a", encoding="utf-8") as f:
             f.write("nonsense: 1\n")
         said = w.cede("doctor", "--policy", w.dir / "policy.yaml", "--config", w.dir / "agent.yaml", "--offline", status=(1,))
