@@ -440,6 +440,26 @@ static bool start_batch(struct flow *flow) {
 	return true;
 }
 
+void disposal_withdraw(struct flow *flow, struct parcel *p) {
+	struct disposal **at = &flow->disposals;
+
+	while (*at != NULL) {
+		struct disposal *d = *at;
+		/* what the policy destroys needs no proof */
+		if (d->bundle_row != p->row || d->begun || d->segment_size != 0 ||
+			flow->policy->sources[d->source].at_max_age == AT_MAX_AGE_DESTROY) {
+			at = &d->next;
+			continue;
+		}
+		*at = d->next;
+		flow->disposal_count--;
+		flow->wipes_ahead -= d->counted;
+		outbox_withdraw(flow, p, d->row);
+		disposal_drop(d);
+	}
+	flow->disposals_end = at;
+}
+
 void disposal_run(struct flow *flow) {
 	if (flow->stopping || flow->failed || flow_expired(flow))
 		return;

@@ -103,7 +103,10 @@ struct parcel {
 	uint64_t size;
 	uint8_t sha256[32];
 	bool spooled;
-	bool lost;      /* no ciphertext: ask for the receipt, or seal its captures again */
+	bool lost;    /* no ciphertext: ask for the receipt, or seal its captures again */
+	bool missing; /* lost from the spool, by another program; withdrawn[] are its captures */
+	int64_t *withdrawn; /* that were to be wiped, and wait for the agency's word now: their rows */
+	size_t withdrawn_count;
 	bool recovered; /* may have been sent before: ask first */
 	bool may_spool; /* every source of it says at_max_age: seal */
 	bool spooling;
@@ -310,6 +313,10 @@ void outbox_adopt(struct flow *flow, const struct ledger_bundle *b); /* at start
 void outbox_inherit(struct flow *flow, struct flow *from);           /* after a change of policy */
 void outbox_free(struct flow *flow);
 struct parcel *outbox_find(struct flow *flow, const struct id *bundle); /* NULL: it has none of it */
+/* The bundle in this row, if it is missing from the spool. */
+struct parcel *outbox_missing(struct flow *flow, int64_t row);
+/* A capture of a missing bundle is not wiped: its proof is gone, unless the agency has it. */
+void outbox_withdraw(struct flow *flow, struct parcel *p, int64_t capture_row);
 /* The newest checkpoint's header field, in exchange for the one before. */
 void outbox_checkpoint(struct flow *flow, size_t destination, struct buf *field);
 struct slice outbox_take_checkpoint(void *flow, size_t destination);
@@ -338,6 +345,8 @@ void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun,
 /* Each of them, of a bundle whose proof is recorded, before all that wait if its deadline is
  * nearer; then disposal_run(). */
 void disposal_add_all(struct flow *flow, const struct capture_list *list);
+/* What waits to be wiped for this bundle, and was not begun, waits for the agency's word. */
+void disposal_withdraw(struct flow *flow, struct parcel *p);
 void disposal_run(struct flow *flow);
 void disposal_tick(struct flow *flow);
 /* The file system of a source has another device number. */

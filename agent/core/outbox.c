@@ -22,6 +22,25 @@ struct parcel *outbox_find(struct flow *flow, const struct id *bundle) {
 	return NULL;
 }
 
+struct parcel *outbox_missing(struct flow *flow, int64_t row) {
+	for (size_t d = 0; d < flow->policy->destination_count; d++)
+		for (struct parcel *p = flow->destinations[d].parcels; p != NULL; p = p->next)
+			if (p->missing && p->row == row)
+				return p;
+	return NULL;
+}
+
+void outbox_withdraw(struct flow *flow, struct parcel *p, int64_t capture_row) {
+	int64_t *more = reallocarray(p->withdrawn, p->withdrawn_count + 1, sizeof *more);
+
+	if (more == NULL) {
+		flow_fail(flow, "out of memory");
+		return;
+	}
+	p->withdrawn = more;
+	more[p->withdrawn_count++] = capture_row;
+}
+
 static bool is_open(const struct parcel *p) {
 	return p->state != PARCEL_WAITING || p->fd >= 0;
 }
@@ -50,6 +69,7 @@ static void parcel_drop(struct flow *flow, struct parcel *p) {
 	flow->spool_bytes -= p->spooled ? p->size : 0;
 	if (p->fd >= 0)
 		(void)close(p->fd);
+	free(p->withdrawn);
 	free(p);
 }
 
@@ -88,14 +108,22 @@ static void report_missing(struct flow *flow, const struct parcel *p) {
 	flow_record(flow, missing_work, NULL, free, m);
 }
 
+/* Perhaps the agency has it. Until it says so nothing more is wiped for it. */
+static void set_missing(struct flow *flow, struct parcel *p) {
+	report_missing(flow, p);
+	flow->spool_bytes -= p->spooled ? p->size : 0;
+	p->spooled = false;
+	p->lost = p->missing = true;
+	disposal_withdraw(flow, p);
+}
+
 static int push_parcel(struct flow *flow, struct parcel *p, struct cede_error *reterr) {
 	if (p->lost)
 		return link_ask(flow->link, p->destination, &p->id, reterr);
 	if (p->fd < 0 && spool_fetch(flow->setup.spool_fd, &p->id, &p->fd, reterr) < 0) {
 		if (reterr->sys != ENOENT)
 			return CEDE_ERR_IO;
-		report_missing(flow, p);
-		p->lost = true; /* perhaps the agency has it */
+		set_missing(flow, p);
 		return link_ask(flow->link, p->destination, &p->id, reterr);
 	}
 	return link_push(flow->link, p->destination, &p->id, p->fd, p->size, p->sha256,
@@ -160,7 +188,10 @@ struct proof { /* a verified receipt on its way into the ledger */
 	int64_t row;
 	uint8_t *note;
 	size_t size;
-	bool wiped_already; /* the spooled bundle was the proof */
+	bool wiped_already;       /* the spooled bundle was the proof */
+	bool missing;             /* that one is gone: of its captures, those that were withdrawn */
+	const int64_t *withdrawn; /* the parcel's, which stays until this is done */
+	size_t withdrawn_count;
 	struct capture_list to_wipe;
 	const char *destination; /* of the policy */
 	uint64_t known_size; /* events of this ledger that the agency knows; 0: it does not say */
@@ -193,13 +224,25 @@ static int acknowledge(
 	return ours ? CEDE_OK : record_rollback(ledger, p, now, reterr);
 }
 
+static int list_withdrawn(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+	struct proof *p = ctx;
+
+	for (size_t i = 0; i < p->withdrawn_count; i++)
+		if (p->withdrawn[i] == c->row)
+			return capture_list_add(&p->to_wipe, c, reterr);
+	return CEDE_OK;
+}
+
 static int record_proof(
 	struct ledger *ledger, struct proof *p, int64_t now, struct cede_error *reterr) {
 	bool done;
 
 	capture_list_done(&p->to_wipe); /* of a first try */
 	CEDE_TRY(ledger_bundle_receipted(ledger, p->row, slice_of(p->note, p->size), now, reterr));
-	if (!p->wiped_already)
+	if (p->missing)
+		CEDE_TRY(ledger_bundle_captures(
+			ledger, p->row, CAPTURE_WIPING, list_withdrawn, p, reterr));
+	else if (!p->wiped_already)
 		CEDE_TRY(ledger_bundle_captures(
 			ledger, p->row, CAPTURE_WIPING, capture_list_add, &p->to_wipe, reterr));
 	if (p->to_wipe.count == 0) /* wiped after sealing, or a segment that is not the last */
@@ -249,7 +292,12 @@ static void proof_done(struct flow *flow, void *ctx) {
 		spooling_remove(flow, &parcel->id, parcel->size);
 	size_t destination = parcel->destination;
 	parcel_drop(flow, parcel);
-	disposal_add_all(flow, &p->to_wipe);
+	if (p->missing) /* an earlier process may have begun: looked at more closely */
+		for (size_t i = 0; i < p->to_wipe.count; i++)
+			disposal_add(flow, &p->to_wipe.items[i], true, false);
+	else
+		disposal_add_all(flow, &p->to_wipe);
+	disposal_run(flow);
 	outbox_push(flow, destination);
 	handover_plan(flow);
 }
@@ -331,6 +379,9 @@ bool outbox_receipt(void *ctx, const struct id *bundle, struct slice note) {
 		.note = copy,
 		.size = note.len,
 		.wiped_already = p->spooled,
+		.missing = p->missing,
+		.withdrawn = p->withdrawn,
+		.withdrawn_count = p->withdrawn_count,
 		.destination = flow->policy->destinations[p->destination].name,
 		.known_size = receipt.checkpoint_size,
 		.checkpoint = BUF_INIT(CHECKPOINT_MAX),
@@ -376,11 +427,17 @@ struct abandon {
 	struct flow *flow;
 	struct id bundle;
 	int64_t row;
+	const int64_t *withdrawn; /* the parcel's, which stays until this is done */
+	size_t withdrawn_count;
 };
 
 static int abandon_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
 	struct abandon *a = ctx;
 
+	for (size_t i = 0; i < a->withdrawn_count;
+		i++) /* kept, and with the bundle's end ready again */
+		CEDE_TRY(ledger_capture_kept(ledger, a->withdrawn[i], clock_wall_ns(),
+			"reason=spooled-bundle-missing effect=kept", reterr));
 	return ledger_bundle_abandoned(ledger, a->row, clock_wall_ns(), reterr);
 }
 
@@ -415,7 +472,11 @@ void outbox_absent(void *ctx, const struct id *bundle) {
 			p->state = PARCEL_WAITING; /* asked again at the next occasion */
 		return;
 	}
-	*a = (struct abandon){.flow = flow, .bundle = *bundle, .row = p->row};
+	*a = (struct abandon){.flow = flow,
+		.bundle = *bundle,
+		.row = p->row,
+		.withdrawn = p->withdrawn,
+		.withdrawn_count = p->withdrawn_count};
 	p->state = PARCEL_CONFIRMED;
 	flow_record(flow, abandon_work, abandon_done, abandon_release, a);
 }
@@ -474,6 +535,7 @@ void outbox_inherit(struct flow *flow, struct flow *from) {
 			}
 			log_homeless();
 			fd_closep(&p->fd);
+			free(p->withdrawn);
 			free(p);
 		}
 	}
@@ -506,6 +568,8 @@ void outbox_adopt(struct flow *flow, const struct ledger_bundle *b) {
 		.urgent_ns = INT64_MAX};
 	memcpy(p->sha256, b->sha256, sizeof p->sha256);
 	outbox_add(flow, p);
+	if (p->spooled && !spool_has(flow->setup.spool_fd, &p->id))
+		set_missing(flow, p);
 }
 
 void outbox_free(struct flow *flow) {

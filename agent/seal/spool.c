@@ -92,6 +92,13 @@ int spool_fetch(int dirfd, const struct id *bundle, int *ret_fd, struct cede_err
 	return file_open_beneath(dirfd, name, O_RDONLY, ret_fd, reterr);
 }
 
+bool spool_has(int dirfd, const struct id *bundle) {
+	char name[NAME_SIZE];
+
+	name_of(bundle, name);
+	return faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
 int spool_remove(int dirfd, const struct id *bundle, struct cede_error *reterr) {
 	char name[NAME_SIZE];
 

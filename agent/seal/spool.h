@@ -28,6 +28,8 @@ CEDE_MUST_USE int spool_copy(
 /* The bundle again, for reading. */
 CEDE_MUST_USE int spool_fetch(
 	int dirfd, const struct id *bundle, int *ret_fd, struct cede_error *reterr);
+/* false only if it is certain that it is not there. */
+bool spool_has(int dirfd, const struct id *bundle);
 /* Not there: fine. */
 CEDE_MUST_USE int spool_remove(int dirfd, const struct id *bundle, struct cede_error *reterr);
 /* Removes what keep() says is not needed any more; at start, after a crash. */

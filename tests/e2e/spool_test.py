@@ -3,6 +3,7 @@
 """Where the policy wipes after sealing, or max_age comes and the link is down: the durable sealed bundle
 is the proof, the plaintext goes, and the bundle goes to the agency when the link is back."""
 
+import hashlib
 import os
 import pathlib
 import random
@@ -14,6 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import cameras
 import tap
 from metrics import metric
+from raw import Client
 from stock import Store
 from tap import Skip, check, equal
 from tracing import Strace
@@ -237,6 +239,54 @@ def taken_out():
         check("reason=spooled-bundle-missing" in w.cede("ledger", "events", "--state", w.state), "a violation in the ledger")
 
 
+def taken_out_before_the_wipe(agency_has_it):
+    with World(source=AFTER_SEAL, receiver=False) as w:
+        content = dict(cameras.roll(19, 3, "lane1"))
+        for name, data in content.items():
+            w.write(name, data)
+        paths = [w.capture / n for n in content]
+        if subprocess.run(["chattr", "+i", *paths], capture_output=True, check=False).returncode != 0:
+            raise Skip("no immutable files here (chattr +i)")
+        try:
+            w.start_agent()
+            until(lambda: w.counts()[0].get("wiping") == len(content) and w.agent.said().count("wipe.failed") >= len(content), 30,
+                  lambda: f"they can't be wiped: {w.counts()}")
+            w.agent.kill()
+            lost = spooled(w)
+            if agency_has_it:
+                w.start_receiver()
+            for bundle in lost:
+                if agency_has_it:
+                    equal(Client(w).push(bundle.stem, bundle.read_bytes()).status, 201, "status of the push")
+                bundle.unlink()
+            w.start_agent()
+            until(lambda: "spool.missing" in w.agent.said(), 20, "said that it is missing")
+        finally:
+            subprocess.run(["chattr", "-i", *paths], check=True)
+        before = w.agent.said().count("wipe.failed")
+        if not agency_has_it:
+            w.start_receiver()
+        w.settled()
+        equal(w.agent.said().count("wipe.failed"), before, "tries to wipe what had no proof")
+        store = Store(w.store, w.pki).read()
+        equal(store.problems, [], "problems in the store")
+        equal({k.split(b"/", 1)[1].decode(): v for k, v in store.captures.items()},
+              {n: [hashlib.sha256(d).hexdigest()] for n, d in content.items()}, "what the agency has")
+        equal([b.stem in store.manifests for b in lost], [agency_has_it] * len(lost), "lost bundles that the agency has")
+        equal(len(store.manifests), len(lost), "bundles at the agency")
+        w.verify_ledger()
+
+
+def taken_out_and_lost():
+    """a bundle taken out of the spool while its captures wait to be wiped, and the agency never had it: they are sealed again, not wiped"""
+    taken_out_before_the_wipe(False)
+
+
+def taken_out_and_had():
+    """the same, and the agency has it: wiped when its receipt is there"""
+    taken_out_before_the_wipe(True)
+
+
 if __name__ == "__main__":
     tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_hold, limit, limit_with_slow_commits,
-             clear_before_spool, no_plaintext, stuck_in_spool, taken_out], at_once=3)
+             clear_before_spool, no_plaintext, stuck_in_spool, taken_out, taken_out_and_lost, taken_out_and_had], at_once=3)
