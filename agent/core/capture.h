@@ -27,9 +27,9 @@
 	/* the file under this name was changed or replaced: the new content is a new capture */  \
 	X(REPLACED, "replaced", 0)                                                                \
 	/* the proof is in the ledger, and a legal hold keeps the file */                         \
-	X(HELD, "held", TO(WIPING) | TO(GONE) | TO(REPLACED))                                     \
+	X(HELD, "held", TO(WIPING) | TO(READY) | TO(GONE) | TO(REPLACED))                         \
 	/* the proof is in the ledger, and its storage can't meet wipe.require: kept, reported */ \
-	X(KEPT, "kept", TO(WIPING) | TO(GONE) | TO(REPLACED))
+	X(KEPT, "kept", TO(WIPING) | TO(READY) | TO(GONE) | TO(REPLACED))
 
 /* id, name, allowed next states */
 #define BUNDLE_STATES(X)                                                                         \

@@ -14,8 +14,8 @@ static const char *const allowed[CAPTURE_STATE_COUNT] = {
 	[CAPTURE_SETTLING] = "ready wiping gone replaced",
 	[CAPTURE_GONE] = "",
 	[CAPTURE_REPLACED] = "",
-	[CAPTURE_HELD] = "wiping gone replaced",
-	[CAPTURE_KEPT] = "wiping gone replaced",
+	[CAPTURE_HELD] = "wiping ready gone replaced",
+	[CAPTURE_KEPT] = "wiping ready gone replaced",
 };
 
 static bool has_word(const char *list, const char *word) {
