@@ -15,9 +15,10 @@
 #include "base/cleanup.h"
 
 #define OPEN_MOST \
-	2304         /* files and their directories open at once, if the process may have so many */
-#define FSYNC_MOST 4 /* directories of a round; of more the whole file system is flushed at once */
-#define FLUSHES    16 /* file systems in one round; more: the rest is tried again */
+	2304 /* files and their directories open at once, if the process may have so many */
+#define FSYNC_MOST  4 /* directories of a round; of more the whole file system is flushed at once */
+#define EARLY_LEAST 16384 /* bytes of a file whose writing is begun before the flush */
+#define FLUSHES     16    /* file systems in one round; more: the rest is tried again */
 
 /* A directory that has names of this batch. */
 struct parent {
@@ -330,8 +331,10 @@ static enum wipe_outcome overwrite(struct batch *b, struct open_file *f) {
 		return failed(item, &err);
 	}
 	f->after = file_identity_of(&st);
-	/* the device works while the next ones are overwritten; the flush waits for what is left */
-	(void)sync_file_range(f->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	/* the device works while the next ones are overwritten; the flush waits for what is left.
+	 * Of small ones that is one request each: the flush puts them together */
+	if (item->want.size >= EARLY_LEAST)
+		(void)sync_file_range(f->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 	return WIPE_DONE;
 }
 
