@@ -712,6 +712,7 @@ def body_and_length():
         client, bundle, victim = Client(w), new_id(), new_id()
         with client.open() as wire:  # shorter: the client goes away
             wire.send(put(bundle, BODY)[:-1])
+            until(lambda: client.receipt(bundle).status == 503, 10, "status 503 while it comes")
         until(lambda: client.receipt(bundle).status == 404, 10, "its id is free again")
         with client.open() as wire:  # shorter: it waits, the rest comes
             wire.send(put(bundle, BODY)[:-1])
