@@ -64,8 +64,12 @@ static int set_up(struct client *c, struct slice ca, int fd, struct cede_error *
 	const gnutls_datum_t pem = {(unsigned char *)(uintptr_t)ca.data, (unsigned)ca.len};
 
 	int r = gnutls_x509_crt_list_import2(&c->cas, &c->ca_count, &pem, GNUTLS_X509_FMT_PEM, 0);
+	if (r == GNUTLS_E_MEMORY_ERROR)
+		return CEDE_FAIL_MEMORY(reterr);
 	if (r < 0)
-		return library_failed("clients.ca", r, reterr);
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+			"clients: {ca: ...}: %s: name the PEM file with the CA of the hosts' certificates",
+			gnutls_strerror(r));
 	c->asked = calloc(c->ca_count, sizeof *c->asked);
 	if (c->asked == NULL)
 		return CEDE_FAIL_MEMORY(reterr);

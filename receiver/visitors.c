@@ -23,7 +23,6 @@ struct visitor {
 	bool used;
 	bool asked; /* at least one request was understood */
 	bool cut;
-	bool ourselves; /* handshake.h */
 	int fd;
 	enum visit now;
 	int64_t since_ns; /* of the connection */
@@ -149,7 +148,6 @@ static void come(struct visitors *vs, struct MHD_Connection *c, void **place) {
 	v->from_len = sizeof v->from;
 	if (getpeername(v->fd, (struct sockaddr *)&v->from, &v->from_len) < 0)
 		v->from_len = 0; /* gone already */
-	v->ourselves = vs->by_address && v->from.ss_family == AF_UNIX;
 	set_deadline(v, VISIT_ASKING, 0);
 	*place = v;
 	if (vs->by_address && count_of_origin(vs, v) > LIMIT_CONNECTIONS_PEER)
@@ -158,8 +156,10 @@ static void come(struct visitors *vs, struct MHD_Connection *c, void **place) {
 		make_room(vs);
 }
 
-static void go(struct visitor *v) {
-	if (!v->asked && !v->cut && !v->ourselves)
+static void go(const struct visitors *vs, struct visitor *v) {
+	bool ourselves = vs->by_address && v->from.ss_family == AF_UNIX; /* handshake.h */
+
+	if (!v->asked && !v->cut && !ourselves)
 		say(LOG_LEVEL_INFO, "connection.unused", v, "closed without a request");
 	v->used = false;
 }
@@ -172,7 +172,7 @@ void visitors_notify(void *visitors, struct MHD_Connection *c, void **place,
 	if (code == MHD_CONNECTION_NOTIFY_STARTED)
 		come(vs, c, place);
 	else if (*place != NULL)
-		go(*place);
+		go(vs, *place);
 	(void)pthread_mutex_unlock(&vs->lock);
 }
 

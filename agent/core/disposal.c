@@ -73,6 +73,7 @@ void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun,
 		.deadline_ns = c->deadline_ns,
 		.segment_size = c->segment_size,
 		.begun = begun,
+		.destroyed = ledger_is_destroyed(c),
 		.alone = alone};
 	memcpy(d->sha256, c->sha256, sizeof d->sha256);
 	d->key_goes = epochs_has_key(flow, source);
@@ -104,16 +105,17 @@ static void note_unbegun(struct flow *flow, const struct capture_list *list) {
 		rows[flow->unbegun_count++] = list->items[i].row;
 }
 
-void disposal_add_all(struct flow *flow, const struct capture_list *list) {
+void disposal_add_all(struct flow *flow, const struct capture_list *list, bool begun) {
 	struct disposal **last = flow->disposals_end;
 	int64_t deadline = INT64_MAX;
 
 	if (!flow->running) {
-		note_unbegun(flow, list);
+		if (!begun)
+			note_unbegun(flow, list);
 		return;
 	}
 	for (size_t i = 0; i < list->count; i++) {
-		disposal_add(flow, &list->items[i], false, false);
+		disposal_add(flow, &list->items[i], begun, false);
 		if (list->items[i].deadline_ns < deadline)
 			deadline = list->items[i].deadline_ns;
 	}
@@ -400,11 +402,10 @@ static void fill(struct flow *flow, struct batch *b) {
 	tree_drain(flow->tree); /* what happened to them up to now */
 	while (*at != NULL && b->count < WIPE_BATCH) {
 		struct disposal *d = *at;
-		if (d->due_boot_ns > now || !flow_source_there(flow, d->source) ||
-			names_wait(flow, d->source)) {
-			if (!flow_source_there(flow, d->source) &&
-				d->counted) { /* others are not to wait for it */
-				d->counted = false;
+		bool there = flow_source_there(flow, d->source);
+		if (d->due_boot_ns > now || !there || names_wait(flow, d->source)) {
+			if (!there && d->counted) {
+				d->counted = false; /* sealing does not wait for it */
 				flow->wipes_ahead--;
 			}
 			at = &d->next;
@@ -445,9 +446,7 @@ void disposal_withdraw(struct flow *flow, struct parcel *p) {
 
 	while (*at != NULL) {
 		struct disposal *d = *at;
-		/* what the policy destroys needs no proof */
-		if (d->bundle_row != p->row || d->begun || d->segment_size != 0 ||
-			flow->policy->sources[d->source].at_max_age == AT_MAX_AGE_DESTROY) {
+		if (d->bundle_row != p->row || d->begun || d->destroyed || d->segment_size != 0) {
 			at = &d->next;
 			continue;
 		}

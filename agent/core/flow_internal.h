@@ -143,8 +143,9 @@ struct disposal {
 	bool counted;  /* in wipes_ahead */
 	bool key_goes; /* its content goes with the key of its epoch: it is unlinked only */
 	bool begun;
-	bool failed; /* the ledger has the event */
-	bool alone;  /* its bundle's last event does not tell of it */
+	bool destroyed; /* the policy says so at its age: needs no proof */
+	bool failed;    /* the ledger has the event */
+	bool alone;     /* its bundle's last event does not tell of it */
 	char hold[65];
 	unsigned tries;
 	int64_t due_boot_ns;
@@ -344,7 +345,7 @@ void spooling_free(struct flow *flow);
 void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, bool alone);
 /* Each of them, of a bundle whose proof is recorded, before all that wait if its deadline is
  * nearer; then disposal_run(). */
-void disposal_add_all(struct flow *flow, const struct capture_list *list);
+void disposal_add_all(struct flow *flow, const struct capture_list *list, bool begun);
 /* What waits to be wiped for this bundle, and was not begun, waits for the agency's word. */
 void disposal_withdraw(struct flow *flow, struct parcel *p);
 void disposal_run(struct flow *flow);

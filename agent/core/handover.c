@@ -189,7 +189,7 @@ static void sealed_done(struct flow *flow, void *ctx) {
 		p->fd = p->spooled ? -1 : CEDE_TAKE_FD(l->job.fd);
 		outbox_add(flow, p);
 		outbox_push(flow, l->destination);
-		disposal_add_all(flow, &l->to_wipe);
+		disposal_add_all(flow, &l->to_wipe, false);
 	}
 	handover_plan(flow);
 }

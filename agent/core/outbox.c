@@ -188,10 +188,8 @@ struct proof { /* a verified receipt on its way into the ledger */
 	int64_t row;
 	uint8_t *note;
 	size_t size;
-	bool wiped_already;       /* the spooled bundle was the proof */
-	bool missing;             /* that one is gone: of its captures, those that were withdrawn */
-	const int64_t *withdrawn; /* the parcel's, which stays until this is done */
-	size_t withdrawn_count;
+	bool wiped_already;           /* the spooled bundle was the proof */
+	const struct parcel *missing; /* that one is gone: of its captures, those that were withdrawn */
 	struct capture_list to_wipe;
 	const char *destination; /* of the policy */
 	uint64_t known_size; /* events of this ledger that the agency knows; 0: it does not say */
@@ -227,8 +225,8 @@ static int acknowledge(
 static int list_withdrawn(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
 	struct proof *p = ctx;
 
-	for (size_t i = 0; i < p->withdrawn_count; i++)
-		if (p->withdrawn[i] == c->row)
+	for (size_t i = 0; i < p->missing->withdrawn_count; i++)
+		if (p->missing->withdrawn[i] == c->row)
 			return capture_list_add(&p->to_wipe, c, reterr);
 	return CEDE_OK;
 }
@@ -239,7 +237,7 @@ static int record_proof(
 
 	capture_list_done(&p->to_wipe); /* of a first try */
 	CEDE_TRY(ledger_bundle_receipted(ledger, p->row, slice_of(p->note, p->size), now, reterr));
-	if (p->missing)
+	if (p->missing != NULL)
 		CEDE_TRY(ledger_bundle_captures(
 			ledger, p->row, CAPTURE_WIPING, list_withdrawn, p, reterr));
 	else if (!p->wiped_already)
@@ -291,13 +289,9 @@ static void proof_done(struct flow *flow, void *ctx) {
 	if (parcel->spooled)
 		spooling_remove(flow, &parcel->id, parcel->size);
 	size_t destination = parcel->destination;
+	bool begun = parcel->missing; /* an earlier process may have */
 	parcel_drop(flow, parcel);
-	if (p->missing) /* an earlier process may have begun: looked at more closely */
-		for (size_t i = 0; i < p->to_wipe.count; i++)
-			disposal_add(flow, &p->to_wipe.items[i], true, false);
-	else
-		disposal_add_all(flow, &p->to_wipe);
-	disposal_run(flow);
+	disposal_add_all(flow, &p->to_wipe, begun);
 	outbox_push(flow, destination);
 	handover_plan(flow);
 }
@@ -379,9 +373,7 @@ bool outbox_receipt(void *ctx, const struct id *bundle, struct slice note) {
 		.note = copy,
 		.size = note.len,
 		.wiped_already = p->spooled,
-		.missing = p->missing,
-		.withdrawn = p->withdrawn,
-		.withdrawn_count = p->withdrawn_count,
+		.missing = p->missing ? p : NULL, /* stays until the record is done */
 		.destination = flow->policy->destinations[p->destination].name,
 		.known_size = receipt.checkpoint_size,
 		.checkpoint = BUF_INIT(CHECKPOINT_MAX),
@@ -426,19 +418,19 @@ void outbox_link(void *ctx, size_t destination, bool up) {
 struct abandon {
 	struct flow *flow;
 	struct id bundle;
-	int64_t row;
-	const int64_t *withdrawn; /* the parcel's, which stays until this is done */
-	size_t withdrawn_count;
+	const struct parcel *parcel; /* stays until the record is done */
 };
 
 static int abandon_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
 	struct abandon *a = ctx;
 
-	for (size_t i = 0; i < a->withdrawn_count;
-		i++) /* kept, and with the bundle's end ready again */
-		CEDE_TRY(ledger_capture_kept(ledger, a->withdrawn[i], clock_wall_ns(),
+	int64_t now = clock_wall_ns();
+
+	/* kept, and with the bundle's end ready again */
+	for (size_t i = 0; i < a->parcel->withdrawn_count; i++)
+		CEDE_TRY(ledger_capture_kept(ledger, a->parcel->withdrawn[i], now,
 			"reason=spooled-bundle-missing effect=kept", reterr));
-	return ledger_bundle_abandoned(ledger, a->row, clock_wall_ns(), reterr);
+	return ledger_bundle_abandoned(ledger, a->parcel->row, now, reterr);
 }
 
 static void abandon_done(struct flow *flow, void *ctx) {
@@ -472,11 +464,7 @@ void outbox_absent(void *ctx, const struct id *bundle) {
 			p->state = PARCEL_WAITING; /* asked again at the next occasion */
 		return;
 	}
-	*a = (struct abandon){.flow = flow,
-		.bundle = *bundle,
-		.row = p->row,
-		.withdrawn = p->withdrawn,
-		.withdrawn_count = p->withdrawn_count};
+	*a = (struct abandon){.flow = flow, .bundle = *bundle, .parcel = p};
 	p->state = PARCEL_CONFIRMED;
 	flow_record(flow, abandon_work, abandon_done, abandon_release, a);
 }
@@ -508,6 +496,7 @@ static void inherit(struct flow *flow, struct parcel *p, size_t destination) {
 
 	p->destination = destination;
 	p->spooling = false; /* that job has ended; its record may have gone with the flow before */
+	p->withdrawn_count = 0; /* recovery reads them anew */
 	p->recovered = p->recovered || p->state != PARCEL_WAITING;
 	if (in_link && !stays)
 		link_forget(setup->link, &p->id);

@@ -186,7 +186,7 @@ static int by_row(const void *a, const void *b) {
 
 static void recover_wipe(struct flow *flow, const struct ledger_capture *c) {
 	struct parcel *missing = outbox_missing(flow, c->bundle_row);
-	if (missing != NULL && c->segment_count == 1) {
+	if (missing != NULL && c->segment_count == 1 && !ledger_is_destroyed(c)) {
 		outbox_withdraw(flow, missing, c->row);
 		return;
 	}

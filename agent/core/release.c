@@ -96,8 +96,11 @@ static void release_done(struct flow *flow, void *ctx) {
 
 	if (r->expire)
 		flow->figures.destroyed += r->list.count;
-	for (size_t i = 0; i < r->list.count; i++)
+	for (size_t i = 0; i < r->list.count; i++) {
+		if (r->expire) /* as its row says now */
+			r->list.items[i].not_before_ns = INT64_MAX;
 		disposal_add(flow, &r->list.items[i], false, true);
+	}
 	if (r->kept > 0) /* those behind it are looked at next, and none of them twice */
 		flow->kept_row = r->list.items[r->kept - 1].row;
 	if (!r->expire)

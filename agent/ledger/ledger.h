@@ -146,12 +146,17 @@ struct ledger_capture { /* slices are borrowed for the call */
 	int64_t born_ns;
 	int64_t first_seen_ns;
 	int64_t deadline_ns;
-	int64_t not_before_ns; /* READY: not before this */
+	int64_t not_before_ns; /* READY: not before this; INT64_MAX: is destroyed at its age */
 	uint8_t sha256[32];    /* from SEALED on; in segments: over their digests, in order */
 	uint64_t segment_size;
 	uint32_t segment_count; /* 1: whole; more: one row a capture, see ledger_segment_... */
 	int64_t bundle_row;     /* 0: none */
 };
+
+/* Of one in WIPING: it is destroyed by the policy, and needs no proof. */
+static inline bool ledger_is_destroyed(const struct ledger_capture *c) {
+	return c->not_before_ns == INT64_MAX;
+}
 
 enum ledger_seen { LEDGER_SEEN_NEW, LEDGER_SEEN_KNOWN, LEDGER_SEEN_UPDATED };
 

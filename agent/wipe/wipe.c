@@ -171,31 +171,23 @@ static enum named what_is_named(int dirfd, const char *name, const struct wipe_i
 }
 
 /* Cut short between putting the name aside and unlinking it: it was overwritten and flushed then.
- * false: it may be there still, and errno says why. *ret_ended: it was there. */
-static bool end_aside(const struct open_file *f, bool *ret_ended) {
+ * WIPE_ABSENT: it was there, and is gone now; WIPE_DONE: it is not there; WIPE_FAILED: it may be. */
+static enum wipe_outcome end_aside(const struct open_file *f) {
+	struct cede_error err = {0};
 	char aside[64];
 
-	*ret_ended = false;
+	if (!f->item->begun)
+		return WIPE_DONE;
 	name_aside(f->item, aside);
 	enum named there = what_is_named(f->parent->fd, aside, f->item);
-	if (there != NAMED_OURS)
-		return there != NAMED_UNKNOWN;
-	if (unlinkat(f->parent->fd, aside, 0) < 0)
-		return false;
-	*ret_ended = f->parent->changed = true;
-	return true;
-}
-
-/* Another file has the name. WIPE_ABSENT: ours was put aside, and is gone now. */
-static enum wipe_outcome end_replaced(const struct open_file *f) {
-	struct cede_error err = {0};
-	bool ended = false;
-
-	if (f->item->begun && !end_aside(f, &ended)) {
+	if (there == NAMED_NOTHING || there == NAMED_OTHER)
+		return WIPE_DONE;
+	if (there == NAMED_UNKNOWN || unlinkat(f->parent->fd, aside, 0) < 0) {
 		(void)CEDE_FAIL_SYS(&err, "end a wipe that was cut short");
 		return failed(f->item, &err);
 	}
-	return ended ? WIPE_ABSENT : WIPE_REPLACED;
+	f->parent->changed = true;
+	return WIPE_ABSENT;
 }
 
 /* What has the name now, before anything is opened: opening a FIFO or a device has effects. */
@@ -206,15 +198,13 @@ static enum wipe_outcome look_at_name(const struct open_file *f) {
 
 	if (fstatat(f->parent->fd, f->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		(void)CEDE_FAIL_SYS(&err, "stat");
-		bool ended;
-		if (item->begun && !end_aside(f, &ended)) {
-			(void)CEDE_FAIL_SYS(&err, "end a wipe that was cut short");
-			return failed(item, &err);
-		}
-		return from_open(item, &err);
+		enum wipe_outcome aside = end_aside(f);
+		return aside == WIPE_DONE ? from_open(item, &err) : aside;
 	}
-	if (!S_ISREG(st.st_mode) || st.st_ino != item->want.ino)
-		return end_replaced(f);
+	if (!S_ISREG(st.st_mode) || st.st_ino != item->want.ino) {
+		enum wipe_outcome aside = end_aside(f);
+		return aside == WIPE_DONE ? WIPE_REPLACED : aside;
+	}
 	/* its file system may have got another number: the scan will tell */
 	return st.st_dev == item->want.dev ? WIPE_DONE : WIPE_BUSY;
 }

@@ -221,6 +221,10 @@ def refused():
         os.chmod(w.pki / "agent.key", 0o644)
         check("chmod" in purge(w, "--drop-ledger", "--yes", status=(2,)), "the key that others can read is named")
         os.chmod(w.pki / "agent.key", 0o600)
+        config = (w.dir / "agent.yaml").read_text()
+        (w.dir / "agent.yaml").write_text(config.replace("pki/agent.key", "credential:agent.key"))
+        check("credential:agent.key" in purge(w, "--drop-ledger", "--yes", status=(2,)), "a key that the service manager hands over is named")
+        (w.dir / "agent.yaml").write_text(config)
         equal(w.left(), [b"b.jpg"], "the source")
         check((w.pki / "agent.key").exists() and not (w.dir / "certificate").exists(), "nothing was touched")
 

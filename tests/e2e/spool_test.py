@@ -34,13 +34,18 @@ def wiped(w, number):
     equal(w.left(), [], "files left")
 
 
+def sealed_and_wiped(w, seed, pictures):
+    """Without a link: captures go to the spool, and from their source."""
+    w.start_agent()
+    for name, content in cameras.roll(seed, pictures, "lane1"):
+        w.write(name, content)
+    wiped(w, 2 * pictures)
+
+
 def after_seal_without_link():
     """wipe after seal: with the link down the plaintext goes, the sealed bundle stays and arrives later"""
     with World(source=AFTER_SEAL, receiver=False) as w:
-        w.start_agent()
-        for name, content in cameras.roll(11, 8, "lane1"):
-            w.write(name, content)
-        wiped(w, 16)
+        sealed_and_wiped(w, 11, 8)
         check(len(spooled(w)) >= 1, "bundles are in the spool")
         plain = [p for p in w.state.rglob("*") if p.is_file() and b"JFIF" in p.read_bytes()]
         equal(plain, [], "files of the state directory with plaintext")
@@ -52,10 +57,7 @@ def after_seal_without_link():
 def after_seal_with_restart():
     """wipe after seal: keeper killed while the link is down; the spool survives and is handed over once"""
     with World(source=AFTER_SEAL, receiver=False) as w:
-        w.start_agent()
-        for name, content in cameras.roll(12, 8, "lane1"):
-            w.write(name, content)
-        wiped(w, 16)
+        sealed_and_wiped(w, 12, 8)
         w.agent.kill()
         (w.state / "spool" / "01a00000-0000-7000-8000-000000000000.cms").write_bytes(b"left over from a crash")
         w.start_agent()
@@ -202,10 +204,7 @@ def no_plaintext():
 def stuck_in_spool():
     """a bundle that can't be removed from the spool when its receipt is there goes as soon as it can, without a new start"""
     with World(source=AFTER_SEAL, receiver=False) as w:
-        w.start_agent()
-        for name, content in cameras.roll(15, 2, "lane1"):
-            w.write(name, content)
-        wiped(w, 4)
+        sealed_and_wiped(w, 15, 2)
         there = spooled(w)
         if subprocess.run(["chattr", "+i", *there], capture_output=True, check=False).returncode != 0:
             raise Skip("no immutable files here (chattr +i)")
@@ -261,13 +260,16 @@ def taken_out_before_the_wipe(agency_has_it):
                 bundle.unlink()
             w.start_agent()
             until(lambda: "spool.missing" in w.agent.said(), 20, "said that it is missing")
+            serial = w.publish()  # another policy takes over while the agency is asked
+            until(lambda: f"serial={serial}" in w.agent.said(), 20, "the next policy is in force")
         finally:
             subprocess.run(["chattr", "-i", *paths], check=True)
         before = w.agent.said().count("wipe.failed")
         if not agency_has_it:
             w.start_receiver()
         w.settled()
-        equal(w.agent.said().count("wipe.failed"), before, "tries to wipe what had no proof")
+        if not agency_has_it:
+            equal(w.agent.said().count("wipe.failed"), before, "tries to wipe what had no proof")
         store = Store(w.store, w.pki).read()
         equal(store.problems, [], "problems in the store")
         equal({k.split(b"/", 1)[1].decode(): v for k, v in store.captures.items()},

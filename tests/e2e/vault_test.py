@@ -46,11 +46,7 @@ def one_epoch():
         until(lambda: w.levels() == {("crypto-erased", ""): 20}, 20, lambda: f"all are crypto-erased: {w.levels()}")
         equal(w.agent.stop(10), 0, "exit status")
         w.verify_ledger()
-        export = w.dir / "export.jsonl"
-        export.write_text(w.cede("ledger", "export", "--json", "--state", w.state))
-        audited = subprocess.run([program("cede-receiver"), "audit", "--store", w.store, "--host", "dev-host-1", "--ledger", export,
-                                  "--require", "crypto-erased", "--max-age", "1h"], capture_output=True, text=True, check=False)
-        equal(audited.returncode, 0, f"the agency's audit: {audited.stdout}{audited.stderr}")
+        equal(w.audit(), [], "what the agency's audit finds")
         equal(w.disk.count(MARKER, NAME.encode()), [0, 0], "markers and names in the image")
         # what the test would have seen of a file that is not in the vault
         (w.disk.mount / f"{NAME}-plain").write_bytes(MARKER * 2000)
@@ -268,13 +264,28 @@ def reboot_wrapped():
         equal(w.disk.count(MARKER, NAME.encode()), [0, 0], "markers and names in the image")
 
 
+def stop_waiting(w, want):
+    """Killed while three captures wait in the epoch whose key this is."""
+    key = start_waiting(w)
+    waiting(w, 3, "waiting", want=want)
+    w.agent.kill()
+    until(lambda: not os.path.exists(f"/proc/{w.courier_pid}"), 15, "the courier has ended with its keeper")
+    return key
+
+
+def start_without_epochs(w):
+    """The agent, where its epochs are not: it says so."""
+    said = w.agent.said().count("vault.unavailable") + 1
+    w.start_agent()
+    until(lambda: w.agent.said().count("vault.unavailable") == said, 20, lambda: f"said that they are not here: {w.agent.said()}")
+    check("have not ended" in w.agent.said() or "has not ended" in w.agent.said(), "the error names the cause")
+
+
 def not_mounted():
     """started while the vault's file system is not mounted, with a bare directory in its place: its epochs are waited for, no key goes, nothing is written off"""
     with Vault(epoch="1h", keys="wrapped") as w:
-        before = start_waiting(w)
-        waiting(w, 3, "waiting", want=True)
-        w.agent.kill()
-        until(lambda: not os.path.exists(f"/proc/{w.courier_pid}"), 15, "the courier has ended with its keeper")
+        before = stop_waiting(w, want=True)
+        w.start_receiver()
         for with_store in (False, True):  # as an administrator or an earlier version may have left one
             w.disk.detach()
             w.capture.mkdir(parents=True, exist_ok=True)
@@ -283,19 +294,41 @@ def not_mounted():
             if with_store and key_state_known(w.capture.parent, before):
                 diag("the file system below has encryption as well: a store on it can't be told from the vault's own")
             else:
-                said = w.agent.said().count("vault.unavailable") + 1
-                w.start()
-                until(lambda: w.agent.said().count("vault.unavailable") == said, 20, lambda: f"said that they are not here: {w.agent.said()}")
-                check("have not ended" in w.agent.said() or "has not ended" in w.agent.said(), "the error names the cause")
+                start_without_epochs(w)
+                wiped = w.in_state("wiped")
+                w.write("bare.jpg", MARKER + bytes([with_store]))
+                until(lambda n=wiped: w.in_state("wiped") == n + 1, 20, "what comes into the bare directory is handed over")
                 check((w.capture.parent / ".cede-vault").exists() == with_store, "no store is made there")
                 equal(w.agent.stop(10), 0, "exit status")
             w.disk.attach()
         equal(w.events("capture-destroyed") + w.events("capture-gone") + w.events("vault-erased"), [], "nothing is given up")
         check(f"{before}.key" in os.listdir(w.state / "vault"), "the sealed key is there")
-        w.start()
+        w.start_agent()
         w.settled()
         equal(w.key(), before, "the epoch goes on")
-        equal(w.levels(), {("removed", "pending-erase"): 7}, "levels before the end of the epoch")
+        equal(w.levels()["removed", "pending-erase"], 7, "levels before the end of the epoch")
+        w.verify_ledger()
+        pending = [f for f in w.audit() if f[0] == "weak-wipe"]
+        check(len(pending) >= 7, f"what the agency's audit says of what can still be opened: {pending}")
+
+
+def gone_for_good():
+    """the vault's file system is made anew: its epochs are waited for until cede vault init, then they end as lost, each capture with its event"""
+    with Vault(epoch="1h", keys="wrapped") as w:
+        before = stop_waiting(w, want=False)
+        w.disk.detach()
+        w.disk.make()
+        w.disk.attach()
+        w.capture.mkdir(parents=True)
+        start_without_epochs(w)
+        equal(w.events("capture-destroyed") + w.events("vault-erased"), [], "nothing is given up yet")
+        equal(w.agent.stop(10), 0, "exit status")
+        w.cede("vault", "init", "--policy", w.dir / "policy.yaml")
+        w.start()
+        equal(w.erased(before)["cause"], "directory-gone", "cause")
+        equal([e["reason"] for e in w.events("capture-destroyed")], ["key-lost"] * 3, "captures destroyed, each said")
+        w.write(f"after/{NAME}.jpg", MARKER * 50)
+        w.settled()
         w.verify_ledger()
 
 
@@ -431,4 +464,4 @@ def purged():
 
 
 if __name__ == "__main__":
-    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, held, no_vault_here, without_the_vault_again, purged, killed], at_once=5)
+    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, gone_for_good, held, no_vault_here, without_the_vault_again, purged, killed], at_once=5)

@@ -4,13 +4,14 @@
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import pathlib
 import re
 import subprocess
 
 from tap import Skip, check
-from world import World, until
+from world import World, program, until
 
 GET_POLICY_EX = 0xC0096616
 GET_KEY_STATUS = 0xC080661A
@@ -36,6 +37,10 @@ class Disk:
         self.mount.mkdir()
         with open(self.image, "wb") as f:
             f.truncate(size)
+        self.make()
+
+    def make(self):
+        """An empty file system."""
         must("mkfs.ext4", "-q", "-F", "-O", "encrypt", self.image)
 
     def attach(self):
@@ -133,6 +138,15 @@ class Vault(World):
             self.new_secret()
             self.config["vault"] = {"key": str(self.secret)}
         return super().__enter__()
+
+    def audit(self):
+        """[(finding, subject)] of the agency's audit, which requires crypto-erased."""
+        export = self.dir / "export.jsonl"
+        export.write_text(self.cede("ledger", "export", "--json", "--state", self.state))
+        done = subprocess.run([program("cede-receiver"), "audit", "--store", self.store, "--host", "dev-host-1", "--ledger", export,
+                               "--require", "crypto-erased", "--max-age", "1h", "--json"], capture_output=True, text=True)
+        check(done.returncode in (0, 1), f"cede-receiver audit: {done.stdout}{done.stderr}")
+        return [(o["finding"], o["subject"]) for o in map(json.loads, done.stdout.splitlines()) if "finding" in o]
 
     def new_secret(self):
         with open(os.open(self.secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:

@@ -660,15 +660,20 @@ static void wipes_where_names_cannot_be_put_aside(void **state) {
 
 /* ---- after a crash or an error */
 
+/* d/a under the name that a crash would leave. */
+static struct wipe_item put_aside(size_t copies, char aside[64]) {
+	put(root_fd, "d/a", "plain", copies);
+	struct wipe_item item = item_of(root_fd, "d/a");
+	(void)snprintf(aside, 64, "d/.cede-wiped-%016llx", (unsigned long long)item.want.ino);
+	assert_int_equal(renameat(root_fd, "d/a", root_fd, aside), 0);
+	return item;
+}
+
 static void unlinks_what_was_put_aside(void **state) {
 	char aside[64];
+	struct wipe_item item = put_aside(1, aside);
 
 	(void)state;
-	put(root_fd, "d/a", "plain", 1);
-	struct wipe_item item = item_of(root_fd, "d/a");
-	(void)snprintf(
-		aside, sizeof aside, "d/.cede-wiped-%016llx", (unsigned long long)item.want.ino);
-	assert_int_equal(renameat(root_fd, "d/a", root_fd, aside), 0);
 	wipe_all(&item, 1); /* not begun: whoever gave it that name, it was not us */
 	must_be(&item, WIPE_ABSENT, NULL);
 	assert_true(exists(root_fd, aside));
@@ -682,13 +687,9 @@ static void unlinks_what_was_put_aside(void **state) {
 /* A camera that always writes latest.jpg. */
 static void unlinks_what_was_put_aside_when_the_name_is_taken(void **state) {
 	char aside[64];
+	struct wipe_item item = put_aside(1, aside);
 
 	(void)state;
-	put(root_fd, "d/a", "plain", 1);
-	struct wipe_item item = item_of(root_fd, "d/a");
-	(void)snprintf(
-		aside, sizeof aside, "d/.cede-wiped-%016llx", (unsigned long long)item.want.ino);
-	assert_int_equal(renameat(root_fd, "d/a", root_fd, aside), 0);
 	put(root_fd, "d/a", "the next one", 1);
 	item.begun = true;
 	wipe_all(&item, 1);
@@ -985,11 +986,7 @@ static void is_not_misled_by_a_name_aside_it_cannot_see(void **state) {
 
 	(void)state;
 	for (unsigned nth = 1; blind; nth++) {
-		put(root_fd, "d/a", "plain", 10);
-		struct wipe_item item = item_of(root_fd, "d/a");
-		(void)snprintf(aside, sizeof aside, "d/.cede-wiped-%016llx",
-			(unsigned long long)item.want.ino);
-		assert_int_equal(renameat(root_fd, "d/a", root_fd, aside), 0);
+		struct wipe_item item = put_aside(10, aside);
 		item.begun = true;
 		blind = wipe_blind(&item, nth, 1);
 		if (item.outcome == WIPE_FAILED) {
