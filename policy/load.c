@@ -138,13 +138,18 @@ static void load_rate(struct loader *l, const struct yaml_node *map, const char 
 		yaml_mistake(l->y, node, "%s: at least 32KiB/s expected", key);
 }
 
-static void load_minute(
+/* false: it is not there, or a mistake that was told. */
+static bool load_minute(
 	struct loader *l, const struct yaml_node *map, const char *key, uint32_t *ret) {
 	const char *text = yaml_get_text(l->y, map, key, true);
 	struct cede_error err;
 
-	if (text != NULL && parse_minute(slice_str(text), ret, &err) < 0)
-		yaml_mistake(l->y, yaml_get(l->y, map, key, false), "%s: %s", key, err.text);
+	if (text == NULL)
+		return false;
+	if (parse_minute(slice_str(text), ret, &err) == CEDE_OK)
+		return true;
+	yaml_mistake(l->y, yaml_get(l->y, map, key, false), "%s: %s", key, err.text);
+	return false;
 }
 
 static void load_days(struct loader *l, const struct yaml_node *map, struct policy_window *w) {
@@ -173,9 +178,9 @@ static void load_window(struct loader *l, const struct yaml_node *node, struct p
 		return;
 	}
 	load_days(l, node, w);
-	load_minute(l, node, "from", &w->from_m);
-	load_minute(l, node, "to", &w->to_m);
-	if (w->to_m != 0 && w->to_m <= w->from_m)
+	bool from = load_minute(l, node, "from", &w->from_m);
+	bool to = load_minute(l, node, "to", &w->to_m);
+	if (from && to && w->to_m <= w->from_m)
 		yaml_mistake(l->y, yaml_get(l->y, node, "to", false),
 			"to must be later than from (a night takes two windows: to 24:00, from 00:00)");
 	load_rate(l, node, "limit", true, &w->rate);

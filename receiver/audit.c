@@ -61,6 +61,13 @@ struct sealed { /* a bundle, as the ledger tells of it */
 	bool receipted, found;
 };
 
+/* Events that were emptied, by the event that says so (docs/ledger.md, "Forgetting"). */
+struct pruning {
+	uint64_t by; /* sequence of ledger-pruned; 0: it came */
+	uint64_t count;
+	EVP_MD_CTX *md; /* over their sequences */
+};
+
 struct audit {
 	const struct audit_options *o;
 	struct audit_totals totals;
@@ -70,6 +77,8 @@ struct audit {
 	size_t bundle_room;
 	struct merkle_hasher hasher;
 	struct merkle_edge edge;
+	struct pruning *prunings;
+	size_t pruning_count;
 	uint8_t hash[32];               /* of the newest event */
 	struct checkpoint *checkpoints; /* by size */
 	size_t checkpoint_count, checkpoint_next;
@@ -82,6 +91,9 @@ static void audit_done(struct audit *a) {
 	free(a->seen);
 	free(a->bundles);
 	free(a->checkpoints);
+	for (size_t i = 0; i < a->pruning_count; i++)
+		EVP_MD_CTX_free(a->prunings[i].md);
+	free(a->prunings);
 	merkle_hasher_done(&a->hasher);
 }
 
@@ -238,6 +250,79 @@ static int compare_checkpoints(struct audit *a, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
+static struct pruning *pruning_by(struct audit *a, uint64_t by) {
+	for (size_t i = 0; i < a->pruning_count; i++)
+		if (a->prunings[i].by == by)
+			return &a->prunings[i];
+	return NULL;
+}
+
+static int add_pruning(struct audit *a, uint64_t by, struct pruning **ret, struct cede_error *reterr) {
+	struct pruning *list = reallocarray(a->prunings, a->pruning_count + 1, sizeof *list);
+
+	if (list == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	a->prunings = list;
+	*ret = &list[a->pruning_count];
+	**ret = (struct pruning){.by = by, .md = EVP_MD_CTX_new()};
+	if ((*ret)->md == NULL || EVP_DigestInit_ex2((*ret)->md, a->hasher.md, NULL) != 1) {
+		EVP_MD_CTX_free((*ret)->md);
+		return CEDE_FAIL_MEMORY(reterr);
+	}
+	a->pruning_count++;
+	return CEDE_OK;
+}
+
+/* An emptied event has the sequence of the one that says so for its time, and nothing else. */
+static int emptied(struct audit *a, const struct event *e, struct cede_error *reterr) {
+	uint64_t by = (uint64_t)e->at_ns;
+	struct pruning *p = pruning_by(a, by);
+	uint8_t sequence[8];
+
+	a->totals.pruned++;
+	if (e->at_ns <= 0 || by <= e->sequence || e->has_subject || e->detail.len > 0) {
+		broken(a, e->sequence, "an event was emptied by nobody");
+		return CEDE_OK;
+	}
+	if (p == NULL)
+		CEDE_TRY(add_pruning(a, by, &p, reterr));
+	p->count++;
+	put_le64(sequence, e->sequence);
+	return EVP_DigestUpdate(p->md, sequence, sizeof sequence) == 1
+		? CEDE_OK
+		: CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
+}
+
+/* ledger-pruned says how many it emptied, and which. */
+static int explain_emptied(struct audit *a, const struct event *e, struct cede_error *reterr) {
+	struct pruning *p = pruning_by(a, e->sequence);
+	struct slice value = SLICE_NONE;
+	uint8_t digest[32];
+	uint64_t count = 0;
+	char text[65];
+
+	if (p == NULL) {
+		broken(a, e->sequence, "what it says it emptied is there");
+		return CEDE_OK;
+	}
+	if (EVP_DigestFinal_ex(p->md, digest, NULL) != 1)
+		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
+	hex_print(digest, sizeof digest, text);
+	(void)detail_find(e->detail, "digest", &value);
+	if (detail_u64(e->detail, "events", &count, NULL) < 0 || count != p->count ||
+		!slice_is(value, text))
+		broken(a, e->sequence, "other events were emptied than it says");
+	p->by = 0;
+	return CEDE_OK;
+}
+
+static void unexplained(struct audit *a) {
+	for (size_t i = 0; i < a->pruning_count; i++)
+		if (a->prunings[i].by != 0)
+			broken(a, a->prunings[i].by,
+				"events were emptied in its name, and it is no ledger-pruned");
+}
+
 static int chain(struct audit *a, const struct event *e, struct cede_error *reterr) {
 	uint8_t leaf[32];
 	bool pruned = strcmp(e->kind, "pruned") == 0;
@@ -249,7 +334,10 @@ static int chain(struct audit *a, const struct event *e, struct cede_error *rete
 			"its hash is not that of what it says behind the one before it");
 	memcpy(a->hash, e->hash, 32);
 	a->totals.events = e->sequence;
-	a->totals.pruned += pruned;
+	if (pruned)
+		CEDE_TRY(emptied(a, e, reterr));
+	else if (strcmp(e->kind, "ledger-pruned") == 0)
+		CEDE_TRY(explain_emptied(a, e, reterr));
 	a->last_ns = pruned ? a->last_ns : e->at_ns;
 	CEDE_TRY(merkle_leaf(&a->hasher, slice_of(e->hash, 32), leaf, reterr));
 	CEDE_TRY(merkle_append(&a->hasher, &a->edge, leaf, NULL, NULL, reterr));
@@ -528,6 +616,7 @@ int audit_run(
 	CEDE_TRY(merkle_hasher_init(&a.hasher, reterr));
 	CEDE_TRY(load_checkpoints(&a, reterr));
 	CEDE_TRY(read_export(&a, reterr));
+	unexplained(&a);
 	if (a.checkpoint_next < a.checkpoint_count) {
 		(void)snprintf(subject, sizeof subject, "%" PRIu64, a.totals.events + 1);
 		found(&a, AUDIT_LEDGER_SHORT, subject,

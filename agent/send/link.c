@@ -52,6 +52,7 @@ struct destination {
 	bool down;
 	bool refused;          /* while down: by the server's own answer */
 	unsigned failures;     /* in a row; what broke with one link counts once */
+	unsigned doubts;       /* whether the courier itself is what fails */
 	unsigned round;        /* a failure of a push that began in an earlier one is no news */
 	int64_t retry_boot_ns; /* while down: not before */
 	int64_t asked_boot_ns; /* the server asked for quiet until then */
@@ -83,7 +84,6 @@ struct link {
 	uv_timer_t timer; /* next retry, restart, or the end of the grace */
 	unsigned restarts;
 	uint64_t starts;
-	unsigned doubts; /* whether the courier itself is what fails */
 	int64_t restart_boot_ns;
 	int64_t kill_boot_ns; /* while closing */
 	bool closing;
@@ -194,6 +194,8 @@ static void courier_gone(struct link *l) {
 	log_event(LOG_LEVEL_ERROR, "courier.exited", "%s=%d again_ms=%u",
 		WIFSIGNALED(status) ? "signal" : "status",
 		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), wait);
+	for (size_t i = 0; i < l->count; i++)
+		l->destinations[i].doubts = 0;
 	for (struct push *p = l->pushes; p != NULL; p = p->next) {
 		if (p->stage == PUSH_SENDING)
 			p->ask_first = true; /* it may have arrived */
@@ -215,7 +217,7 @@ static void destination_works(struct link *l, size_t i) {
 	struct destination *d = &l->destinations[i];
 
 	d->failures = 0;
-	l->doubts = 0;
+	d->doubts = 0;
 	/* one that was let in just before the server asked for quiet does not end that */
 	if (!d->down || d->asked_boot_ns > clock_boot_ns())
 		return;
@@ -367,13 +369,27 @@ static int on_absent(struct link *l, struct ipc_reader *r, struct cede_error *re
  * replaced, and its sandbox lets it read the former file alone: a fresh one does better. A server's
  * wrong certificate, or a name that is not there, looks the same from here; then it costs a start
  * now and then. */
-static void doubt(struct link *l, const char *kind) {
+static void doubt(struct destination *d, const char *kind) {
 	if (strcmp(kind, "local") == 0)
-		l->doubts += 3;
+		d->doubts += 3;
 	else if (strcmp(kind, "tls") == 0 || strcmp(kind, "resolve") == 0)
-		l->doubts++;
+		d->doubts++;
 	else
-		l->doubts = 0;
+		d->doubts = 0;
+}
+
+/* A new courier would cut off what goes to the others: as long as one of them works it stays. */
+static bool courier_is_doubtful(const struct link *l) {
+	bool doubtful = false;
+
+	for (size_t i = 0; i < l->count; i++) {
+		const struct destination *d = &l->destinations[i];
+		if (d->doubts >= DOUBTS_MOST)
+			doubtful = true;
+		else if (!d->down && d->underway > 0)
+			return false;
+	}
+	return doubtful;
 }
 
 static int on_failed(struct link *l, struct ipc_reader *r, struct cede_error *reterr) {
@@ -387,14 +403,15 @@ static int on_failed(struct link *l, struct ipc_reader *r, struct cede_error *re
 	bool arrived = ipc_get_u8(r) != 0;
 	copy_text(ipc_get_text(r), text, sizeof text);
 	CEDE_TRY(ipc_end(r, reterr));
-	if (p != NULL)
-		push_failed(l, p,
-			&(struct failure){.kind = kind,
-				.text = text,
-				.refused = status != 0 || strcmp(kind, "receipt") == 0,
-				.may_have_arrived = arrived && !p->ask_only,
-				.retry_after_s = retry_after});
-	doubt(l, kind);
+	if (p == NULL)
+		return CEDE_OK;
+	doubt(&l->destinations[p->destination], kind);
+	push_failed(l, p,
+		&(struct failure){.kind = kind,
+			.text = text,
+			.refused = status != 0 || strcmp(kind, "receipt") == 0,
+			.may_have_arrived = arrived && !p->ask_only,
+			.retry_after_s = retry_after});
 	return CEDE_OK;
 }
 
@@ -515,8 +532,7 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
 			return;
 		}
 	}
-	if (l->doubts >= DOUBTS_MOST && !l->closing) {
-		l->doubts = 0;
+	if (!l->closing && courier_is_doubtful(l)) {
 		log_event(LOG_LEVEL_WARNING, "courier.afresh",
 			"text=\"no connection worked for long; a new process may do better\"");
 		courier_gone(l);

@@ -107,6 +107,12 @@ def sound_and_tampered():
         check(("ledger-broken", str(middle + 1)) in audit(w, written(other, events[:middle] + events[middle + 1:]))[1], "an event was left out")
         check("ledger-rewritten" in [f[0] for f in audit(w, written(other, chained(edited)))[1]], "all hashes were written anew")
         check(("ledger-short", str(middle + 1)) in audit(w, written(other, events[:middle]))[1], "the end was cut off")
+        # what a host would rather not tell, called emptied: by an event that empties nothing, by none, by an earlier one
+        wiped = next(i for i, e in enumerate(events) if e["kind"] == "captures-wiped")
+        for by in (len(events), len(events) + 7, 1):
+            hidden = json.loads(json.dumps(events))
+            hidden[wiped] |= {"kind": "pruned", "subject": "", "detail": "", "at_ns": by}
+            check("ledger-broken" in [f[0] for f in audit(w, written(other, hidden))[1]], f"an event that event {by} is said to have emptied")
         # what the policy asked for
         names = [f[0] for f in audit(w, export, "--require", "crypto-erased")[1]]
         equal((len(names), set(names)), (12, {"weak-wipe"}), "wipes below a requirement")

@@ -121,6 +121,8 @@ static const struct broken table[] = {
 		"13:47: to: a time of day"},
 	{12, "    receipts: [a]\n    bandwidth: {windows: [{from: \"22:00\", to: \"06:00\", limit: 1Mbit/s}]}",
 		"13:47: to must be later than from"},
+	{12, "    receipts: [a]\n    bandwidth: {windows: [{from: \"22:00\", to: \"00:00\", limit: 1Mbit/s}]}",
+		"13:47: to must be later than from"},
 	{12, "    receipts: [a]\n    bandwidth: {windows: [{days: [monday], from: \"08:00\", to: \"09:00\", limit: 1Mbit/s}]}",
 		"13:35: days: mon, tue"},
 	{12, "    receipts: [a]\n    bandwidth: {windows: [{days: [], from: \"08:00\", to: \"09:00\", limit: 1Mbit/s}]}",
