@@ -23,6 +23,7 @@ import servers
 import tap
 from metrics import metric
 from proxy import CLOSE, Dumb, Proxy, Recorder, cpu_s, wakeups
+from stock import Store
 from tap import Skip, check, equal
 from world import World, build_dir, free_port, until, yaml
 
@@ -681,6 +682,28 @@ def clock_and_destruction():
 
 # ---- more than one destination; what it costs
 
+def one_in_doubt():
+    """one destination fails its handshakes for minutes: a slow upload to the other comes to its end, no new courier cuts it off"""
+    if tap.mode() != "full":
+        raise Skip("it takes five minutes: CEDE_TESTS=full")
+    with World(source=NOW) as w:
+        near = w.dir / "near"
+        near.mkdir()
+        w.policy["destinations"]["near"] = {**w.destination, "bandwidth": "1Mbit/s", "bundle_size": "48MiB"}
+        w.policy["sources"].append({**w.source, "name": "near", "path": str(near), "destination": "near"})
+        w.destination["ca"] = str(servers.Ca(w.dir / "other-ca").pem)
+        w.write_files()
+        w.start()
+        w.write("f.jpg", b"far", want=False)
+        w.write("n.jpg", os.urandom(36 << 20), top=near, source="near")
+        until(lambda: not list(near.iterdir()), 500, "the slow upload came to its end")
+        failures = w.agent.said().count("destination=agency reason=tls")
+        check(failures >= 9, f"{failures} failed handshakes meanwhile")
+        equal(w.agent.said().count("destination=near reason="), 0, "uploads that were cut off")
+        store = Store(w.store, w.pki).read()
+        equal((store.problems, list(store.captures)), ([], [b"near/n.jpg"]), "what the agency has")
+
+
 def two_destinations():
     """two destinations, one down: the other goes on at full speed"""
     files = 400
@@ -851,4 +874,4 @@ if __name__ == "__main__":
     tap.run([just_fast_enough, too_slow, flapping, sealed_in_time, wiped_after_seal, clock_jumps, unreachable, down, steps, cable, together,
              hanging, cut, answer_lost, asked_first, crash_between, crash_before, retry_after_seconds, retry_after_date,
              retry_after_absurd, *map(refuses, (413, 507, 403, 404, 500)), poisoned, names, resolver_hangs,
-             client_certificate, server_certificate, clock_and_deadlines, clock_and_destruction, idle, two_destinations, flood], at_once=4)
+             client_certificate, server_certificate, clock_and_deadlines, clock_and_destruction, idle, one_in_doubt, two_destinations, flood], at_once=4)
