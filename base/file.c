@@ -236,10 +236,27 @@ int file_replace(
 	return file_sync(dirfd, reterr);
 }
 
-int file_link_only(int fd, int dirfd, const char *name, struct cede_error *reterr) {
-	char self[32];
+#define SELF_SIZE 32
 
-	(void)snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+/* The name that the kernel gives a descriptor of this process. */
+static void name_of_fd(int fd, char ret[SELF_SIZE]) {
+	(void)snprintf(ret, SELF_SIZE, "/proc/self/fd/%d", fd);
+}
+
+int file_open_again(int fd, int flags, int *ret_fd, struct cede_error *reterr) {
+	char self[SELF_SIZE];
+
+	name_of_fd(fd, self);
+	*ret_fd = open(self, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (*ret_fd < 0)
+		return CEDE_FAIL_SYS(reterr, "open it again through /proc");
+	return CEDE_OK;
+}
+
+int file_link_only(int fd, int dirfd, const char *name, struct cede_error *reterr) {
+	char self[SELF_SIZE];
+
+	name_of_fd(fd, self);
 	if (linkat(AT_FDCWD, self, dirfd, name, AT_SYMLINK_FOLLOW) == 0)
 		return CEDE_OK;
 	if (errno == EEXIST)

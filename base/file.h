@@ -35,6 +35,9 @@ bool file_identity_equal(const struct file_identity *a, const struct file_identi
 CEDE_MUST_USE int file_open_beneath(
 	int dirfd, const char *path, int flags, int *ret_fd, struct cede_error *reterr);
 
+/* The very file of fd again, whatever its name is now, or without a name; through /proc. */
+CEDE_MUST_USE int file_open_again(int fd, int flags, int *ret_fd, struct cede_error *reterr);
+
 struct file_place {
 	uint64_t dev; /* file_device_below() */
 	uint64_t ino;

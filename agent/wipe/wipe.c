@@ -417,18 +417,23 @@ static bool writer_waits(const struct open_file *f) {
 }
 
 /* Without a lease a writer may have come that has not written yet. Our own descriptor for writing
- * would count as one, so it goes; the one for reading holds later writers off until the name is gone. */
+ * would count as one, so it goes; the one for reading, whatever the name of its file is now, holds
+ * later writers off until the name is gone. */
 static enum wipe_outcome look_for_writers(struct open_file *f) {
-	int sys;
+	CLEANUP(fd_closep) int same = -1;
+	struct cede_error err = {0};
 
 	if (!f->readers)
 		return WIPE_DONE;
+	if (file_open_again(f->fd, O_PATH, &same, &err) < 0)
+		return failed(f->item, &err);
 	fd_closep(&f->fd);
-	hold_for_reading(f->item, &f->fd, &sys);
-	if (sys == EAGAIN)
+	if (file_open_again(same, O_RDONLY, &f->fd, &err) < 0)
+		return failed(f->item, &err);
+	f->leased = fcntl(f->fd, F_SETLEASE, F_RDLCK) == 0;
+	if (!f->leased && errno == EAGAIN)
 		return written_meanwhile(f->item);
-	return f->fd < 0 ? WIPE_DONE /* the name is gone, or the next look tells */
-			 : compare_open_again(f);
+	return compare_open_again(f);
 }
 
 /* The name may have been given to another file by now: that one stays. Ours must be as we left it,
@@ -502,7 +507,27 @@ static enum wipe_outcome unlink_ours(struct open_file *f) {
 	return WIPE_FAILED;
 }
 
+/* A writer that waited for a lease of ours for reading may have come when we can write again. */
+static enum wipe_outcome open_for_emptying(struct open_file *f) {
+	CLEANUP(fd_closep) int reading = f->fd;
+	struct cede_error err = {0};
+
+	f->fd = -1;
+	if (f->leased && fcntl(reading, F_SETLEASE, F_UNLCK) < 0) {
+		(void)CEDE_FAIL_SYS(&err, "give the lease back");
+		return failed(f->item, &err);
+	}
+	if (file_open_again(reading, O_WRONLY, &f->fd, &err) < 0)
+		return failed(f->item, &err);
+	return compare_open_again(f);
+}
+
 static enum wipe_outcome empty_ours(struct open_file *f) {
+	if (f->readers) {
+		enum wipe_outcome still = open_for_emptying(f);
+		if (still != WIPE_DONE)
+			return still;
+	}
 	if (ftruncate(f->fd, 0) == 0)
 		return WIPE_DONE;
 	cede_error_set_sys(&f->item->err, errno, "empty");
@@ -552,13 +577,10 @@ static enum wipe_outcome remove_name(const struct batch *b, struct open_file *f)
 		outcome = writer_waits(f) ? empty_ours(f) : unlink_ours(f);
 	}
 	if (outcome == WIPE_REPLACED) {
-		/* under its new name, if it has one, it must not pass for a capture */
-		if (ftruncate(f->fd, 0) < 0) {
-			cede_error_set_sys(&item->err, errno, "empty");
-			return WIPE_FAILED;
-		}
+		/* its content is overwritten, the name no longer ours to remove: under its new
+		 * name, if it has one, it must not pass for a capture */
 		item->reasons |= WIPE_BIT(RENAMED_WHILE_WIPED);
-		return WIPE_DONE; /* its content is overwritten; the name is no longer ours to remove */
+		return empty_ours(f);
 	}
 	return outcome;
 }

@@ -35,6 +35,7 @@ static struct {
 	int lease_errno;           /* what F_SETLEASE says */
 	void (*at_pwrite)(int fd); /* before the first byte is overwritten */
 	void (*at_syncfs)(int fd);
+	void (*at_flushed)(int fd);   /* a lease for reading was granted after the flush */
 	void (*at_rename)(int dirfd); /* before a name is put aside, once */
 	bool no_rename;               /* as on file systems without RENAME_NOREPLACE */
 } calls;
@@ -132,7 +133,11 @@ int __wrap_fcntl64(int fd, int command, ...) {
 		errno = calls.lease_errno;
 		return -1;
 	}
-	return __real_fcntl64(fd, command, argument);
+	int r = __real_fcntl64(fd, command, argument);
+	if (r == 0 && command == F_SETLEASE && argument == F_RDLCK && calls.syncfss > 0 &&
+		calls.at_flushed != NULL)
+		calls.at_flushed(fd);
+	return r;
 }
 
 /* ---- files */
@@ -520,7 +525,8 @@ static void start_opener(int fd) {
 	require(sigwait(&io, &sig) == 0);
 }
 
-static void run_with_opener(int flags, struct wipe_item *item) {
+/* It comes when *at is called. */
+static void run_with_opener(int flags, struct wipe_item *item, void (**at)(int fd)) {
 	const struct timespec now = {0};
 	void *result;
 	sigset_t io;
@@ -531,7 +537,7 @@ static void run_with_opener(int flags, struct wipe_item *item) {
 		;
 	opened_with = flags;
 	opened = -1;
-	calls.at_pwrite = start_opener;
+	*at = start_opener;
 	wipe_all(item, 1);
 	assert_int_equal(pthread_join(opener, &result), 0);
 	assert_true(result == &opened);
@@ -546,7 +552,7 @@ static void holds_writers_off(void **state) {
 		put(root_fd, "d/a", "plain", 1000);
 		struct wipe_item item = item_of(root_fd, "d/a");
 		memset(&calls, 0, sizeof calls);
-		run_with_opener(flags[i], &item);
+		run_with_opener(flags[i], &item, &calls.at_pwrite);
 		must_be(&item, WIPE_DONE, NULL);
 		fd_closep(&opened);
 		get(root_fd, "d/a", text); /* what the camera wrote is there, and nothing else */
@@ -560,7 +566,7 @@ static void holds_readers_off(void **state) {
 	(void)state;
 	put(root_fd, "d/a", "plain", 1000);
 	struct wipe_item item = item_of(root_fd, "d/a");
-	run_with_opener(O_RDONLY, &item);
+	run_with_opener(O_RDONLY, &item, &calls.at_pwrite);
 	must_be_overwritten(&item);
 	assert_false(exists(root_fd, "d/a"));
 	assert_int_equal(pread(opened, text, 5, 0), 5);
@@ -596,6 +602,22 @@ static void sees_a_writer_beside_a_reader(void **state) {
 	}
 }
 
+/* One that stands before our lease when the name is to go: its file stays, emptied. */
+static void holds_writers_off_beside_a_reader(void **state) {
+	char text[256];
+
+	(void)state;
+	put(root_fd, "d/a", "plain", 1000);
+	CLEANUP(fd_closep) int reader = openat(root_fd, "d/a", O_RDONLY | O_CLOEXEC);
+	(void)reader; /* held open for the test */
+	struct wipe_item item = item_of(root_fd, "d/a");
+	run_with_opener(O_WRONLY, &item, &calls.at_flushed);
+	assert_int_equal(calls.unlinkats, 0);
+	fd_closep(&opened);
+	get(root_fd, "d/a", text);
+	assert_int_equal(strncmp(text, "new", 3), 0);
+}
+
 static void put_another(int fd) {
 	(void)fd;
 	put(root_fd, "d/new", "other", 1);
@@ -626,6 +648,30 @@ static void unlinks_only_the_file_itself(void **state) {
 	get(root_fd, "d/b", text); /* under its new name it is overwritten */
 	assert_string_not_equal(text, "other");
 	assert_int_equal(calls.unlinkats, 0);
+}
+
+/* With a reader there is no lease, and the file is opened anew before its name goes. */
+static void empties_what_a_program_reads_and_another_moved(void **state) {
+	char text[256];
+
+	(void)state;
+	for (int replaced = 0; replaced < 2; replaced++) {
+		struct stat st;
+		put(root_fd, "d/a", "plain", 1);
+		CLEANUP(fd_closep) int reader = openat(root_fd, "d/a", O_RDONLY | O_CLOEXEC);
+		struct wipe_item item = item_of(root_fd, "d/a");
+		memset(&calls, 0, sizeof calls);
+		calls.at_syncfs = replaced ? put_another : move_away;
+		wipe_all(&item, 1);
+		must_be(&item, WIPE_DONE, "renamed-while-wiped");
+		assert_int_equal(calls.unlinkats, 0);
+		assert_int_equal(fstat(reader, &st), 0);
+		assert_int_equal(st.st_size, 0);
+		if (!replaced)
+			continue;
+		get(root_fd, "d/a", text);
+		assert_string_equal(text, "other");
+	}
 }
 
 /* The camera's next capture comes at the last moment, between the look and the unlinking. */
@@ -1082,7 +1128,9 @@ int main(void) {
 		TEST(holds_writers_off),
 		TEST(holds_readers_off),
 		TEST(sees_a_writer_beside_a_reader),
+		TEST(holds_writers_off_beside_a_reader),
 		TEST(unlinks_only_the_file_itself),
+		TEST(empties_what_a_program_reads_and_another_moved),
 		TEST(unlinks_no_newcomer),
 		TEST(wipes_where_names_cannot_be_put_aside),
 		TEST(unlinks_what_was_put_aside),
