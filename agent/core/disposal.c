@@ -46,8 +46,13 @@ static void append(struct flow *flow, struct disposal *d) {
 }
 
 void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, bool alone) {
+	struct parcel *missing = ledger_is_destroyed(c) ? NULL : outbox_missing(flow, c);
 	size_t source;
 
+	if (missing != NULL) {
+		outbox_withdraw(flow, missing, c->row);
+		return;
+	}
 	if (!flow_source_named(flow, c->source, &source)) {
 		log_event(LOG_LEVEL_ERROR, "wipe.deferred",
 			"error=\"the policy no longer has the source of a capture that is to be wiped\"");
@@ -106,7 +111,6 @@ static void note_unbegun(struct flow *flow, const struct capture_list *list) {
 }
 
 void disposal_add_all(struct flow *flow, const struct capture_list *list, bool begun) {
-	struct disposal **last = flow->disposals_end;
 	int64_t deadline = INT64_MAX;
 
 	if (!flow->running) {
@@ -114,6 +118,9 @@ void disposal_add_all(struct flow *flow, const struct capture_list *list, bool b
 			note_unbegun(flow, list);
 		return;
 	}
+	for (size_t i = 0; i < list->count; i++)
+		outbox_look_for_segments(flow, &list->items[i]);
+	struct disposal **last = flow->disposals_end;
 	for (size_t i = 0; i < list->count; i++) {
 		disposal_add(flow, &list->items[i], begun, false);
 		if (list->items[i].deadline_ns < deadline)
@@ -446,7 +453,8 @@ void disposal_withdraw(struct flow *flow, struct parcel *p) {
 
 	while (*at != NULL) {
 		struct disposal *d = *at;
-		if (d->bundle_row != p->row || d->begun || d->destroyed || d->segment_size != 0) {
+		bool in_it = d->bundle_row == p->row || d->row == p->segment_of;
+		if (!in_it || d->begun || d->destroyed) {
 			at = &d->next;
 			continue;
 		}

@@ -105,6 +105,7 @@ struct parcel {
 	bool spooled;
 	bool lost;    /* no ciphertext: ask for the receipt, or seal its captures again */
 	bool missing; /* lost from the spool, by another program; withdrawn[] are its captures */
+	int64_t segment_of; /* row of the large capture of which it has a segment; 0: none */
 	int64_t *withdrawn; /* that were to be wiped, and wait for the agency's word now: their rows */
 	size_t withdrawn_count;
 	bool recovered; /* may have been sent before: ask first */
@@ -314,8 +315,10 @@ void outbox_adopt(struct flow *flow, const struct ledger_bundle *b); /* at start
 void outbox_inherit(struct flow *flow, struct flow *from);           /* after a change of policy */
 void outbox_free(struct flow *flow);
 struct parcel *outbox_find(struct flow *flow, const struct id *bundle); /* NULL: it has none of it */
-/* The bundle in this row, if it is missing from the spool. */
-struct parcel *outbox_missing(struct flow *flow, int64_t row);
+/* A bundle that has the capture, or a segment of it, and is missing from the spool; NULL: none is. */
+struct parcel *outbox_missing(struct flow *flow, const struct ledger_capture *c);
+/* Whether what was spooled of a large capture is still there, now that it is about to be wiped. */
+void outbox_look_for_segments(struct flow *flow, const struct ledger_capture *c);
 /* A capture of a missing bundle is not wiped: its proof is gone, unless the agency has it. */
 void outbox_withdraw(struct flow *flow, struct parcel *p, int64_t capture_row);
 /* The newest checkpoint's header field, in exchange for the one before. */

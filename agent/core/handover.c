@@ -186,6 +186,7 @@ static void sealed_done(struct flow *flow, void *ctx) {
 		p->size = l->job.size;
 		memcpy(p->sha256, l->job.sha256, sizeof p->sha256);
 		p->spooled = l->job.spool_fd >= 0;
+		p->segment_of = l->segment ? l->job.items[0].row : 0;
 		p->fd = p->spooled ? -1 : CEDE_TAKE_FD(l->job.fd);
 		outbox_add(flow, p);
 		outbox_push(flow, l->destination);

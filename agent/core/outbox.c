@@ -22,10 +22,10 @@ struct parcel *outbox_find(struct flow *flow, const struct id *bundle) {
 	return NULL;
 }
 
-struct parcel *outbox_missing(struct flow *flow, int64_t row) {
+struct parcel *outbox_missing(struct flow *flow, const struct ledger_capture *c) {
 	for (size_t d = 0; d < flow->policy->destination_count; d++)
 		for (struct parcel *p = flow->destinations[d].parcels; p != NULL; p = p->next)
-			if (p->missing && p->row == row)
+			if (p->missing && (p->row == c->bundle_row || p->segment_of == c->row))
 				return p;
 	return NULL;
 }
@@ -115,6 +115,14 @@ static void set_missing(struct flow *flow, struct parcel *p) {
 	p->spooled = false;
 	p->lost = p->missing = true;
 	disposal_withdraw(flow, p);
+}
+
+void outbox_look_for_segments(struct flow *flow, const struct ledger_capture *c) {
+	for (size_t d = 0; c->segment_count > 1 && d < flow->policy->destination_count; d++)
+		for (struct parcel *p = flow->destinations[d].parcels; p != NULL; p = p->next)
+			if (p->segment_of == c->row && p->spooled && p->fd < 0 &&
+				!spool_has(flow->setup.spool_fd, &p->id))
+				set_missing(flow, p);
 }
 
 static int push_parcel(struct flow *flow, struct parcel *p, struct cede_error *reterr) {
@@ -554,6 +562,7 @@ void outbox_adopt(struct flow *flow, const struct ledger_bundle *b) {
 		.spooled = b->spooled,
 		.lost = !b->spooled,
 		.recovered = true,
+		.segment_of = b->segment_of,
 		.urgent_ns = INT64_MAX};
 	memcpy(p->sha256, b->sha256, sizeof p->sha256);
 	outbox_add(flow, p);

@@ -185,11 +185,6 @@ static int by_row(const void *a, const void *b) {
 }
 
 static void recover_wipe(struct flow *flow, const struct ledger_capture *c) {
-	struct parcel *missing = outbox_missing(flow, c->bundle_row);
-	if (missing != NULL && c->segment_count == 1 && !ledger_is_destroyed(c)) {
-		outbox_withdraw(flow, missing, c->row);
-		return;
-	}
 	bool begun = flow->unbegun_count == 0 ||
 		bsearch(&c->row, flow->unbegun, flow->unbegun_count, sizeof c->row, by_row) == NULL;
 

@@ -19,6 +19,7 @@ static void read_bundle(sqlite3_stmt *st, struct ledger_bundle *ret) {
 		.spooled = sqlite3_column_int(st, 6) != 0,
 		.captures = (uint64_t)sqlite3_column_int64(st, 7),
 		.sealed_ns = sqlite3_column_int64(st, 8),
+		.segment_of = sqlite3_column_int64(st, 9),
 	};
 	if (sqlite3_column_bytes(st, 1) == ID_SIZE)
 		memcpy(ret->id.bytes, sqlite3_column_blob(st, 1), ID_SIZE);

@@ -290,6 +290,7 @@ struct ledger_bundle {
 	bool spooled;
 	uint64_t captures;
 	int64_t sealed_ns;
+	int64_t segment_of; /* row of the large capture of which it has a segment; 0: none */
 };
 
 struct ledger_sealed { /* one capture (or segment) that is in the bundle */

@@ -9,8 +9,10 @@
 	"c.ctime_ns, c.born_ns, c.first_seen_ns, c.deadline_ns, c.not_before_ns, c.sha256, " \
 	"c.segments, c.bundle, CASE WHEN c.segments > 1 THEN "                               \
 	"(SELECT max(g.size) FROM segment g WHERE g.capture = c.id) ELSE 0 END"
-#define CAPTURE_FROM   " FROM capture c JOIN source s ON s.id = c.source "
-#define BUNDLE_COLUMNS "id, uuid, state, destination, size, sha256, spooled, captures, sealed_ns"
+#define CAPTURE_FROM " FROM capture c JOIN source s ON s.id = c.source "
+#define BUNDLE_COLUMNS                                                               \
+	"id, uuid, state, destination, size, sha256, spooled, captures, sealed_ns, " \
+	"(SELECT capture FROM segment WHERE segment.bundle = bundle.id)"
 
 /* states as numbers: core/capture.h; 0 ready, 1 bundled, 2 sealed, 3 wiping, 4 wiped, 5 settling */
 static const char *const ledger_sql[ST_COUNT] = {
