@@ -16,6 +16,7 @@
 
 #define SEAL_JOBS       2 /* at once, for all destinations */
 #define LOADS_AHEAD     3 /* taken from the ledger, and waiting for a seal job to end: so many */
+#define SEGMENT_RUN     8 /* of a large capture in one go; then what is more urgent gets its turn */
 #define PUSHES_OPEN     8 /* sealed bundles in memory or under way, for each destination */
 #define SPOOLED_OPEN    4 /* of these from the spool: captures in the clear do not wait behind it */
 #define BUNDLE_CAPTURES 2048 /* at most in one bundle */
@@ -84,6 +85,7 @@ struct flow_source {
 	bool overlooked;      /* one was not since the last whole listing */
 	uint64_t ready_bytes; /* about: recorded as ready and not taken yet */
 	uint64_t ready_files;
+	bool large; /* one is being sealed; for the ledger's thread alone */
 };
 
 enum parcel_state {

@@ -32,6 +32,8 @@ struct load { /* captures on their way through take, seal and record */
 	bool spool_room;   /* the spool takes one more */
 	bool spool_wanted; /* and was not asked in vain */
 	bool segment;      /* of a large capture, which is items[0] */
+	bool in_order;     /* all segments before it are sealed, and none behind it */
+	bool holds;        /* its source's place for a large capture; for the ledger's thread */
 	int64_t urgent_ns; /* when it must be sealed to the disk if there is no receipt */
 	int64_t again_ns;  /* wall time at which something becomes ready; INT64_MAX: unknown */
 	struct buf checkpoint, field; /* of all that came before */
@@ -39,6 +41,10 @@ struct load { /* captures on their way through take, seal and record */
 	struct seal_job job;
 	struct parcel *parcel;
 	/* record */
+	struct load *next; /* its next segment, sealed meanwhile and recorded after it */
+	unsigned run;      /* segments before it in one go */
+	bool waits;        /* for the record of the one before */
+	bool is_sealed;
 	int64_t bundle_row;
 	struct ledger_sealed *captures;
 	struct capture_list to_wipe;
@@ -59,11 +65,20 @@ static void load_free(struct load *l) {
 	free(l);
 }
 
+static void record_load(struct load *l);
+
+/* Recorded, or never to be. */
 static void load_release(void *ctx) {
 	struct load *l = ctx;
 	struct flow *flow = l->flow;
+	struct load *next = l->next;
 
 	load_free(l);
+	if (next != NULL) {
+		next->waits = false;
+		if (next->is_sealed)
+			record_load(next);
+	}
 	flow_settled(flow);
 }
 
@@ -118,8 +133,13 @@ static int record_bundle(
 	CEDE_TRY(ledger_bundle_sealed(ledger, &b, l->captures, n, now, &l->bundle_row, reterr));
 	if (l->segment) {
 		const struct seal_item *item = &job->items[0];
-		CEDE_TRY(ledger_segment_sealed(ledger, item->row, l->bundle_row, item->segment_index,
-			item->segment_count, item->offset, item->length, item->sha256, reterr));
+		struct ledger_segment segment = {.index = item->segment_index,
+			.count = item->segment_count,
+			.offset = item->offset,
+			.size = item->length,
+			.more = l->next != NULL};
+		memcpy(segment.sha256, item->sha256, sizeof segment.sha256);
+		CEDE_TRY(ledger_segment_sealed(ledger, item->row, l->bundle_row, &segment, reterr));
 	}
 	if (!l->wipe_now)
 		return CEDE_OK;
@@ -129,10 +149,22 @@ static int record_bundle(
 		ledger, l->bundle_row, CAPTURE_WIPING, capture_list_add, &l->to_wipe, reterr);
 }
 
+/* Large captures of a source go one after the other: in turns they would all have to be wiped when
+ * the last one ends. */
+static void large_begins(struct load *l) {
+	l->flow->sources[l->items[0].source].large = l->holds = true;
+}
+
+static void large_pauses(struct load *l) {
+	if (l->holds)
+		l->flow->sources[l->items[0].source].large = l->holds = false;
+}
+
 static int sealed_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
 	struct load *l = ctx;
 	int64_t now = clock_wall_ns();
 
+	large_pauses(l);
 	for (size_t i = 0; i < l->job.count; i++)
 		CEDE_TRY(record_left(ledger, &l->job.items[i], now, reterr));
 	return l->job.sealed > 0 ? record_bundle(ledger, l, now, reterr) : CEDE_OK;
@@ -158,7 +190,7 @@ static bool is_last(const struct seal_item *item) {
 	return item->segment_index + 1 == item->segment_count;
 }
 
-/* The capture is ready again for its next segment. */
+/* The capture is ready again for its next segment, if none is under way. */
 static void expect_rest(struct flow *flow, const struct load *l) {
 	const struct seal_item *item = &l->job.items[0];
 	struct flow_source *source = &flow->sources[item->source];
@@ -174,8 +206,6 @@ static void sealed_done(struct flow *flow, void *ctx) {
 
 	d->sealing--;
 	look_again(flow, l);
-	if (l->segment)
-		expect_rest(flow, l);
 	if (l->job.sealed > 0) {
 		struct parcel *p = CEDE_TAKE(l->parcel);
 		flow->figures.sealed_bundles++;
@@ -220,6 +250,7 @@ static uint8_t *lend_buffer(struct flow *flow) {
 	return NULL;
 }
 
+static struct load *load_new(struct flow *flow, size_t destination);
 static void seal_start(struct load *l);
 
 static void seal_next(struct flow *flow) {
@@ -230,6 +261,85 @@ static void seal_next(struct flow *flow) {
 	flow->waiting_count--;
 	memmove(&flow->waiting[0], &flow->waiting[1], flow->waiting_count * sizeof(struct load *));
 	seal_start(l);
+}
+
+static bool goes_on(const struct flow *flow) {
+	return flow->running && !flow->draining && !flow->stopping && !flow->failed &&
+		!flow_expired(flow);
+}
+
+/* ---- the next segment of a large capture, while the one before is recorded */
+
+static bool has_next(const struct load *l) {
+	const struct flow *flow = l->flow;
+	const struct flow_destination *d = &flow->destinations[l->destination];
+
+	return l->segment && l->in_order && l->job.result == CEDE_OK && l->job.sealed > 0 &&
+		!is_last(&l->items[0]) && l->run + 1 < SEGMENT_RUN && goes_on(flow) &&
+		flow->again == NULL && flow_source_there(flow, l->items[0].source) &&
+		link_answers(flow->link, l->destination) &&
+		d->open + d->sealing + d->taking < PUSHES_OPEN &&
+		flow->seal_jobs < SEAL_JOBS + LOADS_AHEAD && flow->wipes_ahead <= WIPES_AHEAD &&
+		(!l->spool || spooling_has_room(flow));
+}
+
+static int fill_next(struct load *l, const struct load *before, struct cede_error *reterr) {
+	const struct seal_item *item = &before->items[0];
+	uint64_t end = item->offset + item->length;
+	uint64_t rest = item->identity.size - end;
+
+	l->items = calloc(1, sizeof *l->items);
+	if (l->items == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	l->items[0] = *item;
+	l->items[0].path = strdup(item->path);
+	l->items[0].group = strdup(item->group);
+	l->items[0].segment_index++;
+	l->items[0].offset = end;
+	l->items[0].length = rest < item->length ? rest : item->length;
+	l->count = 1;
+	if (l->items[0].path == NULL || l->items[0].group == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	l->spool = before->spool;
+	l->wipe_now = before->wipe_now;
+	l->may_spool = before->may_spool;
+	l->urgent_ns = before->urgent_ns;
+	l->segment = l->in_order = true;
+	l->run = before->run + 1;
+	l->job.ledger_sequence = before->job.ledger_sequence;
+	memcpy(l->job.ledger_hash, before->job.ledger_hash, sizeof l->job.ledger_hash);
+	return buf_add(&l->checkpoint, before->checkpoint.data, before->checkpoint.len, reterr);
+}
+
+/* NULL: it is taken from the ledger when this one is recorded. */
+static struct load *next_of(struct load *l) {
+	struct flow *flow = l->flow;
+	struct load *next = has_next(l) ? load_new(flow, l->destination) : NULL;
+
+	if (next == NULL)
+		return NULL;
+	if (fill_next(next, l, NULL) < 0) {
+		load_free(next);
+		return NULL;
+	}
+	next->holds = l->holds;
+	l->holds = false;
+	next->waits = true;
+	flow->destinations[l->destination].sealing++;
+	flow->seal_jobs++;
+	return next;
+}
+
+static void record_load(struct load *l) {
+	struct flow *flow = l->flow;
+
+	/* what is not sealed yet is taken in the same transaction */
+	bool taken_next = l->segment && l->next == NULL;
+	if (taken_next)
+		expect_rest(flow, l);
+	flow_record(flow, sealed_work, sealed_done, load_release, l);
+	if (taken_next)
+		handover_plan(flow);
 }
 
 static void seal_done(void *ctx) {
@@ -246,7 +356,12 @@ static void seal_done(void *ctx) {
 			if (l->job.items[i].outcome == SEAL_DONE)
 				l->job.items[i].outcome = SEAL_FAILED;
 	}
-	flow_record(flow, sealed_work, sealed_done, load_release, l);
+	l->is_sealed = true;
+	struct load *next = l->next = next_of(l);
+	if (!l->waits)
+		record_load(l);
+	if (next != NULL)
+		seal_start(next);
 }
 
 /* Reads and seals what the load holds; if both buffers are in use, as soon as one is free: the
@@ -304,22 +419,23 @@ static int cut(struct taking *t, const struct ledger_capture *c, struct seal_ite
 	struct cede_error *reterr) {
 	uint64_t total = c->identity.size;
 	uint64_t size = t->bundle_size;
-	uint64_t index = 0, begun = 0;
+	struct ledger_segments sealed = {0};
 
 	if (c->segment_count > 1)
-		CEDE_TRY(ledger_segment_next(t->ledger, c->row, &index, &begun, reterr));
-	if (begun > 0)
-		size = begun;
+		CEDE_TRY(ledger_segments_of(t->ledger, c->row, &sealed, reterr));
+	if (sealed.size > 0)
+		size = sealed.size;
 	if (total <= size)
 		return CEDE_OK;
 	uint64_t count = (total + size - 1) / size;
-	if (index >= count || count > UINT32_MAX)
+	if (sealed.next >= count || count > UINT32_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "segments of a capture do not add up");
-	item->segment_index = (uint32_t)index;
+	item->segment_index = (uint32_t)sealed.next;
 	item->segment_count = (uint32_t)count;
-	item->offset = index * size;
+	item->offset = sealed.next * size;
 	item->length = total - item->offset < size ? total - item->offset : size;
 	t->load->segment = true;
+	t->load->in_order = sealed.next == sealed.count;
 	return CEDE_OK;
 }
 
@@ -401,32 +517,43 @@ static int rank_sources(struct ledger *ledger, struct load *l, int64_t now, stru
 	return CEDE_OK;
 }
 
+/* A segment goes alone in its bundle, and one after the other. */
+static enum ledger_large large_of(const struct load *l, const struct flow_source *place) {
+	if (l->count > 0)
+		return LARGE_ENDS;
+	return place->large ? LARGE_PASSED : LARGE_FIRST;
+}
+
 /* One bundle's worth: from the most urgent source, then from others that are wiped the same way. */
 static int take_some(struct ledger *ledger, struct load *l, const struct next *ranked, size_t n,
 	int64_t now, struct cede_error *reterr) {
 	const struct policy *policy = l->flow->policy;
 	uint64_t size = policy->destinations[l->destination].bundle_size;
-	const struct policy_source *first = &policy->sources[ranked[0].source];
+	const struct policy_source *first = NULL;
 	struct taking t = {.ledger = ledger, .load = l, .bundle_size = size};
 
 	l->may_spool = true;
-	/* no room there: into memory, and wiped by its receipt */
-	l->wipe_now = (first->wipe_after_seal && l->spool_room) || !l->into_memory;
-	l->spool = l->wipe_now;
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n && !l->segment; i++) {
 		const struct policy_source *source = &policy->sources[ranked[i].source];
+		struct flow_source *place = &l->flow->sources[ranked[i].source];
+		size_t before = l->count;
 		if (l->count >= BUNDLE_CAPTURES || t.bytes + size / 4 > size)
 			break;
-		if (source->wipe_after_seal != first->wipe_after_seal)
+		if (first != NULL && source->wipe_after_seal != first->wipe_after_seal)
 			continue;
 		t.source = ranked[i].source;
+		CEDE_TRY(ledger_take(ledger, slice_str(place->key), BUNDLE_CAPTURES - l->count,
+			size - t.bytes, large_of(l, place), now, take_capture, &t, reterr));
+		if (l->count == before)
+			continue; /* only large ones, behind one that is under way */
 		l->may_spool = l->may_spool && source->at_max_age == AT_MAX_AGE_SEAL;
-		CEDE_TRY(ledger_take(ledger, slice_str(l->flow->sources[t.source].key),
-			BUNDLE_CAPTURES - l->count, size - t.bytes, l->count > 0, now, take_capture,
-			&t, reterr));
-		if (l->segment) /* alone */
-			break;
+		first = first == NULL ? source : first;
+		if (l->segment)
+			large_begins(l);
 	}
+	/* no room there: into memory, and wiped by its receipt */
+	l->wipe_now = first != NULL && ((first->wipe_after_seal && l->spool_room) || !l->into_memory);
+	l->spool = l->wipe_now;
 	return CEDE_OK;
 }
 
@@ -439,7 +566,8 @@ static int take_work(struct ledger *ledger, void *ctx, struct cede_error *reterr
 
 	if (ranked == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	seal_items_free(l->items, l->count); /* of a first try */
+	large_pauses(l); /* of a first try */
+	seal_items_free(l->items, l->count);
 	l->items = NULL;
 	l->count = l->room = 0;
 	l->segment = false;
@@ -583,7 +711,7 @@ static void plan_destination(struct flow *flow, size_t destination) {
 }
 
 void handover_plan(struct flow *flow) {
-	if (!flow->running || flow->draining || flow->stopping || flow->failed || flow_expired(flow))
+	if (!goes_on(flow))
 		return;
 	for (size_t i = 0; i < flow->policy->destination_count; i++)
 		plan_destination(flow, i);

@@ -166,14 +166,8 @@ static int digest_segments(struct ledger *l, int64_t row, struct cede_error *ret
 	return ledger_run(l, st, reterr);
 }
 
-struct segment {
-	uint32_t index, count;
-	uint64_t offset, size;
-	const uint8_t *sha256;
-};
-
 static int segment_event(struct ledger *l, const struct id *capture, int64_t row,
-	int64_t bundle_row, const struct segment *s, struct cede_error *reterr) {
+	int64_t bundle_row, const struct ledger_segment *s, struct cede_error *reterr) {
 	struct ledger_bundle b;
 	struct buf *d = &l->detail;
 	char sha256[65];
@@ -191,55 +185,56 @@ static int segment_event(struct ledger *l, const struct id *capture, int64_t row
 	return ledger_event_detail(l, LEDGER_SEGMENT_SEALED, capture, b.sealed_ns, reterr);
 }
 
-int ledger_segment_sealed(struct ledger *l, int64_t row, int64_t bundle_row, uint32_t index,
-	uint32_t count, uint64_t offset, uint64_t size, const uint8_t sha256[32],
-	struct cede_error *reterr) {
-	const struct segment segment = {index, count, offset, size, sha256};
+static int add_segment(struct ledger *l, int64_t row, int64_t bundle_row,
+	const struct ledger_segment *s, struct cede_error *reterr) {
 	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, ST_SEGMENT_ADD, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)s->index), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, bundle_row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 4, (int64_t)s->offset), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 5, (int64_t)s->size), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 6, s->sha256, 32, SQLITE_STATIC), reterr);
+	CEDE_TRY(ledger_run(l, st, reterr));
+	CEDE_TRY(ledger_use(l, ST_SEGMENTS_SET, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)s->count), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, bundle_row), reterr);
+	return ledger_run(l, st, reterr);
+}
+
+int ledger_segment_sealed(struct ledger *l, int64_t row, int64_t bundle_row,
+	const struct ledger_segment *segment, struct cede_error *reterr) {
+	struct ledger_segments all;
 	struct id id;
-	bool there, over;
+	bool over;
 
 	CEDE_TRY(ledger_is_over(l, row, &id, &over, reterr));
 	if (over)
 		return CEDE_OK;
-	CEDE_TRY(segment_event(l, &id, row, bundle_row, &segment, reterr));
-	CEDE_TRY(ledger_use(l, ST_SEGMENT_ADD, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)index), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, bundle_row), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 4, (int64_t)offset), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 5, (int64_t)size), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 6, sha256, 32, SQLITE_STATIC), reterr);
-	CEDE_TRY(ledger_run(l, st, reterr));
-	CEDE_TRY(ledger_use(l, ST_SEGMENTS_SET, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)count), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 3, bundle_row), reterr);
-	CEDE_TRY(ledger_run(l, st, reterr));
-	CEDE_TRY(ledger_use(l, ST_SEGMENTS_OF, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
-	CEDE_TRY(ledger_row(l, st, &there, reterr));
-	int64_t have = there ? sqlite3_column_int64(st, 0) : 0;
-	(void)sqlite3_reset(st);
-	if (have < (int64_t)count)
-		return ledger_move(l, row, CAPTURE_READY, 0, &id, reterr);
+	CEDE_TRY(segment_event(l, &id, row, bundle_row, segment, reterr));
+	CEDE_TRY(add_segment(l, row, bundle_row, segment, reterr));
+	CEDE_TRY(ledger_segments_of(l, row, &all, reterr));
+	if (all.count < segment->count)
+		return segment->more ? CEDE_OK : ledger_move(l, row, CAPTURE_READY, 0, &id, reterr);
 	CEDE_TRY(digest_segments(l, row, reterr));
 	return ledger_move(l, row, CAPTURE_SEALED, 0, &id, reterr);
 }
 
-int ledger_segment_next(struct ledger *l, int64_t row, uint64_t *ret_index, uint64_t *ret_size,
-	struct cede_error *reterr) {
+int ledger_segments_of(
+	struct ledger *l, int64_t row, struct ledger_segments *ret, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	bool there;
 
-	*ret_index = *ret_size = 0;
-	CEDE_TRY(ledger_use(l, ST_SEGMENT_NEXT, &st, reterr));
+	*ret = (struct ledger_segments){0};
+	CEDE_TRY(ledger_use(l, ST_SEGMENTS_OF, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	CEDE_TRY(ledger_row(l, st, &there, reterr));
-	if (there && sqlite3_column_type(st, 0) != SQLITE_NULL) {
-		*ret_index = (uint64_t)sqlite3_column_int64(st, 0);
-		*ret_size = (uint64_t)sqlite3_column_int64(st, 1);
-	}
+	if (there)
+		*ret = (struct ledger_segments){.count = (uint64_t)sqlite3_column_int64(st, 0),
+			.next = (uint64_t)sqlite3_column_int64(st, 1),
+			.size = (uint64_t)sqlite3_column_int64(st, 2)};
 	(void)sqlite3_reset(st);
 	return CEDE_OK;
 }

@@ -196,12 +196,17 @@ CEDE_MUST_USE int ledger_which(struct ledger *ledger, struct slice source, struc
 /* Called for each row; a negative return ends the walk with that code, a positive one with 0. */
 typedef int ledger_capture_fn(void *ctx, const struct ledger_capture *c, struct cede_error *reterr);
 
+/* A capture is large if it would pass `bytes`, or goes in segments: it is taken alone. */
+enum ledger_large {
+	LARGE_FIRST,  /* taken if it is the first one */
+	LARGE_ENDS,   /* not taken, and nothing behind it: there is company of another source */
+	LARGE_PASSED, /* not taken; what is behind it is */
+};
+
 /* Takes READY captures of a source whose not_before has come, earliest deadline first, moves them
- * to BUNDLED and calls fn for each, until `captures` or `bytes` is reached. A capture that would
- * pass `bytes`, or that goes in segments, is taken only as the first one, alone; with company (of
- * another source) not at all. */
+ * to BUNDLED and calls fn for each, until `captures` or `bytes` is reached. */
 CEDE_MUST_USE int ledger_take(struct ledger *ledger, struct slice source, size_t captures,
-	uint64_t bytes, bool company, int64_t now_ns, ledger_capture_fn *fn, void *ctx,
+	uint64_t bytes, enum ledger_large large, int64_t now_ns, ledger_capture_fn *fn, void *ctx,
 	struct cede_error *reterr);
 /* Earliest deadline among READY captures of the source whose not_before has come (INT64_MAX: none),
  * and the earliest not_before among the others. */
@@ -305,15 +310,31 @@ struct ledger_sealed { /* one capture (or segment) that is in the bundle */
 CEDE_MUST_USE int ledger_bundle_sealed(struct ledger *ledger, const struct ledger_bundle *b,
 	const struct ledger_sealed *captures, size_t n, int64_t now_ns, int64_t *ret_row,
 	struct cede_error *reterr);
-/* A large capture goes in segments, one bundle each. Records segment `index` of row as sealed in
- * bundle_row; BUNDLED -> READY for its next segment, or SEALED when every segment has its bundle. */
+
+/* A segment of a large capture, which goes in segments, one bundle each. */
+struct ledger_segment {
+	uint32_t index;
+	uint32_t count;
+	uint64_t offset;
+	uint64_t size;
+	uint8_t sha256[32];
+	bool more; /* its next one is being sealed already */
+};
+
+/* Records a segment of row as sealed in bundle_row. BUNDLED stays, if there is more, or -> READY
+ * for its next segment, or SEALED when every segment has its bundle. */
 CEDE_MUST_USE int ledger_segment_sealed(struct ledger *ledger, int64_t row, int64_t bundle_row,
-	uint32_t index, uint32_t count, uint64_t offset, uint64_t size, const uint8_t sha256[32],
-	struct cede_error *reterr);
-/* Where a capture that goes in segments goes on: the lowest index without a bundle, and the size of
- * its segments; both 0 if it has none yet. */
-CEDE_MUST_USE int ledger_segment_next(struct ledger *ledger, int64_t row, uint64_t *ret_index,
-	uint64_t *ret_size, struct cede_error *reterr);
+	const struct ledger_segment *segment, struct cede_error *reterr);
+
+struct ledger_segments {
+	uint64_t count; /* that have a bundle */
+	uint64_t next;  /* the lowest index without one */
+	uint64_t size;  /* of each but the last; 0 if there are none yet */
+};
+
+/* Where a capture that goes in segments goes on. */
+CEDE_MUST_USE int ledger_segments_of(
+	struct ledger *ledger, int64_t row, struct ledger_segments *ret, struct cede_error *reterr);
 /* The receipt's bytes are kept. SEALED -> RECEIPTED, and in the same transaction every capture of
  * the bundle whose whole content is now proven SEALED -> WIPING (a capture in segments only when
  * the last of its bundles is receipted). Captures already WIPED (wipe after seal) stay. */

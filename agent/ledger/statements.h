@@ -94,10 +94,9 @@ static const char *const ledger_sql[ST_COUNT] = {
 		" OR EXISTS (SELECT 1 FROM event WHERE kind = ?2 AND subject = c.uuid))",
 	[ST_SEGMENT_ADD] = "INSERT INTO segment VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
 	[ST_SEGMENTS_SET] = "UPDATE capture SET segments = ?2, bundle = ?3 WHERE id = ?1",
-	[ST_SEGMENTS_OF] = "SELECT count(*) FROM segment WHERE capture = ?1",
-	/* the lowest index that has no segment, and the size of one that is not the last */
-	[ST_SEGMENT_NEXT] =
-		"SELECT CASE WHEN min(idx) > 0 THEN 0 ELSE "
+	/* how many, the lowest index that has none, and the size of one that is not the last */
+	[ST_SEGMENTS_OF] =
+		"SELECT count(*), CASE WHEN min(idx) > 0 THEN 0 ELSE "
 		"  (SELECT min(g.idx) + 1 FROM segment g WHERE g.capture = ?1 AND NOT EXISTS "
 		"    (SELECT 1 FROM segment h WHERE h.capture = ?1 AND h.idx = g.idx + 1)) END, "
 		"max(CASE WHEN idx > 0 THEN offset / idx ELSE size END) "

@@ -95,8 +95,8 @@ struct picking {
 	uint64_t bytes;
 	int64_t now_ns;
 	struct row_list *list;
-	bool company; /* only what fits */
-	bool alone;   /* what was taken goes in segments, nothing else with it */
+	enum ledger_large large;
+	bool alone; /* what was taken goes in segments, nothing else with it */
 };
 
 /* One more in order of deadlines: the first that does not fit ends it, and goes first next time. */
@@ -106,7 +106,10 @@ static int pick(void *ctx, const struct ledger_capture *c, struct cede_error *re
 
 	bool large = c->segment_count > 1 || c->identity.size > p->bytes;
 	bool fits = !large && list->bytes + c->identity.size <= p->bytes;
-	if (list->count >= p->captures || p->alone || (!fits && (list->count > 0 || p->company)))
+	if (large && p->large == LARGE_PASSED)
+		return CEDE_OK;
+	if (list->count >= p->captures || p->alone ||
+		(!fits && (list->count > 0 || p->large == LARGE_ENDS)))
 		return LEDGER_ENOUGH;
 	p->alone = large;
 	if (c->group.len > 0 && has_row(list, c->row))
@@ -130,7 +133,8 @@ static int pick_all(struct picking *p, struct cede_error *reterr) {
 }
 
 int ledger_take(struct ledger *l, struct slice source, size_t captures, uint64_t bytes,
-	bool company, int64_t now_ns, ledger_capture_fn *fn, void *ctx, struct cede_error *reterr) {
+	enum ledger_large large, int64_t now_ns, ledger_capture_fn *fn, void *ctx,
+	struct cede_error *reterr) {
 	struct row_list list = {0};
 	int64_t id;
 
@@ -143,7 +147,7 @@ int ledger_take(struct ledger *l, struct slice source, size_t captures, uint64_t
 		.bytes = bytes,
 		.now_ns = now_ns,
 		.list = &list,
-		.company = company};
+		.large = large};
 	int r = pick_all(&p, reterr);
 	for (size_t i = 0; r == CEDE_OK && i < list.count; i++) {
 		r = ledger_move_from(l, list.rows[i].row, CAPTURE_READY, CAPTURE_BUNDLED, 0, reterr);

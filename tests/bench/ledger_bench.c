@@ -69,7 +69,8 @@ static void hand_over(struct ledger *l, uint64_t n) {
 		must(id_make(now, &c.id, &err), &err);
 		must(ledger_capture_seen(l, &c, now, &result, &row, &err), &err);
 	}
-	must(ledger_take(l, SLICE_LIT("faces"), BUNDLE, UINT64_MAX, false, now, keep, &taken, &err),
+	must(ledger_take(l, SLICE_LIT("faces"), BUNDLE, UINT64_MAX, LARGE_FIRST, now, keep, &taken,
+		     &err),
 		&err);
 	require(taken.count == BUNDLE);
 	must(id_make(now, &b.id, &err), &err);

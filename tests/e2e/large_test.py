@@ -4,6 +4,8 @@
 keeper's bound of memory; and what is more urgent does not wait for their end."""
 
 import hashlib
+import itertools
+import json
 import os
 import pathlib
 import random
@@ -148,6 +150,28 @@ def urgent_between():
         w.settled(120)
 
 
+def one_after_the_other():
+    """large files of one source go one after the other, small ones past them: the first is wiped while the next ones go"""
+    with World(destination={"bundle_size": "1MiB"}, source={"quiet": "0s"}) as w:
+        for i in range(3):
+            write_large(w, f"large{i}.jpg", 24 * MIB, 20 + i)
+        for i in range(5):
+            w.write(f"small{i}.jpg", b"small %d" % i)
+        w.start()
+        w.settled(120)
+        w.verify_ledger()
+        events = [json.loads(line) for line in w.cede("ledger", "events", "--json", "--state", w.state).splitlines()]
+    segments = [e["subject"] for e in events if e["kind"] == "segment-sealed"]
+    equal(len(segments), 72, "segments")
+    runs = [capture for capture, _ in itertools.groupby(segments)]
+    equal(len(runs), 3, f"runs of segments of one capture: {runs}")
+    last = max(i for i, e in enumerate(events) if e["kind"] == "segment-sealed")
+    small = [i for i, e in enumerate(events) if e["kind"] == "bundle-sealed" and "captures=5 " in e["detail"] + " "]
+    equal(len(small), 1, "bundles with the small ones")
+    check(small[0] < last, "the small ones went between")
+    check(any(e["kind"] == "captures-wiped" for e in events[:last]), "the first one was wiped before the last was sealed")
+
+
 def touched_midway():
     """a large file whose rights are changed before its wipe is the same capture: sent once, wiped"""
     with World(destination={"bundle_size": "64KiB"}, source={"quiet": "0s"}) as w:
@@ -179,4 +203,4 @@ def wiped_after_seal():
         equal(len(bundles(w)), 10, "bundles in the store")
 
 
-tap.run([killed_at_half, killed_often, changed_midway, urgent_between, touched_midway, wiped_after_seal], at_once=2)
+tap.run([killed_at_half, killed_often, changed_midway, urgent_between, one_after_the_other, touched_midway, wiped_after_seal], at_once=2)

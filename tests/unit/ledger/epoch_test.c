@@ -179,8 +179,8 @@ static void a_lost_key_ends_what_was_unproven(void **state) {
 	struct slice source = slice_str("faces@01000000000000000000000000000000");
 	begin(l);
 	/* taken into a bundle: it may be at the agency soon */
-	assert_int_equal(
-		ledger_take(l, source, 9, 1000, false, NOW, note_taken, &sealed, NULL), CEDE_OK);
+	assert_int_equal(ledger_take(l, source, 9, 1000, LARGE_FIRST, NOW, note_taken, &sealed, NULL),
+		CEDE_OK);
 	assert_int_equal(ledger_epoch_lost(l, source, NOW, &lost, NULL), CEDE_OK);
 	commit(l);
 	assert_int_equal(lost.destroyed, 1);

@@ -10,13 +10,6 @@ static struct ledger *of(void **state) {
 	return ((struct bench *)*state)->ledger;
 }
 
-static void wiped(struct ledger *l, int64_t row) {
-	begin(l);
-	assert_int_equal(
-		ledger_capture_wiped(l, row, "overwritten-current", "", NOW, false, NULL), CEDE_OK);
-	commit(l);
-}
-
 static void move(struct ledger *l, int64_t row, enum capture_state to) {
 	begin(l);
 	assert_int_equal(ledger_capture_move(l, row, to, 0, NOW, "reason=test", NULL), CEDE_OK);
@@ -384,165 +377,6 @@ static void a_remounted_source_keeps_its_captures(void **state) {
 	commit(l);
 }
 
-static void one_segment(struct ledger *l, int64_t row, int64_t bundle, uint32_t i, uint32_t n) {
-	static const uint8_t sha256[32] = {7};
-
-	begin(l);
-	assert_int_equal(
-		ledger_segment_sealed(l, row, bundle, i, n, UINT64_C(100) * i, 100, sha256, NULL),
-		CEDE_OK);
-	commit(l);
-}
-
-static void a_large_capture_waits_for_all_its_receipts(void **state) {
-	struct ledger *l = of(state);
-	int64_t row, rows[64];
-
-	(void)seen(l, "large", "", 1, 200, NOW, &row);
-	assert_int_equal(take(l, 1, 100, rows), 1);
-	int64_t first = seal(l, NULL, 0, false, NULL);
-	one_segment(l, row, first, 0, 2);
-	assert_int_equal(state_of(l, row), CAPTURE_READY); /* for its next one */
-	assert_int_equal(take(l, 1, 100, rows), 1);
-	int64_t second = seal(l, NULL, 0, false, NULL);
-	one_segment(l, row, second, 1, 2);
-	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
-	receipted(l, second);
-	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
-	assert_false(done(l, second));
-	receipted(l, first);
-	assert_int_equal(state_of(l, row), CAPTURE_WIPING);
-	wiped(l, row);
-	assert_true(done(l, first));
-	assert_false(done(l, second)); /* the first one's end was its end too */
-}
-
-static void next_segment_is(struct ledger *l, int64_t row, uint64_t index, uint64_t size) {
-	uint64_t got_index, got_size;
-
-	assert_int_equal(ledger_segment_next(l, row, &got_index, &got_size, NULL), CEDE_OK);
-	assert_int_equal(got_index, index);
-	assert_int_equal(got_size, size);
-}
-
-static void recover(struct ledger *l) {
-	begin(l);
-	assert_int_equal(ledger_recover(l, NULL), CEDE_OK);
-	commit(l);
-}
-
-static void abandon(struct ledger *l, int64_t bundle) {
-	begin(l);
-	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, NULL), CEDE_OK);
-	commit(l);
-}
-
-static void a_large_capture_goes_on_where_it_was(void **state) {
-	struct ledger *l = of(state);
-	int64_t row, rows[64], bundles[4];
-
-	(void)seen(l, "large", "", 1, 350, NOW, &row);
-	next_segment_is(l, row, 0, 0);
-	for (uint32_t i = 0; i < 3; i++) {
-		assert_int_equal(take(l, 1, 100, rows), 1);
-		bundles[i] = seal(l, NULL, 0, false, NULL);
-		one_segment(l, row, bundles[i], i, 4);
-	}
-	next_segment_is(l, row, 3, 100);
-	assert_int_equal(take(l, 1, 100, rows), 1); /* being read when the process dies */
-	recover(l);
-	assert_int_equal(state_of(l, row), CAPTURE_READY);
-	next_segment_is(l, row, 3, 100);
-	receipted(l, bundles[0]);
-	receipted(l, bundles[2]);
-	assert_false(done(l, bundles[0]));
-	abandon(l, bundles[1]); /* lost with the process: only this one goes again */
-	next_segment_is(l, row, 1, 100);
-	assert_int_equal(take(l, 1, 100, rows), 1);
-	bundles[1] = seal(l, NULL, 0, false, NULL);
-	one_segment(l, row, bundles[1], 1, 4);
-	next_segment_is(l, row, 3, 100);
-	assert_int_equal(take(l, 1, 100, rows), 1);
-	bundles[3] = seal(l, NULL, 0, false, NULL);
-	one_segment(l, row, bundles[3], 3, 4);
-	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
-	receipted(l, bundles[1]);
-	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
-	receipted(l, bundles[3]);
-	assert_int_equal(state_of(l, row), CAPTURE_WIPING);
-	wiped(l, row);
-	assert_true(done(l, bundles[3]));
-}
-
-static void a_segment_lost_while_another_is_read(void **state) {
-	struct ledger *l = of(state);
-	int64_t row, rows[64];
-
-	(void)seen(l, "large", "", 1, 200, NOW, &row);
-	assert_int_equal(take(l, 1, 100, rows), 1);
-	int64_t first = seal(l, NULL, 0, false, NULL);
-	one_segment(l, row, first, 0, 2);
-	assert_int_equal(take(l, 1, 100, rows), 1);
-	abandon(l, first);
-	assert_int_equal(state_of(l, row), CAPTURE_BUNDLED); /* the reader is not disturbed */
-	one_segment(l, row, seal(l, NULL, 0, false, NULL), 1, 2);
-	assert_int_equal(state_of(l, row), CAPTURE_READY);
-	next_segment_is(l, row, 0, 100);
-}
-
-static void a_large_capture_that_lost_all_fits_one_bundle(void **state) {
-	struct ledger *l = of(state);
-	int64_t row, rows[64];
-
-	(void)seen(l, "large", "", 1, 200, NOW, &row);
-	assert_int_equal(take(l, 1, 100, rows), 1);
-	int64_t bundle = seal(l, NULL, 0, false, NULL);
-	one_segment(l, row, bundle, 0, 2);
-	abandon(l, bundle);
-	next_segment_is(l, row, 0, 0);
-	assert_int_equal(take(l, 1, 200, rows), 1); /* the next policy has larger bundles */
-	bundle = seal(l, rows, 1, false, NULL);
-	receipted(l, bundle);
-	assert_int_equal(state_of(l, row), CAPTURE_WIPING);
-}
-
-static void segments_of_two_versions_never_share_an_id(void **state) {
-	struct ledger *l = of(state);
-	int64_t row, other, rows[64];
-
-	(void)seen(l, "large", "", 1, 200, NOW, &row);
-	assert_int_equal(take(l, 1, 100, rows), 1);
-	int64_t bundle = seal(l, NULL, 0, false, NULL);
-	one_segment(l, row, bundle, 0, 2);
-	receipted(l, bundle);
-	assert_int_equal(seen(l, "large", "", 1, 200, NOW, &other), LEDGER_SEEN_KNOWN);
-	assert_int_equal(other, row);
-	assert_int_equal(seen(l, "large", "", 2, 200, NOW, &other), LEDGER_SEEN_NEW);
-	assert_int_not_equal(other, row);
-	assert_int_equal(state_of(l, row), CAPTURE_REPLACED);
-	assert_false(done(l, bundle)); /* its end came with the capture's */
-}
-
-static void a_large_capture_can_be_wiped_after_seal(void **state) {
-	struct ledger *l = of(state);
-	int64_t row, rows[64], bundles[2];
-
-	(void)seen(l, "large", "", 1, 200, NOW, &row);
-	for (uint32_t i = 0; i < 2; i++) {
-		assert_int_equal(take(l, 1, 100, rows), 1);
-		bundles[i] = seal(l, NULL, 0, true, NULL);
-		one_segment(l, row, bundles[i], i, 2);
-		begin(l);
-		assert_int_equal(ledger_bundle_wiping(l, bundles[i], NOW, NULL), CEDE_OK);
-		commit(l);
-		assert_int_equal(state_of(l, row), i == 0 ? CAPTURE_READY : CAPTURE_WIPING);
-	}
-	wiped(l, row);
-	receipted(l, bundles[0]);
-	receipted(l, bundles[1]);
-	assert_true(done(l, bundles[0]) || done(l, bundles[1]));
-}
-
 static void wipe_after_seal_needs_the_spool(void **state) {
 	struct ledger *l = of(state);
 	int64_t row, rows[64];
@@ -668,12 +502,6 @@ int main(void) {
 		WITH_LEDGER(take_waits_for_not_before),
 		WITH_LEDGER(a_group_travels_together),
 		WITH_LEDGER(a_remounted_source_keeps_its_captures),
-		WITH_LEDGER(a_large_capture_waits_for_all_its_receipts),
-		WITH_LEDGER(a_large_capture_goes_on_where_it_was),
-		WITH_LEDGER(a_segment_lost_while_another_is_read),
-		WITH_LEDGER(a_large_capture_that_lost_all_fits_one_bundle),
-		WITH_LEDGER(segments_of_two_versions_never_share_an_id),
-		WITH_LEDGER(a_large_capture_can_be_wiped_after_seal),
 		WITH_LEDGER(wipe_after_seal_needs_the_spool),
 		WITH_LEDGER(what_is_destroyed_meanwhile_is_not_wiped_twice),
 		WITH_LEDGER(what_is_held_is_sealed_again_when_its_bundle_is_lost),

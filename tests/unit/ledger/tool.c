@@ -114,15 +114,24 @@ static int keep(void *ctx, const struct ledger_capture *c, struct cede_error *re
 	return CEDE_OK;
 }
 
-size_t take(struct ledger *l, size_t captures, uint64_t bytes, int64_t *rows) {
+static size_t take_as(
+	struct ledger *l, size_t captures, uint64_t bytes, enum ledger_large large, int64_t *rows) {
 	struct rows r = {.row = rows};
 
 	begin(l);
 	assert_int_equal(
-		ledger_take(l, slice_str("faces"), captures, bytes, false, NOW, keep, &r, NULL),
+		ledger_take(l, slice_str("faces"), captures, bytes, large, NOW, keep, &r, NULL),
 		CEDE_OK);
 	commit(l);
 	return r.n;
+}
+
+size_t take(struct ledger *l, size_t captures, uint64_t bytes, int64_t *rows) {
+	return take_as(l, captures, bytes, LARGE_FIRST, rows);
+}
+
+size_t take_beside(struct ledger *l, enum ledger_large large, uint64_t bytes, int64_t *rows) {
+	return take_as(l, 64, bytes, large, rows);
 }
 
 int64_t seal(struct ledger *l, const int64_t *rows, size_t n, bool spooled, struct id *ret_id) {
@@ -186,4 +195,26 @@ enum capture_state state_of(struct ledger *l, int64_t row) {
 		assert_int_equal(ledger_captures(l, (enum capture_state)s, match, &w, NULL), CEDE_OK);
 	assert_true(w.found >= 0);
 	return (enum capture_state)w.found;
+}
+
+void wiped(struct ledger *l, int64_t row) {
+	begin(l);
+	assert_int_equal(
+		ledger_capture_wiped(l, row, "overwritten-current", "", NOW, false, NULL), CEDE_OK);
+	commit(l);
+}
+
+void one_segment(struct ledger *l, int64_t row, int64_t bundle, uint32_t i, uint32_t n) {
+	const struct ledger_segment segment = {
+		.index = i, .count = n, .offset = UINT64_C(100) * i, .size = 100, .sha256 = {7}};
+
+	begin(l);
+	assert_int_equal(ledger_segment_sealed(l, row, bundle, &segment, NULL), CEDE_OK);
+	commit(l);
+}
+
+void abandon(struct ledger *l, int64_t bundle) {
+	begin(l);
+	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, NULL), CEDE_OK);
+	commit(l);
 }

@@ -35,8 +35,14 @@ enum ledger_seen seen(struct ledger *l, const char *path, const char *group, uin
 	uint64_t size, int64_t deadline_ns, int64_t *ret_row);
 /* Takes as ledger_take() does; returns how many, their rows in rows (room for 64). */
 size_t take(struct ledger *l, size_t captures, uint64_t bytes, int64_t *rows);
+/* The same with company, or while a large one is under way. */
+size_t take_beside(struct ledger *l, enum ledger_large large, uint64_t bytes, int64_t *rows);
 /* Seals these rows into a new bundle. */
 int64_t seal(struct ledger *l, const int64_t *rows, size_t n, bool spooled, struct id *ret_id);
 void receipted(struct ledger *l, int64_t bundle);
 bool done(struct ledger *l, int64_t bundle);
+void wiped(struct ledger *l, int64_t row);
+/* Segment i of n, 100 bytes each, is in the bundle. */
+void one_segment(struct ledger *l, int64_t row, int64_t bundle, uint32_t i, uint32_t n);
+void abandon(struct ledger *l, int64_t bundle);
 enum capture_state state_of(struct ledger *l, int64_t row);
