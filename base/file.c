@@ -247,7 +247,7 @@ int file_open_again(int fd, int flags, int *ret_fd, struct cede_error *reterr) {
 	char self[SELF_SIZE];
 
 	name_of_fd(fd, self);
-	*ret_fd = open(self, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	*ret_fd = openat(AT_FDCWD, self, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (*ret_fd < 0)
 		return CEDE_FAIL_SYS(reterr, "open it again through /proc");
 	return CEDE_OK;

@@ -304,6 +304,7 @@ bool names_wait(const struct flow *flow, size_t source);
 void names_tick(struct flow *flow);
 
 /* ---- handover.c: ready captures become sealed bundles */
+bool handover_goes_on(const struct flow *flow); /* what is ready may be taken */
 void handover_plan(struct flow *flow);
 void handover_tick(struct flow *flow);
 
