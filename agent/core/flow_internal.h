@@ -286,6 +286,12 @@ void history_listed(struct flow *flow, size_t source, const char *path);
 /* Whether the whole life of the file was seen; what is done to the name from here on is the wipe's. */
 bool history_end(struct flow *flow, size_t source, const char *path, uint64_t ino);
 
+/* ---- found.c */
+/* Empties found. settled: names that were waited for, not what a scan came upon. Only for those the
+ * ledger is asked whether a capture had the name: there can be any number of links in a directory.
+ * After each scan all that is settling is asked for. */
+void found_take(struct flow *flow, struct findings *found, bool settled);
+
 /* ---- figures.c */
 void figures_tick(struct flow *flow);
 void figures_found(struct source_figures *s, const struct finding *f, int64_t now_ns);
