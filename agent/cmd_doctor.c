@@ -30,19 +30,17 @@ struct report {
  * Nothing is broken or shortened where it goes into a file. */
 static void print_wrapped(const struct report *r, const char *text, size_t at, size_t indent) {
 	while (*text != 0) {
-		size_t n = strcspn(text, " ");
+		size_t spaces = strspn(text, " ");
+		size_t n = spaces + strcspn(text + spaces, " ");
 		if (r->columns > 0 && at > indent && at + n > r->columns) {
 			(void)printf("\n%*s", (int)indent, "");
+			text += spaces;
+			n -= spaces;
 			at = indent;
 		}
 		(void)fwrite(text, 1, n, stdout);
 		at += n;
 		text += n;
-		if (*text == ' ') {
-			(void)putchar(' ');
-			at++;
-			text++;
-		}
 	}
 	(void)putchar('\n');
 }

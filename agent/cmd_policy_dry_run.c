@@ -102,20 +102,22 @@ static void print_row(const struct printer *p, const struct decision *d, const c
 		[ACTION_HOLD] = "\033[33m",
 		[ACTION_REFUSE] = "\033[31m",
 		[ACTION_DESTROY] = "\033[31m"};
-	char age[24], left[24], row[256];
-	bool paint = p->colour;
+	char age[24], left[24], row[256], hold[128] = "";
+	bool paint = p->colour, below = false;
 
 	show_span(p->words->now_ns - d->born_ns, age, sizeof age);
 	show_left(d->deadline_ns - p->words->now_ns, left, sizeof left);
 	int n = snprintf(row, sizeof row, "%-9s %-17s %6s %7s %-*s %4u ", action_name(d->action),
 		reason_name(d->reason), age, left, p->destination, destination, d->rule.line);
+	if (d->hold != NULL)
+		(void)snprintf(hold, sizeof hold, "  hold %.100s", d->hold->id);
 	if (p->columns != PLAIN_COLUMNS && n > 0) {
 		size_t used = (size_t)n + strlen(source) + 1;
 		shorten(path, used + 8 < p->columns ? p->columns - used : 8);
+		below = hold[0] != 0 && used + strlen(path) + strlen(hold) > p->columns;
 	}
-	(void)printf("%s%s%s/%s%s%s%s\n", paint ? colours[d->action] : "", row, source, path,
-		d->hold != NULL ? "  hold " : "", d->hold != NULL ? d->hold->id : "",
-		paint ? "\033[0m" : "");
+	(void)printf("%s%s%s/%s%s%*s%s%s\n", paint ? colours[d->action] : "", row, source, path,
+		below ? "\n" : "", below ? n : 0, "", hold, paint ? "\033[0m" : "");
 }
 
 static void print_file(void *ctx, const struct dry_run_file *f) {
@@ -205,7 +207,7 @@ static void print_totals(const struct printer *p, const struct dry_run_totals *t
 		return;
 	}
 	show_bytes(t->bytes, bytes, sizeof bytes);
-	(void)printf("%s%" PRIu64 " file%s, %s, by %s:", p->headed ? "\n" : "", t->files,
+	(void)printf("%s%" PRIu64 " file%s, %s, by %s:\n ", p->headed ? "\n" : "", t->files,
 		t->files == 1 ? "" : "s", bytes, p->policy_name);
 	for (size_t i = 0; i < ARRAY_LENGTH(actions_shown); i++)
 		(void)printf(" %s %" PRIu64 "%s", actions_shown[i], action_total(t, i),

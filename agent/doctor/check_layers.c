@@ -46,8 +46,21 @@ static bool ask_child(const struct doctor *d, struct told *ret) {
 	return told;
 }
 
-void check_layers(struct doctor *d) {
+/* The layers as words of a sentence. */
+static void layers_text(uint32_t layers, char out[static 2 * SANDBOX_TEXT_SIZE]) {
 	char text[SANDBOX_TEXT_SIZE];
+
+	sandbox_text(layers, text);
+	for (const char *in = text; *in != 0; in++) {
+		*out++ = *in;
+		if (*in == ',')
+			*out++ = ' ';
+	}
+	*out = 0;
+}
+
+void check_layers(struct doctor *d) {
+	char text[2 * SANDBOX_TEXT_SIZE];
 	struct told told;
 
 	if (d->policy == NULL)
@@ -58,14 +71,14 @@ void check_layers(struct doctor *d) {
 			"the keeper can't enter its sandbox here");
 		return;
 	}
-	sandbox_text(told.missing, text);
+	layers_text(told.missing, text);
 	if (told.missing != 0) {
 		doctor_say(d, "sandbox", "", DOCTOR_WEAK,
 			"run a kernel that has them (Debian 12's own has all but those for TCP ports and signals)",
 			"this kernel lacks: %s", text);
 		return;
 	}
-	sandbox_text(told.on, text);
+	layers_text(told.on, text);
 	doctor_say(d, "sandbox", "", DOCTOR_OK, "", "%s", text);
 }
 

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Each destination, with the courier itself: name, address, TLS, pin, certificates of both sides,
  * HTTP; and its clock beside ours. */
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "agent/core/inforce.h"
@@ -27,7 +32,7 @@ struct reach {
 	bool asked[POLICY_DESTINATIONS_MAX];
 	bool answered[POLICY_DESTINATIONS_MAX];
 	size_t open;
-	bool closing;
+	bool closing, late;
 };
 
 /* What is most likely the matter, for each kind of failure (agent/send/link.h). */
@@ -142,6 +147,7 @@ static void on_again(uv_timer_t *timer) {
 static void on_limit(uv_timer_t *timer) {
 	struct reach *r = timer->data;
 
+	r->late = true;
 	for (size_t i = 0; i < r->d->policy->destination_count; i++)
 		if (!r->answered[i])
 			doctor_say(r->d, "destination", r->d->policy->destinations[i].name,
@@ -174,27 +180,56 @@ static int ask_all(struct reach *r, struct spawner *spawner, const struct inforc
 	return uv_loop_close(&r->loop) == 0 ? CEDE_OK : CEDE_FAIL(reterr, CEDE_ERR_BUG, "event loop");
 }
 
+/* What the courier logs is for the agent's log. Here it is kept in a file, and shown only if
+ * nothing was heard of the courier. */
+static int start_quietly(
+	const struct doctor *d, struct spawner **ret, int *ret_log, struct cede_error *reterr) {
+	char courier[PATH_MAX], guard[PATH_MAX];
+	CLEANUP(fd_closep) int log = memfd_create("courier-log", MFD_CLOEXEC);
+	CLEANUP(fd_closep) int screen = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+
+	CEDE_TRY(program_find(
+		d->options->courier, "courier/", "cede-courier", CEDE_COURIER, courier, reterr));
+	CEDE_TRY(program_find(NULL, "guard/", "cede-guard", CEDE_GUARD, guard, reterr));
+	if (log < 0 || screen < 0 || dup2(log, STDERR_FILENO) < 0)
+		return CEDE_FAIL_SYS(reterr, "a file for what the courier says");
+	int r = spawner_start(courier, guard, d->config->courier_user, NULL, -1, ret, reterr);
+	if (dup2(screen, STDERR_FILENO) < 0)
+		r = CEDE_FAIL_SYS(reterr, "standard error");
+	if (r == CEDE_OK)
+		*ret_log = CEDE_TAKE_FD(log);
+	return r;
+}
+
+static void show_log(int log) {
+	char some[4096];
+	ssize_t n;
+
+	for (off_t at = 0; (n = pread(log, some, sizeof some, at)) > 0; at += n)
+		(void)fwrite(some, 1, (size_t)n, stderr);
+}
+
 static int reach(struct doctor *d, struct cede_error *reterr) {
 	CLEANUP(inforce_freep) struct inforce *f = NULL;
+	CLEANUP(fd_closep) int log = -1;
 	const struct doctor_options *o = d->options;
 	const struct floor none = {0};
 	const struct inforce_want want = {.policy_path = o->policy,
 		.config = d->config,
 		.is_unsigned = o->is_unsigned,
 		.floor = &none}; /* the policy's own check speaks of it */
-	char courier[PATH_MAX], guard[PATH_MAX];
 	struct spawner *spawner;
 
-	CEDE_TRY(program_find(o->courier, "courier/", "cede-courier", CEDE_COURIER, courier, reterr));
-	CEDE_TRY(program_find(NULL, "guard/", "cede-guard", CEDE_GUARD, guard, reterr));
 	CEDE_TRY(inforce_load(&want, &f, reterr));
-	CEDE_TRY(spawner_start(courier, guard, d->config->courier_user, NULL, -1, &spawner, reterr));
+	CEDE_TRY(start_quietly(d, &spawner, &log, reterr));
 	struct reach *r = calloc(1, sizeof *r);
 	if (r == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	r->d = d;
 	int code = ask_all(r, spawner, f, reterr);
 	spawner_stop(spawner);
+	if (code < 0 || r->late)
+		show_log(log);
 	free(r);
 	return code;
 }

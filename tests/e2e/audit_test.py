@@ -3,26 +3,23 @@
 """The audit commands: read-only to the last system call, bounded in memory, fit for a terminal; and the
 walk of docs/auditing.md, whose output is compared with what the commands say."""
 
-import fcntl
 import json
 import os
 import pathlib
-import pty
 import re
 import resource
 import shutil
 import stat
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
 from tap import Skip, check, diag, equal
+from terminal import on_a_terminal
 from world import TOP, World, program, until
 
 # System calls that change something, or reach out. Opening for reading and writing to one's own
@@ -275,38 +272,18 @@ def enforced():
         check("is not what the agent loaded last: that has serial 1" in says(), says())
 
 
-def on_a_terminal(columns, *words):
-    """What a command prints on a terminal of so many columns."""
-    main, end = pty.openpty()
-    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    child = subprocess.Popen([program("cede"), "policy", *map(str, words)], stdin=end, stdout=end, stderr=subprocess.DEVNULL,
-                             env={k: v for k, v in os.environ.items() if k != "NO_COLOR"})
-    os.close(end)
-    said = b""
-    while True:
-        try:
-            some = os.read(main, 65536)
-        except OSError:
-            break
-        if not some:
-            break
-        said += some
-    child.wait()
-    os.close(main)
-    return said.decode().replace("\r\n", "\n")
-
-
 def terminal():
     """the table fits the terminal; colour only there; nothing is shortened in a file"""
-    with Tree() as w:
+    with Tree(policy={"holds": [{"id": "case-2026-114", "match": ["lane2/evidence.jpg"], "until": "2099-01-01T00:00:00Z"}]}) as w:
         long = w.write("lane1/" + "deep/" * 12 + "a-name-that-is-rather-long.jpg", b"x", want=False)
         words = ["dry-run", "--policy", w.dir / "policy.yaml", "--at", w.AT]
         for columns in (80, 132):
-            said = on_a_terminal(columns, *words)
+            said = on_a_terminal(columns, "policy", *words)
             check("\033[" in said, "colour on a terminal")
             plain = re.sub(r"\033\[\d*m", "", said)
-            table = [line for line in plain.split("\n\n")[0].split("\n") if "hold case" not in line]
-            check(all(len(line) <= columns for line in table), f"lines of at most {columns} columns: {max(table, key=len)}")
+            lines = [line for line in plain.split("\n") if not line.startswith("cede policy dry-run: ")]  # a message
+            check(all(len(line) <= columns for line in lines), f"lines of at most {columns} columns: {max(lines, key=len)}")
+            check(re.search("^ {50,}hold case-2026-114$" if columns == 80 else "evidence.jpg  hold case-2026-114$", plain, re.M), plain)
             check("..." in plain, "the long path is shortened in its middle")
         plain = w.cede("policy", *words, status=(0, 1))
         check("\033" not in plain, "no colour in a file")

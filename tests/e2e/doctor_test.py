@@ -8,6 +8,7 @@ over those of /proc that say how the machine is set up."""
 import json
 import os
 import pathlib
+import re
 import shlex
 import struct
 import subprocess
@@ -17,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
 from tap import Skip, check, equal
+from terminal import on_a_terminal
 from world import World, build_dir, program
 
 SWAPS = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
@@ -192,5 +194,20 @@ def for_people():
         w.cede("doctor", "--policy", w.dir / "policy.yaml", "--config", w.dir / "agent.yaml", status=(2,))
 
 
+def screen():
+    """on a terminal of 80 columns: no line is longer or ends in a space, and nothing but the findings stands there"""
+    with World() as w:
+        w.start_receiver()
+        words = ["doctor", "--policy", w.dir / "policy.yaml", "--config", w.dir / "agent.yaml"]
+        said = on_a_terminal(80, *words)
+        for line in said.splitlines():
+            check(len(line) <= 80 and line == line.rstrip(), f"not fit for 80 columns: {line!r}")
+            check(re.match(r"(ok|weak|broken) +[a-z-]+ +\S| {21,24}\S", line), f"no finding: {line!r}\n{said}")
+        check("ok      destination  agency: reached" in said and "landlock" in said, said)
+        check("sandbox.on" not in w.cede(*words, status=(0, 1)), "what the courier logs")
+        said = on_a_terminal(80, *words, "--courier", "/bin/false")
+        check("broken  destination  agency: no answer within" in said, said)
+
+
 if __name__ == "__main__":
-    tap.run([sound, prepared, for_people])
+    tap.run([sound, prepared, for_people, screen])
