@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
+#define JOURNAL_STREAM "/run/systemd/journal/stdout"
 #define KEY_MAX        32
 
 /* $JOURNAL_STREAM is "device:inode" of the stream that was set up for us; it may have been
@@ -37,6 +38,15 @@ int journal_open(void) {
 	if (fd < 0 || connect(fd, (const struct sockaddr *)&at, sizeof at) < 0)
 		return -1;
 	return CEDE_TAKE_FD(fd);
+}
+
+bool journal_is_stderr(void) {
+	struct sockaddr_un peer = {0};
+	socklen_t size = sizeof peer;
+
+	return getpeername(STDERR_FILENO, (struct sockaddr *)&peer, &size) == 0 &&
+		peer.sun_family == AF_UNIX &&
+		strncmp(peer.sun_path, JOURNAL_STREAM, sizeof peer.sun_path) == 0;
 }
 
 /* "bundle" -> "CEDE_BUNDLE"; false if a name can't be made of it. */

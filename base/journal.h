@@ -12,6 +12,9 @@
 
 /* A socket to the journal if standard error leads there ($JOURNAL_STREAM); else -1. */
 int journal_open(void);
+/* Whether standard error is one of the journal's streams, as its other end says: a program without
+ * an environment finds out, too. There a line may begin with its priority: "<4>". */
+bool journal_is_stderr(void);
 /* The datagram: priority (0 to 7), program, event ("bundle.stored"), words ("host=a bundle=b error=..."). */
 CEDE_MUST_USE int journal_fields(struct buf *out, int priority, const char *program,
 	const char *event, const char *words, struct cede_error *reterr);

@@ -30,8 +30,8 @@ static struct {
 	pthread_mutex_t lock;
 	const char *program;
 	enum log_level level;
-	int journal; /* -1: standard error */
-	bool set_up;
+	int journal;                /* -1: standard error */
+	bool set_up, journal_reads; /* what standard error says */
 	struct limiter limiters[EVENT_KINDS];
 } logger = {
 	.lock = PTHREAD_MUTEX_INITIALIZER, .program = "cede", .level = LOG_LEVEL_INFO, .journal = -1};
@@ -42,8 +42,10 @@ static const int syslog_levels[] = {3, 4, 6, 7};
 void log_setup(const char *program, enum log_level level) {
 	logger.program = program;
 	logger.level = level;
-	if (!logger.set_up)
+	if (!logger.set_up) {
 		logger.journal = journal_open();
+		logger.journal_reads = journal_is_stderr();
+	}
 	logger.set_up = true;
 }
 
@@ -107,7 +109,7 @@ static void to_stderr(enum log_level level, const char *event, const char *words
 	char line[1200];
 	size_t len = 0;
 
-	if (getenv("JOURNAL_STREAM") != NULL)
+	if (logger.journal_reads || getenv("JOURNAL_STREAM") != NULL)
 		len = (size_t)snprintf(line, sizeof line, "<%d>", syslog_levels[level]);
 	len += (size_t)snprintf(line + len, sizeof line - len, "%s: %s: %s %s\n", logger.program,
 		level_names[level], event, words);
