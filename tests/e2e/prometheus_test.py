@@ -2,57 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real Prometheus scrapes the agent and evaluates the shipped rules: alerts fire, and clear."""
 
-import json
 import os
 import pathlib
-import re
-import shutil
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
-from tap import Skip, check, equal
+from prometheus import Prometheus
+from tap import check, equal
 from world import TOP, World, free_port, until
 
 RULES = TOP / "packaging" / "prometheus" / "cede.rules.yml"
-
-
-class Prometheus:
-    def __init__(self, w, target):
-        if shutil.which("prometheus") is None:
-            raise Skip("prometheus is not here")
-        self.port = free_port()
-        # the shipped rules; only the waiting is shorter, or the test would take an hour
-        rules = re.sub(r"^( +for: ).*$", r"\g<1>1s", RULES.read_text(), flags=re.M)
-        (w.dir / "rules.yml").write_text(rules)
-        (w.dir / "prometheus.yml").write_text(
-            "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\n"
-            f"rule_files: [{w.dir}/rules.yml]\n"
-            f"scrape_configs: [{{job_name: cede, static_configs: [{{targets: ['{target}']}}]}}]\n")
-        self.process = w.spawn("prometheus", "prometheus", f"--config.file={w.dir}/prometheus.yml", f"--storage.tsdb.path={w.dir}/tsdb",
-                               f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn")
-
-    def ask(self, path, **query):
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return json.load(answer)["data"]
-        except (urllib.error.URLError, ConnectionError):
-            check(self.process.alive(), "prometheus ended")
-            return None
-
-    def value(self, expression):
-        data = self.ask("query", query=expression)
-        return [float(r["value"][1]) for r in data["result"]] if data else []
-
-    def firing(self):
-        data = self.ask("alerts")
-        return {a["labels"]["alertname"] for a in data["alerts"] if a["state"] == "firing"} if data else set()
 
 
 def scrape():
@@ -61,7 +23,7 @@ def scrape():
         w.config["metrics"] = f"127.0.0.1:{free_port()}"
         w.write_files()
         w.start_agent()
-        prometheus = Prometheus(w, w.config["metrics"])
+        prometheus = Prometheus(w.dir, RULES, w.config["metrics"], free_port(), lambda words: w.spawn("prometheus", *words))
         until(lambda: prometheus.value('up{job="cede"}') == [1], 60, "the agent is scraped")
         equal(prometheus.firing() & {"CedePlaintextTooOld", "CedeDown"}, set(), "alerts while all is well")
         kind = prometheus.ask("metadata", metric="cede_receipts_total") or prometheus.ask("metadata", metric="cede_receipts")

@@ -15,13 +15,13 @@ TOOLS = ("dpkg-buildpackage", "dh", "lintian", "scdoc")
 BUILD_LIMIT_S = 900
 
 
-def tree_digest():
-    """Over names and contents of all files that git knows, but the tests: no package has them."""
+def tree_digest(tests=False):
+    """Over names and contents of all files that git knows, but the tests: only the source package has them."""
     names = subprocess.run(["git", "-C", str(TOP), "ls-files", "-z", "--cached", "--others", "--exclude-standard"], check=True, capture_output=True).stdout.split(b"\0")
     total = hashlib.sha256()
     for name in sorted(filter(None, names)):
         path = TOP / os.fsdecode(name)
-        if path.is_file() and not name.startswith(b"tests/"):
+        if path.is_file() and (tests or not name.startswith(b"tests/")):
             total.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()[:16]
 
@@ -66,9 +66,15 @@ def built():
             for old in top.iterdir():
                 if old.is_dir():
                     shutil.rmtree(old)
+            sources = tree_digest(tests=True)
             build("deb", out, top / "work")
-            (out / "done").touch()
+            (out / "done").write_text(sources)
         return out
+
+
+def of_these_sources():
+    """Whether the tests are those that the source package has."""
+    return (debian() / "done").read_text() == tree_digest(tests=True)
 
 
 def package(name):
