@@ -112,6 +112,9 @@ CEDE_MUST_USE int sandbox_enter(const struct sandbox_profile *profile,
 /* Says in the log what is on and what is missing. */
 void sandbox_say(const char *program, const struct sandbox_report *report);
 
+/* Whether mlockall() of what is to come does no harm: under a limit later allocations would fail. */
+bool sandbox_may_lock_memory(void);
+
 /* The parts of sandbox_enter(). */
 CEDE_MUST_USE int sandbox_landlock(const struct sandbox_profile *profile,
 	struct sandbox_report *report, struct cede_error *reterr);

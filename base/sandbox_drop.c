@@ -109,7 +109,7 @@ int sandbox_capabilities(uint64_t keep, struct sandbox_report *report, struct ce
 
 /* ---- memory */
 
-static bool may_lock_all(void) {
+bool sandbox_may_lock_memory(void) {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct rlimit limit;
 	cap_words now;
@@ -122,7 +122,7 @@ static bool may_lock_all(void) {
 /* Keys and plaintext are all over a program's memory, in buffers of libraries too: all of it is locked
  * as it is touched. A limit would make later allocations fail: then none is, and that is told. */
 static void lock_memory(struct sandbox_report *report) {
-	if (!SANDBOX_SANITIZED && may_lock_all() &&
+	if (!SANDBOX_SANITIZED && sandbox_may_lock_memory() &&
 		mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0) {
 		report->on |= 1U << SANDBOX_LOCKED_MEMORY;
 		return;

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/parse.h"
+#include "base/sandbox.h"
 
 #define CAP(name) (UINT64_C(1) << CAP_##name)
 #define PRIORITY  (-15) /* every open of a capture waits for us */
@@ -37,10 +38,12 @@ static void keep_capabilities(void) {
 		log_event(LOG_LEVEL_WARNING, "guard.capabilities", "error=\"kept more than needed\"");
 }
 
-/* What is there now whole, what comes later page by page. CAP_IPC_LOCK stays: without it the limit
- * would refuse later pages. */
+/* What is there now whole, what comes later page by page. CAP_IPC_LOCK stays: without it a limit
+ * would refuse later pages, the thread's stack first of all. Where there is a limit and not the
+ * capability (containers), nothing is locked. */
 static bool lock_memory(void) {
-	return mlockall(MCL_CURRENT) == 0 && mlockall(MCL_FUTURE | MCL_ONFAULT) == 0;
+	return sandbox_may_lock_memory() && mlockall(MCL_CURRENT) == 0 &&
+		mlockall(MCL_FUTURE | MCL_ONFAULT) == 0;
 }
 
 static void harden(void) {

@@ -406,6 +406,17 @@ def impossible():
         check("cause=not-started" in w.events("guard-lost")[0]["detail"], w.events("guard-lost"))
 
 
+def little_locked_memory():
+    """under a limit on locked memory and without CAP_IPC_LOCK, as in a container: it guards all the same, and says what it lacks"""
+    narrow = ["prlimit", "--memlock=8388608:8388608", "setpriv", "--bounding-set=-ipc_lock,-sys_resource", "--inh-caps=-ipc_lock,-sys_resource"]
+    with Guarded(source=HOLD) as w:
+        w.agent = w.spawn("agent", *narrow, *w.agent_words())
+        w.ready()
+        path = w.camera("a.jpg", b"x")
+        equal((cat_reads(path), w.opens(w.lane_camera, "read", path)), (False, True), "root's cat, the camera")
+        check("guard.memory" in w.agent.said(), "the log says that it may be swapped out")
+
+
 def exchanged():
     """another directory takes the source's place, as at a vault's turn: both are guarded; .cede-vault is no stranger"""
     for shared in (False, True):
@@ -485,4 +496,4 @@ def slept():
 
 if __name__ == "__main__":
     tap.run([slept, every_way_whole_file_system, every_way_shared_file_system, recorded, end_to_end, opens_without_a_wrong_answer,
-             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, report, impossible, exchanged, mounted_anew, moved_in], at_once=3)
+             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, report, impossible, little_locked_memory, exchanged, mounted_anew, moved_in], at_once=3)
