@@ -148,11 +148,16 @@ static void on_state(void *ctx, enum guard_state state, const char *why) {
 	note(g, LEDGER_GUARD_LOST, "cause=process-ended opens=wait");
 }
 
+/* As long as the service manager has the questions, opens wait for an answer, whoever else is gone. */
+static void forget_stored(struct guarded *g) {
+	notify_store_remove(g->notify, STORE_FAN);
+	notify_store_remove(g->notify, STORE_TABLE);
+}
+
 static void on_keep(void *ctx, const struct guard_kept *kept) {
 	struct guarded *g = ctx;
 
-	notify_store_remove(g->notify, STORE_FAN);
-	notify_store_remove(g->notify, STORE_TABLE);
+	forget_stored(g);
 	(void)notify_store(g->notify, kept->table, STORE_TABLE);
 	(void)notify_store(g->notify, kept->fan, STORE_FAN);
 }
@@ -364,6 +369,7 @@ int guarded_apply(struct guarded *g, const struct policy *policy, struct cede_er
 	g->mode = policy->guard.mode;
 	if (policy->guard.mode == GUARD_OFF) {
 		end_survivor(g);
+		forget_stored(g);
 		fd_closep(&g->found.fan);
 		fd_closep(&g->found.table);
 		if (g->guard == NULL)

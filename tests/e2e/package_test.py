@@ -317,6 +317,33 @@ def alerted():
         prometheus.process.kill_all()
 
 
+def guarded():
+    """the unit leaves the guard what it needs; agent and guard killed at once: opens wait, since systemd has kept the questions"""
+    c = system()
+    policy = c.root / "etc/cede/policy.yaml"
+    without = policy.read_text()
+
+    def publish(serial, more=""):
+        policy.write_text(without.replace("serial: 1\n", f"serial: {serial}\n") + more)
+        c.sh("cede policy sign --key pki/policy.key /etc/cede/policy.yaml && systemctl reload cede")
+        until(lambda: f"serial {serial};" in c.sh("systemctl show -P StatusText cede"), 20, lambda: c.journal("cede")[-2000:], each=0.2)
+    c.sh("systemctl stop cede-receiver && cp /bin/cp /usr/local/bin/camera")
+    publish(2, "guard: {mode: enforce, allow: [{exe: /usr/local/bin/camera, user: root}]}\n")
+    until(lambda: "guard.started" in c.journal("cede"), 20, "there is a guard", each=0.2)
+    c.sh("camera /etc/os-release /srv/capture/seen.jpg")
+    check("not permitted" in c.sh("cat /srv/capture/seen.jpg", status=1), "root's cat is denied")
+    check(int(c.sh("systemctl show -P NFileDescriptorStore cede")) > 0, "systemd keeps a descriptor")
+    c.sh("kill -9 $(systemctl show -P MainPID cede) $(grep -lx cede-guard /proc/[0-9]*/comm | cut -d/ -f3)")
+    c.sh("timeout 2 cat /srv/capture/seen.jpg", status=124)
+    until(lambda: "gap=no" in c.sh("cede ledger events --state /var/lib/cede | grep guard-started; true"), 30, "the guard is back without a gap", each=0.2)
+    check("not permitted" in c.sh("cat /srv/capture/seen.jpg", status=1), "root's cat is denied")
+    publish(3)
+    until(lambda: c.sh("systemctl show -P NFileDescriptorStore cede").strip() == "0", 20, "a policy without a guard: systemd keeps nothing", each=0.2)
+    c.sh("timeout 5 cat /srv/capture/seen.jpg")
+    c.sh("systemctl start cede-receiver")
+    until(lambda: not (c.dir / "captures" / "seen.jpg").exists(), 60, lambda: c.journal("cede")[-2000:], each=0.2)
+
+
 def newer(deb, version):
     """The same package as a later version."""
     folder = deb.parent / "newer"
@@ -370,5 +397,5 @@ def purged():
     check((c.root / "etc/cede/agent.key").exists(), "keys are the administrator's")
 
 
-tap.run([lintian, bill_of_materials, led_to_the_runbook, reproducible, rpm, installed, refused, handed_over, watched, scraped, alerted, killed, upgraded,
+tap.run([lintian, bill_of_materials, led_to_the_runbook, reproducible, rpm, installed, refused, handed_over, watched, scraped, alerted, guarded, killed, upgraded,
          purged])
