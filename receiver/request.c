@@ -28,6 +28,7 @@ struct request {
 	uint64_t length; /* of the body, once it is known to be a number */
 	uint64_t got;
 	bool waits; /* the client said Expect: it sends nothing before it hears us */
+	bool close; /* the connection ends behind the answer, whatever still comes */
 	uint8_t sha256[32];
 };
 
@@ -336,6 +337,12 @@ struct request *request_new(const struct request_setup *setup, struct MHD_Connec
 	if (peer_host(&setup->peers, c, r->host, &err) < 0) {
 		(void)snprintf(r->host, sizeof r->host, "-");
 		refuse(r, MHD_HTTP_FORBIDDEN, err.text);
+		r->close = true; /* who is nobody keeps no place */
+		return r;
+	}
+	if (!visitors_host(setup->visitors, c, r->host)) {
+		refuse(r, MHD_HTTP_SERVICE_UNAVAILABLE, "too many connections of this host");
+		r->close = true;
 		return r;
 	}
 	if (check_form(r, c))
@@ -343,8 +350,12 @@ struct request *request_new(const struct request_setup *setup, struct MHD_Connec
 	return r;
 }
 
-uint64_t request_length(const struct request *r) {
-	return r->length;
+uint64_t request_to_come(const struct request *r) {
+	return r->length > r->got ? r->length - r->got : 0;
+}
+
+bool request_refused(const struct request *r) {
+	return r->status != 0;
 }
 
 bool request_answer_now(const struct request *r) {
@@ -366,6 +377,8 @@ enum MHD_Result request_answer(struct request *r, struct MHD_Connection *c) {
 			response, MHD_HTTP_HEADER_CONTENT_TYPE, "text/plain; charset=utf-8");
 	if (r->retry)
 		(void)MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "1");
+	if (r->close)
+		(void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
 	if (r->allow != NULL)
 		(void)MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, r->allow);
 	enum MHD_Result result = MHD_queue_response(c, r->status, response);

@@ -13,9 +13,11 @@
 
 #include "receiver/peer.h"
 #include "receiver/store.h"
+#include "receiver/visitors.h"
 
 struct request_setup {
 	struct store *store;
+	struct visitors *visitors; /* the server's own */
 	struct peer_rules peers;
 	uint64_t bundle_max;
 };
@@ -30,7 +32,8 @@ void request_body(struct request *r, const char *data, size_t len);
 /* Whether to answer before the body. Not while a small one is on its way: closing behind the answer
  * would reset the connection, and the client might never read it. */
 bool request_answer_now(const struct request *r);
-uint64_t request_length(const struct request *r); /* of the body that was announced */
+uint64_t request_to_come(const struct request *r); /* of the body that was announced */
+bool request_refused(const struct request *r);     /* the answer is known, whatever still comes */
 /* Everything is there: finishes and queues the answer. */
 enum MHD_Result request_answer(struct request *r, struct MHD_Connection *connection);
 void request_free(struct request *r); /* also when the client broke off: nothing stays */

@@ -26,7 +26,7 @@
 
 struct server {
 	struct MHD_Daemon *daemon;
-	const struct request_setup *setup;
+	struct request_setup setup;
 	struct visitors *visitors;
 	struct buf certificate, key, ca;
 	pthread_mutex_t lock;
@@ -87,7 +87,7 @@ static enum MHD_Result handle_part(struct server *s, struct MHD_Connection *c, c
 	struct request *r = *state;
 
 	if (r == NULL) {
-		r = request_new(s->setup, c, url, method);
+		r = request_new(&s->setup, c, url, method);
 		if (r == NULL)
 			return MHD_NO;
 		*state = r;
@@ -96,12 +96,16 @@ static enum MHD_Result handle_part(struct server *s, struct MHD_Connection *c, c
 		 * the same is never read as another request */
 		if (request_answer_now(r))
 			return answer(s, r, c);
-		visitors_now(s->visitors, c, VISIT_SENDING, request_length(r));
+		visitors_now(s->visitors, c, request_refused(r) ? VISIT_REFUSED : VISIT_SENDING,
+			request_to_come(r));
 		return MHD_YES;
 	}
 	if (*size > 0) {
+		bool wanted = !request_refused(r);
 		request_body(r, data, *size);
 		*size = 0;
+		if (wanted && request_refused(r))
+			visitors_now(s->visitors, c, VISIT_REFUSED, request_to_come(r));
 		return MHD_YES;
 	}
 	return answer(s, r, c);
@@ -277,7 +281,7 @@ int server_start(const struct receiver_config *config, const struct request_setu
 	if (s == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	/* failures end the process */
-	s->setup = setup;
+	s->setup = *setup;
 	*ret_port = 0;
 	require(pthread_mutex_init(&s->lock, NULL) == 0 && pthread_cond_init(&s->fewer, NULL) == 0);
 	if (tls)
@@ -289,6 +293,7 @@ int server_start(const struct receiver_config *config, const struct request_setu
 	CEDE_TRY(receiver_enter(config->store, report, reterr)); /* the threads start inside */
 	sandbox_say("receiver", report);
 	CEDE_TRY(visitors_new(tls, &s->visitors, reterr));
+	s->setup.visitors = s->visitors;
 	CEDE_TRY(start_daemon(s, pem, fd, tls, reterr));
 	int r = tls ? handshake_try(s->daemon, buf_slice(&s->ca), reterr) : CEDE_OK;
 	if (r < 0)

@@ -9,6 +9,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,15 +18,17 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "formats/id.h"
 #include "receiver/limits.h"
 
 struct visitor {
 	bool used;
-	bool asked; /* at least one request was understood */
+	bool asked; /* at least one request of a known host */
 	bool cut;
 	int fd;
 	enum visit now;
-	int64_t since_ns; /* of the connection */
+	char host[HOST_ID_MAX + 1]; /* whose request it is; "": nobody's */
+	int64_t since_ns;           /* of the connection */
 	int64_t deadline_ns;
 	struct sockaddr_storage from;
 	socklen_t from_len;
@@ -43,6 +46,7 @@ struct visitors {
 static const char *const too_slow[] = {
 	[VISIT_ASKING] = "no request in time",
 	[VISIT_SENDING] = "its body came too slowly",
+	[VISIT_REFUSED] = "its body came too slowly, and was refused",
 	[VISIT_WAITING] = "",
 	[VISIT_TAKING] = "it does not take its answer",
 };
@@ -92,6 +96,9 @@ static void set_deadline(struct visitor *v, enum visit now, uint64_t length) {
 	case VISIT_SENDING:
 		seconds = LIMIT_IDLE_S + (int64_t)(length / LIMIT_BODY_SLOWEST);
 		break;
+	case VISIT_REFUSED:
+		seconds = LIMIT_REFUSED_S + (int64_t)(length / LIMIT_REFUSED_SLOWEST);
+		break;
 	case VISIT_WAITING:
 		break;
 	case VISIT_TAKING:
@@ -113,9 +120,31 @@ static size_t count_of_origin(const struct visitors *vs, const struct visitor *o
 	return count;
 }
 
-/* When places get short: the oldest that never asked goes. */
-static void make_room(struct visitors *vs) {
-	struct visitor *oldest = NULL;
+static size_t count_of_host(const struct visitors *vs, const char *host) {
+	size_t count = 0;
+
+	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++)
+		count += vs->places[i].used && !vs->places[i].cut &&
+			strcmp(vs->places[i].host, host) == 0;
+	return count;
+}
+
+/* Those that need no place: the oldest of a crowd, and how many there are. */
+struct crowd {
+	struct visitor *oldest;
+	size_t count;
+};
+
+static void join(struct crowd *crowd, struct visitor *v) {
+	crowd->count++;
+	if (crowd->oldest == NULL || v->since_ns < crowd->oldest->since_ns)
+		crowd->oldest = v;
+}
+
+/* When places get short one goes for each that comes. Of those that never asked and those that are
+ * idle it is one of the larger crowd: the other may be honest hosts. */
+static void make_room(struct visitors *vs, const struct visitor *newcomer) {
+	struct crowd refused = {0}, silent = {0}, idle = {0};
 	size_t count = 0;
 
 	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
@@ -123,11 +152,21 @@ static void make_room(struct visitors *vs) {
 		if (!v->used || v->cut)
 			continue;
 		count++;
-		if (!v->asked && (oldest == NULL || v->since_ns < oldest->since_ns))
-			oldest = v;
+		if (v->now == VISIT_REFUSED)
+			join(&refused, v);
+		else if (!v->asked && v != newcomer)
+			join(&silent, v);
+		else if (v->asked && v->now == VISIT_ASKING)
+			join(&idle, v);
 	}
-	if (count > LIMIT_CONNECTIONS - LIMIT_CONNECTIONS_SPARE && oldest != NULL)
-		cut(oldest, "connection.cut", "places are short and it asked for nothing");
+	if (count <= LIMIT_CONNECTIONS - LIMIT_CONNECTIONS_SPARE)
+		return;
+	if (refused.count > 0)
+		cut(refused.oldest, "connection.cut", "places are short and it was refused");
+	else if (idle.count > silent.count)
+		cut(idle.oldest, "connection.cut", "places are short and it asks for nothing more");
+	else if (silent.count > 0)
+		cut(silent.oldest, "connection.cut", "places are short and it asked for nothing");
 }
 
 static void come(struct visitors *vs, struct MHD_Connection *c, void **place) {
@@ -153,7 +192,7 @@ static void come(struct visitors *vs, struct MHD_Connection *c, void **place) {
 	if (vs->by_address && count_of_origin(vs, v) > LIMIT_CONNECTIONS_PEER)
 		cut(v, "connection.refused", "too many connections of this address");
 	else
-		make_room(vs);
+		make_room(vs, v);
 }
 
 static void go(const struct visitors *vs, struct visitor *v) {
@@ -176,15 +215,36 @@ void visitors_notify(void *visitors, struct MHD_Connection *c, void **place,
 	(void)pthread_mutex_unlock(&vs->lock);
 }
 
-void visitors_now(struct visitors *vs, struct MHD_Connection *c, enum visit now, uint64_t length) {
+static struct visitor *visitor_of(struct MHD_Connection *c) {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	struct visitor *v = info == NULL ? NULL : info->socket_context;
+
+	return info == NULL ? NULL : info->socket_context;
+}
+
+bool visitors_host(struct visitors *vs, struct MHD_Connection *c, const char *host) {
+	struct visitor *v = visitor_of(c);
+
+	if (v == NULL)
+		return false;
+	(void)pthread_mutex_lock(&vs->lock);
+	v->asked = true;
+	(void)snprintf(v->host, sizeof v->host, "%s", host);
+	bool room = count_of_host(vs, host) <= LIMIT_CONNECTIONS_HOST;
+	if (!room)
+		v->host[0] = 0; /* it goes, and counts no more */
+	(void)pthread_mutex_unlock(&vs->lock);
+	return room;
+}
+
+void visitors_now(struct visitors *vs, struct MHD_Connection *c, enum visit now, uint64_t length) {
+	struct visitor *v = visitor_of(c);
 
 	if (v == NULL)
 		return;
 	(void)pthread_mutex_lock(&vs->lock);
-	v->asked = true;
+	if (!vs->by_address && now == VISIT_ASKING)
+		v->host[0] = 0; /* a front's connection: the next request may be another host's */
 	if (!v->cut)
 		set_deadline(v, now, length);
 	(void)pthread_mutex_unlock(&vs->lock);

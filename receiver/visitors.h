@@ -4,9 +4,12 @@
  *
  * Owns    a place for each connection, and a thread that looks at them each second.
  * Promise whatever a client trickles, each thing it does has a deadline: to ask (with the TLS
- *         handshake), to send the body it announced, to take its answer. One address has so many
- *         places. When places get short, the oldest connection that never asked for anything makes
- *         room, so that idle crowds don't shut honest hosts out.
+ *         handshake), to send the body it announced, to take its answer; a short one for a body
+ *         that is thrown away. One address has so many places, and so has one host, behind a front
+ *         as well. When places get short, one connection makes room for each that comes, so that
+ *         crowds don't shut honest hosts out: the oldest that was refused; if there is none, the
+ *         oldest of those that never asked for anything or of those that wait between two
+ *         requests, whichever are more.
  * Thread  any. */
 #pragma once
 
@@ -25,11 +28,14 @@ void visitors_free(struct visitors *v); /* when the daemon has stopped; NULL all
 enum visit {
 	VISIT_ASKING,  /* handshake and headers */
 	VISIT_SENDING, /* a body */
+	VISIT_REFUSED, /* a body that nobody wants: its answer is known */
 	VISIT_WAITING, /* for us: no deadline */
 	VISIT_TAKING,  /* the answer */
 };
 
-/* What the client does now. length: of the body it sends. */
+/* The host that asks on this connection, known from now on. False: it has too many of them. */
+bool visitors_host(struct visitors *v, struct MHD_Connection *connection, const char *host);
+/* What the client does now. length: of what is to come of its body. */
 void visitors_now(
 	struct visitors *v, struct MHD_Connection *connection, enum visit now, uint64_t length);
 /* For MHD_OPTION_NOTIFY_CONNECTION, with the visitors as its context. */

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The receiver behind nginx with the configuration that is shipped: the whole way, and its refusals."""
 
+import contextlib
 import http.client
 import os
 import pathlib
@@ -15,7 +16,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import cameras
 import tap
-from tap import Skip, check, equal
+from raw import Client, digest, head, issue, new_id, path
+from tap import Failure, Skip, check, equal
 from world import TOP, World
 
 SHIPPED = TOP / "packaging" / "nginx" / "cede-receiver.conf"
@@ -46,7 +48,7 @@ class Front(World):
         user = "user www-data;" if os.geteuid() == 0 else ""
         (self.dir / "nginx.conf").write_text(
             f"{user} pid {self.dir}/nginx.pid; error_log stderr; daemon off; master_process on;\n"
-            f"events {{ worker_connections 64; }}\nhttp {{ access_log off;\n"
+            f"events {{ worker_connections 4096; }}\nhttp {{ access_log off;\n"
             f"client_body_temp_path {self.dir}/nb; proxy_temp_path {self.dir}/np; fastcgi_temp_path {self.dir}/nf;\n"
             f"uwsgi_temp_path {self.dir}/nu; scgi_temp_path {self.dir}/ns;\n{text}\n}}\n")
         os.chmod(self.dir, 0o711)  # nginx's workers must reach the socket
@@ -98,6 +100,34 @@ def refusals():
         equal(sorted(p.name for p in w.store.iterdir()), ["dev-host-1"], "hosts in the store")
 
 
+def one_hostile_host():
+    """one host with 520 requests whose refused bodies trickle: nginx lets 32 of them through, another host's pushes arrive"""
+    nginx()
+    with Front() as w:
+        w.start_receiver()
+        issue(w, "hostile")
+        client, wires, refused = Client(w, "hostile"), [], 0
+        try:
+            for _ in range(520):
+                wire = client.open()
+                wires.append(wire)
+                wire.send(head("PUT", path(new_id()), "Content-Length: 900000", f"Repr-Digest: {digest(b'')}") + b"a")
+            for _ in range(5):
+                equal(Client(w).push(new_id(), b"honest").status, 201, "another host's push")
+                for wire in wires:
+                    wire.send(b"a")
+            for wire in wires:
+                wire.socket.settimeout(0.05)
+                with contextlib.suppress(Failure):
+                    a = wire.answer()
+                    refused += a is not None and a.status == 503 and "retry-after" not in a.headers
+        finally:
+            for wire in wires:
+                wire.close()
+        check(refused >= 520 - 32, f"{refused} of 520 were answered by nginx itself")
+        check(len(os.listdir(f"/proc/{w.receiver.pid}/fd")) < 32 + 64, "few of them reach the receiver")
+
+
 def not_the_front():
     """who talks to the socket itself must be the front's user, root or the receiver's own"""
     if os.geteuid() != 0:
@@ -121,4 +151,4 @@ def not_the_front():
 
 
 if __name__ == "__main__":
-    tap.run([the_whole_way, refusals, not_the_front])
+    tap.run([the_whole_way, refusals, one_hostile_host, not_the_front])

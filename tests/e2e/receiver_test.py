@@ -967,6 +967,94 @@ def crowds():
             wire.close()
 
 
+def unwanted(length, *more):
+    """A push that is refused (no If-None-Match) and whose body is heard to its end; the connection lives."""
+    return head("PUT", path(new_id()), f"Content-Length: {length}", f"Repr-Digest: {digest(BODY)}", *more)
+
+
+def hold(crowd, client, count, *more, kinds=("asked", "refused")):
+    """So many connections of one host, or as many as get in: their bodies are not wanted and trickle, or they ask once and stay."""
+    client.patience, shut_out = 2, 0
+    for number in range(count):
+        try:
+            if kinds[number % len(kinds)] == "refused":
+                crowd.tls("refused", client, 1, unwanted(900_000, *more), b"a" * 1000)
+            else:
+                wire = client.open()
+                crowd.wires.append((wire.socket, "asked", b""))
+                wire.ask(unwanted(1, *more) + b"a")
+        except (OSError, Failure):
+            shut_out += 1
+            if shut_out == 3:
+                return
+
+
+def soon_cut(crowd, seconds=30):
+    def look():
+        crowd.drip()
+        return not crowd.kinds().get("refused")
+    until(look, seconds, lambda: f"bodies that are not wanted end soon: {crowd.kinds()}", each=0.5)
+
+
+def one_hostile_host():
+    """one host that wants all 512 places, by bodies that trickle after their refusal and by silence after a request, from many addresses and behind
+    a front: another host's pushes go through, and each such body is cut within seconds"""
+    with World() as w, Crowd(w) as crowd:
+        w.start_receiver()
+        issue(w, "hostile")
+        for n in range(1, 14):
+            hold(crowd, Client(w, "hostile", source=f"127.0.8.{n}"), 40)
+        for _ in range(5):
+            must_work(Client(w), w)
+            crowd.drip()
+        check(crowd.kinds().get("refused", 0) <= 32, f"one host has 32 places: {crowd.kinds()}")
+        check(figures(w)[1] < 32 + 64, f"descriptors: {figures(w)}")
+        check(re.search(r'request\.refused host=hostile bundle=- status=503 error="too many connections of this host"', w.receiver.said()), "the log says so")
+        soon_cut(crowd)
+        check("its body came too slowly, and was refused" in w.receiver.said(), "the log says so")
+        must_work(Client(w, "hostile"), w, "hostile")  # it is not shut out for ever
+    with Behind() as w, Crowd(w) as crowd:
+        w.start_receiver()
+        hold(crowd, Front(w), 520, "X-Client-Subject: CN=hostile")
+        for _ in range(5):
+            must_work(Front(w), w)
+            crowd.drip()
+        check(crowd.kinds().get("refused", 0) <= 32, f"one host has 32 places: {crowd.kinds()}")
+        soon_cut(crowd)
+
+
+def many_hostile_hosts():
+    """seventeen such hosts behind a front: what was refused makes room, then what is idle; another host's pushes go through"""
+    with Behind() as w, Crowd(w) as crowd:
+        w.start_receiver()
+        for n in range(17):
+            hold(crowd, Front(w), 31, f"X-Client-Subject: CN=hostile-{n}", kinds=("refused",))
+        for _ in range(5):
+            must_work(Front(w), w)
+        check("places are short and it was refused" in w.receiver.said(), "the log says so")
+        must_be_small(w)
+    with Behind() as w, Crowd(w) as crowd:
+        w.start_receiver()
+        for n in range(17):
+            hold(crowd, Front(w), 31, f"X-Client-Subject: CN=hostile-{n}", kinds=("asked",))
+        for _ in range(5):
+            must_work(Front(w), w)
+        check("places are short and it asks for nothing more" in w.receiver.said(), "the log says so")
+
+
+def connections_of_hosts_behind_a_front():
+    """a front's connection is a host's while its request is answered: 40 that were used by one host serve others"""
+    with Behind() as w:
+        w.start_receiver()
+        wires = [Front(w).open() for _ in range(40)]
+        for host in ("dev-host-1", "lane-2"):
+            for number, wire in enumerate(wires):
+                a = wire.ask(unwanted(1, f"X-Client-Subject: CN={host}") + b"a")
+                check(a is not None and a.status == 428, f"{host}, connection {number}: {a}")
+        for wire in wires:
+            wire.close()
+
+
 def many_uploads():
     """five hosts push 20 bundles each at once: 16 of one host, 64 in all, the others are told to wait; memory is bounded"""
     with World() as w:
@@ -1025,4 +1113,4 @@ if __name__ == "__main__":
              kill_at_every_call_of_a_promise, kill_at_every_call_of_a_new_receipt, same_bytes_again, other_bytes_under_an_id, two_at_once,
              after_a_reinstall, disk_full, no_room_for_names, errors_of_the_disk, others_bundles, strangers, forged_subjects, path_tricks,
              targets_and_methods, malformed_requests, header_floods, body_and_length, expectations, digests_that_lie, log_is_limited,
-             noise_at_the_tls_port, slow_clients, crowds, many_uploads, slowhttptest], at_once=3)
+             noise_at_the_tls_port, slow_clients, crowds, one_hostile_host, many_hostile_hosts, connections_of_hosts_behind_a_front, many_uploads, slowhttptest], at_once=3)

@@ -136,7 +136,7 @@ class Client:
     """A host with its certificate; open() connects, push() and the others ask once."""
 
     def __init__(self, world, certificate="agent", pki=None, source=None):
-        self.world, self.source = world, source
+        self.world, self.source, self.patience = world, source, ANSWER_S
         pki = pki or world.pki
         self.context = ssl.create_default_context(cafile=str(world.pki / "ca.pem"))
         self.context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -146,7 +146,7 @@ class Client:
     def connect(self):
         """The bare TCP connection, from another address of this machine if the client has one."""
         s = socket.socket()
-        s.settimeout(ANSWER_S)
+        s.settimeout(self.patience)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.source is not None:
             s.bind((self.source, 0))
@@ -184,11 +184,11 @@ class Front(Client):
     """What nginx does: plain HTTP over the UNIX socket, the certificate's subject in a header."""
 
     def __init__(self, world, subject="CN=dev-host-1"):  # pylint: disable=super-init-not-called
-        self.world, self.subject = world, subject
+        self.world, self.subject, self.patience = world, subject, ANSWER_S
 
     def open(self):
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(ANSWER_S)
+        s.settimeout(self.patience)
         s.connect(str(self.world.socket))
         return Wire(s)
 
