@@ -146,6 +146,17 @@ static int unpack_member(struct unpack *u, const struct manifest_entry *e, size_
 	return place_file_keep(&u->place, e, &file, reterr);
 }
 
+/* Whether a segment of its capture stands here first: each capture is joined once. */
+static bool joins(const struct manifest *m, size_t i) {
+	if (m->entries[i].segment_count < 2)
+		return false;
+	for (size_t k = 0; k < i; k++)
+		if (m->entries[k].segment_count > 1 &&
+			id_equal(&m->entries[k].capture, &m->entries[i].capture))
+			return false;
+	return true;
+}
+
 static int unpack_all(struct unpack *u, struct cede_error *reterr) {
 	struct archive_entry *more;
 
@@ -160,7 +171,7 @@ static int unpack_all(struct unpack *u, struct cede_error *reterr) {
 			"the bundle has more than its manifest says, or is damaged at its end");
 	CEDE_TRY(place_manifest(&u->place, &m->bundle, buf_slice(&u->json), reterr));
 	for (size_t i = 0; i < m->count; i++)
-		if (m->entries[i].segment_count > 1)
+		if (joins(m, i))
 			CEDE_TRY(place_join(&u->place, &m->entries[i], reterr));
 	return place_sync(&u->place, reterr);
 }
@@ -169,7 +180,7 @@ static int drop_segments(struct unpack *u, struct cede_error *reterr) {
 	const struct manifest *m = manifest_peek(u->manifest);
 
 	for (size_t i = 0; i < m->count; i++)
-		if (m->entries[i].segment_count > 1)
+		if (joins(m, i))
 			CEDE_TRY(place_drop_segments(&u->place, &m->entries[i], reterr));
 	return CEDE_OK;
 }

@@ -334,7 +334,7 @@ int place_manifest(
 	return r;
 }
 
-static int append_file(int from, int to, uint64_t *size, struct cede_error *reterr) {
+static int append_file(int from, int to, struct cede_error *reterr) {
 	uint8_t copy[COPY_SIZE];
 	uint64_t at = 0;
 	size_t n;
@@ -344,21 +344,24 @@ static int append_file(int from, int to, uint64_t *size, struct cede_error *rete
 		CEDE_TRY(file_write_all(to, copy, n, reterr));
 		at += n;
 	} while (n == sizeof copy);
-	*size += at;
 	return CEDE_OK;
 }
 
-/* Whether every segment is there. */
-static bool complete(int folder_fd, const struct manifest_entry *e) {
+/* How many segments are there, from the first on. Their number in the manifest is a stranger's
+ * word: no more than these are ever asked for. */
+static uint32_t segments_there(int folder_fd, const struct manifest_entry *e, uint64_t *ret_size) {
 	char name[PART_SIZE];
 	struct stat st;
+	uint32_t i;
 
-	for (uint32_t i = 0; i < e->segment_count; i++) {
+	*ret_size = 0;
+	for (i = 0; i < e->segment_count; i++) {
 		segment_name(e, i, name);
 		if (fstatat(folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
-			return false;
+			break;
+		*ret_size += (uint64_t)st.st_size;
 	}
-	return true;
+	return i;
 }
 
 static int join(struct place *p, const struct manifest_entry *e, struct cede_error *reterr) {
@@ -369,17 +372,17 @@ static int join(struct place *p, const struct manifest_entry *e, struct cede_err
 
 	CEDE_TRY(folder_of(e, &folder, reterr));
 	CEDE_TRY(file_new(p, buf_slice(&folder), &file, reterr));
-	if (!complete(file.folder_fd, e))
+	if (segments_there(file.folder_fd, e, &size) < e->segment_count)
 		return CEDE_OK;
+	if (size != e->size)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+			"its segments together have another size than the capture");
 	for (uint32_t i = 0; i < e->segment_count; i++) {
 		CLEANUP(fd_closep) int from = -1;
 		segment_name(e, i, name);
 		CEDE_TRY(file_open_beneath(file.folder_fd, name, O_RDONLY, &from, reterr));
-		CEDE_TRY(append_file(from, file.fd, &size, reterr));
+		CEDE_TRY(append_file(from, file.fd, reterr));
 	}
-	if (size != e->size)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-			"its segments together have another size than the capture");
 	CEDE_TRY(set_mtime(file.fd, e->mtime_ns, reterr));
 	last_part(e, name);
 	return keep(p, &file, buf_slice(&folder), name, reterr);
@@ -401,6 +404,7 @@ int place_sync(struct place *p, struct cede_error *reterr) {
 int place_drop_segments(struct place *p, const struct manifest_entry *e, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf folder = BUF_INIT(PLACE_NAME_MAX);
 	char name[PART_SIZE];
+	uint64_t size;
 	struct stat st;
 	int fd;
 
@@ -409,8 +413,9 @@ int place_drop_segments(struct place *p, const struct manifest_entry *e, struct 
 	last_part(e, name);
 	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return CEDE_OK; /* not joined yet */
-	for (uint32_t i = 0; i < e->segment_count; i++) {
-		segment_name(e, i, name);
+	/* the last one first: after a crash the rest is found again */
+	for (uint32_t i = segments_there(fd, e, &size); i > 0; i--) {
+		segment_name(e, i - 1, name);
 		if (unlinkat(fd, name, 0) < 0 && errno != ENOENT)
 			return within_capture(CEDE_FAIL_SYS(reterr, "remove a segment"), e, reterr);
 	}

@@ -472,6 +472,32 @@ static void test_segments_of_two_captures_never_mix(void **state) {
 	assert_file(dirfd, "faces/", new.path, new.content, true);
 }
 
+#define HOSTILE 2000
+
+/* A manifest that claims a million segments of each of its captures, all joined already. */
+static void test_many_segments_that_are_none(void **state) {
+	static struct member members[HOSTILE + 1];
+	static struct manifest_entry entries[HOSTILE + 1];
+	CLEANUP(fd_closep) int dirfd = folder("hostile");
+	struct cede_error err;
+	(void)state;
+	members[0] = (struct member){SLICE_LIT("v.mp4"), SLICE_LIT("v")};
+	entries[0] = entry_of(&members[0]);
+	for (size_t i = 1; i <= HOSTILE; i++) {
+		members[i] = (struct member){SLICE_LIT("v.mp4"), SLICE_LIT("")};
+		entries[i] = entry_of(&members[i]);
+		entries[i].size = entries[i].segment_offset = 1;
+		entries[i].segment_count = MANIFEST_SEGMENTS_MAX;
+		entries[i].segment_index = MANIFEST_SEGMENTS_MAX - 1;
+	}
+	struct manifest m = manifest_of(entries, HOSTILE + 1);
+	CLEANUP(fd_closep) int fd = write_bundle(&m, members);
+	if (bundle_unpack(fd, dirfd, NULL, &err) != CEDE_OK)
+		fail_msg("%s", err.text);
+	assert_int_equal(
+		tool_run(&tool, "sh", "-c", "test $(find hostile -type f | wc -l) = 2", NULL), 0);
+}
+
 static int no_sink(void *ctx, struct slice bytes, struct cede_error *reterr) {
 	(void)ctx;
 	(void)bytes;
@@ -511,6 +537,7 @@ int main(void) {
 		cmocka_unit_test(test_existing_files_win), cmocka_unit_test(test_evil_tars),
 		cmocka_unit_test(test_not_a_bundle), cmocka_unit_test(test_segments),
 		cmocka_unit_test(test_segments_of_two_captures_never_mix),
+		cmocka_unit_test(test_many_segments_that_are_none),
 		cmocka_unit_test(test_writer_keeps_to_the_manifest)};
 
 	return cmocka_run_group_tests_name("bundle", tests, set_up, tear_down);
