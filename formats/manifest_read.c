@@ -11,6 +11,7 @@
 #include "base/parse.h"
 #include "certs/base64.h"
 #include "certs/seal.h"
+#include "formats/json_bound.h"
 #include "formats/manifest.h"
 #include "formats/manifest_internal.h"
 
@@ -252,6 +253,11 @@ int manifest_read(struct slice json, struct manifest_read **ret, struct cede_err
 	if (json.len == 0 || json.len > MANIFEST_SIZE_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a manifest has 1 to %u bytes, not %zu",
 			MANIFEST_SIZE_MAX, json.len);
+	if (json_bound(json, 2 * MANIFEST_ENTRIES_MAX + 8, 16 * MANIFEST_ENTRIES_MAX + 64, reterr) <
+		0) {
+		cede_error_within(reterr, "manifest");
+		return CEDE_ERR_INPUT;
+	}
 	CLEANUP(json_freep)
 	json_t *root = json_loadb((const char *)json.data, json.len, JSON_REJECT_DUPLICATES, &where);
 	if (root == NULL) /* jansson's words may quote a name (I9) */

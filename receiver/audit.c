@@ -17,14 +17,14 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/hex.h"
-#include "certs/key.h"
-#include "formats/checkpoint.h"
 #include "formats/detail.h"
-#include "receiver/custody.h"
+#include "formats/json_bound.h"
+#include "receiver/checkpoints.h"
+#include "receiver/emptied.h"
 
-#define LINE_MOST   (4U << 20)
-#define STORED_MOST (256U << 20) /* of checkpoints */
-#define PIECE       (1U << 20)
+#define LINE_MOST  (4U << 20)
+#define PIECE      (1U << 20)
+#define WIPES_MOST 16 /* of one capture: in a vault, and as its level rises */
 
 static const char *const levels[] = {
 	"removed", "unproven", "overwritten-current", "overwritten-watched", "crypto-erased"};
@@ -61,39 +61,34 @@ struct sealed { /* a bundle, as the ledger tells of it */
 	bool receipted, found;
 };
 
-/* Events that were emptied, by the event that says so (docs/ledger.md, "Forgetting"). */
-struct pruning {
-	uint64_t by; /* sequence of ledger-pruned; 0: it came */
-	uint64_t count;
-	EVP_MD_CTX *md; /* over their sequences */
-};
-
 struct audit {
 	const struct audit_options *o;
 	struct audit_totals totals;
 	struct seen *seen;
 	uint64_t seen_room;
-	struct sealed *bundles; /* sorted by id once the export was read */
+	struct sealed *bundles; /* both sorted by id once the export was read */
 	size_t bundle_room;
+	struct id *receipts;
+	size_t receipt_count, receipt_room;
 	struct merkle_hasher hasher;
 	struct merkle_edge edge;
-	struct pruning *prunings;
-	size_t pruning_count;
-	uint8_t hash[32];               /* of the newest event */
-	struct checkpoint *checkpoints; /* by size */
-	size_t checkpoint_count, checkpoint_next;
+	struct emptied emptied;
+	uint8_t hash[32]; /* of the newest event */
+	struct checkpoints *checkpoints;
+	struct checkpoint shown; /* the next of them */
+	bool more_shown;
 	int64_t last_ns;
 	uint64_t lines;
+	uint64_t wipes; /* rows in lists of what was wiped */
 	bool broken;
 };
 
 static void audit_done(struct audit *a) {
 	free(a->seen);
 	free(a->bundles);
-	free(a->checkpoints);
-	for (size_t i = 0; i < a->pruning_count; i++)
-		EVP_MD_CTX_free(a->prunings[i].md);
-	free(a->prunings);
+	free(a->receipts);
+	checkpoints_close(a->checkpoints);
+	emptied_done(&a->emptied);
 	merkle_hasher_done(&a->hasher);
 }
 
@@ -112,57 +107,17 @@ static void found_id(
 
 /* ---- checkpoints of the agency */
 
-static int by_size(const void *x, const void *y) {
-	const struct checkpoint *a = x;
-	const struct checkpoint *b = y;
+/* The next that the agency was shown; those that are none are findings. */
+static int next_shown(struct audit *a, struct cede_error *reterr) {
+	struct cede_error err = {0};
+	int r;
 
-	return (a->size > b->size) - (a->size < b->size);
-}
-
-static int add_checkpoint(struct audit *a, const struct checkpoint *c, struct cede_error *reterr) {
-	struct checkpoint *list = reallocarray(a->checkpoints, a->checkpoint_count + 1, sizeof *list);
-
-	if (list == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	a->checkpoints = list;
-	list[a->checkpoint_count++] = *c;
-	return CEDE_OK;
-}
-
-static bool exists(int dir, const char *name) {
-	struct stat st;
-
-	return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-static int load_checkpoints(struct audit *a, struct cede_error *reterr) {
-	CLEANUP(buf_done) struct buf notes = BUF_INIT(STORED_MOST);
-	CLEANUP(buf_done) struct buf pem = BUF_INIT(KEY_FILE_MAX);
-	CLEANUP(key_freep) EVP_PKEY *key = NULL;
-	struct note_keys *keys = NULL;
-	struct slice rest, note;
-	int r = CEDE_OK;
-
-	if (!exists(a->o->host_dir, CUSTODY_CHECKPOINTS))
-		return CEDE_OK; /* it never sent one */
-	CEDE_TRY(file_load(a->o->host_dir, CUSTODY_CHECKPOINTS, &notes, reterr));
-	/* The receiver wrote it, under its own user: whoever audits trusts the store or has no measure. */
-	CEDE_TRY(file_load(a->o->host_dir, CUSTODY_KEY, &pem, reterr));
-	CEDE_TRY(key_parse_public(buf_slice(&pem), CUSTODY_KEY, &key, reterr));
-	CEDE_TRY(note_keys_new(NOTE_CHECKPOINT, &keys, reterr));
-	r = note_keys_add(keys, key, reterr);
-	for (rest = buf_slice(&notes); r == CEDE_OK && checkpoint_next(&rest, &note);) {
-		struct checkpoint c;
-		struct cede_error err;
-		if (checkpoint_verify(keys, note, &c, &err) < 0)
-			found(a, AUDIT_CHECKPOINT_BAD, "-", err.text);
-		else
-			r = add_checkpoint(a, &c, reterr);
-	}
-	note_keys_free(keys);
-	if (a->checkpoint_count > 1)
-		qsort(a->checkpoints, a->checkpoint_count, sizeof *a->checkpoints, by_size);
-	a->totals.checkpoints = a->checkpoint_count;
+	while ((r = checkpoints_next(a->checkpoints, &a->shown, &a->more_shown, &err)) ==
+		CEDE_ERR_INPUT)
+		found(a, AUDIT_CHECKPOINT_BAD, "-", err.text);
+	if (r < 0 && reterr != NULL)
+		*reterr = err;
+	a->totals.checkpoints += r == CEDE_OK && a->more_shown;
 	return r;
 }
 
@@ -178,6 +133,11 @@ struct event { /* borrowed from the line's JSON */
 	uint8_t hash[32];
 };
 
+static int no_event(uint64_t number, struct cede_error *reterr) {
+	return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+		"line %" PRIu64 ": not an event as cede ledger export writes it", number);
+}
+
 static int read_event(json_t *line, uint64_t number, struct event *ret, struct cede_error *reterr) {
 	json_int_t sequence, at;
 	const char *subject, *detail, *hash;
@@ -187,8 +147,7 @@ static int read_event(json_t *line, uint64_t number, struct event *ret, struct c
 		    &at, "kind", &ret->kind, "subject", &subject, "detail", &detail, &detail_len,
 		    "hash", &hash) < 0 ||
 		sequence < 1 || hex_parse(slice_str(hash), ret->hash, 32, NULL) < 0)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-			"line %" PRIu64 ": not an event as cede ledger export writes it", number);
+		return no_event(number, reterr);
 	ret->sequence = (uint64_t)sequence;
 	ret->at_ns = at;
 	ret->detail = slice_of(detail, detail_len);
@@ -238,89 +197,36 @@ static int compare_checkpoints(struct audit *a, struct cede_error *reterr) {
 	uint8_t root[32];
 	char subject[32];
 
-	while (a->checkpoint_next < a->checkpoint_count &&
-		a->checkpoints[a->checkpoint_next].size <= a->edge.size) {
-		const struct checkpoint *c = &a->checkpoints[a->checkpoint_next++];
+	while (a->more_shown && a->shown.size <= a->edge.size) {
 		CEDE_TRY(merkle_root(&a->hasher, &a->edge, root, reterr));
-		(void)snprintf(subject, sizeof subject, "%" PRIu64, c->size);
-		if (c->size != a->edge.size || memcmp(root, c->root, 32) != 0)
+		(void)snprintf(subject, sizeof subject, "%" PRIu64, a->shown.size);
+		if (a->shown.size != a->edge.size || memcmp(root, a->shown.root, 32) != 0)
 			found(a, AUDIT_LEDGER_REWRITTEN, subject,
 				"up to this event the agency was shown another history");
+		CEDE_TRY(next_shown(a, reterr));
 	}
-	return CEDE_OK;
-}
-
-static struct pruning *pruning_by(struct audit *a, uint64_t by) {
-	for (size_t i = 0; i < a->pruning_count; i++)
-		if (a->prunings[i].by == by)
-			return &a->prunings[i];
-	return NULL;
-}
-
-static int add_pruning(struct audit *a, uint64_t by, struct pruning **ret, struct cede_error *reterr) {
-	struct pruning *list = reallocarray(a->prunings, a->pruning_count + 1, sizeof *list);
-
-	if (list == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	a->prunings = list;
-	*ret = &list[a->pruning_count];
-	**ret = (struct pruning){.by = by, .md = EVP_MD_CTX_new()};
-	if ((*ret)->md == NULL || EVP_DigestInit_ex2((*ret)->md, a->hasher.md, NULL) != 1) {
-		EVP_MD_CTX_free((*ret)->md);
-		return CEDE_FAIL_MEMORY(reterr);
-	}
-	a->pruning_count++;
 	return CEDE_OK;
 }
 
 /* An emptied event has the sequence of the one that says so for its time, and nothing else. */
 static int emptied(struct audit *a, const struct event *e, struct cede_error *reterr) {
 	uint64_t by = (uint64_t)e->at_ns;
-	struct pruning *p = pruning_by(a, by);
-	uint8_t sequence[8];
 
 	a->totals.pruned++;
 	if (e->at_ns <= 0 || by <= e->sequence || e->has_subject || e->detail.len > 0) {
 		broken(a, e->sequence, "an event was emptied by nobody");
 		return CEDE_OK;
 	}
-	if (p == NULL)
-		CEDE_TRY(add_pruning(a, by, &p, reterr));
-	p->count++;
-	put_le64(sequence, e->sequence);
-	return EVP_DigestUpdate(p->md, sequence, sizeof sequence) == 1
-		? CEDE_OK
-		: CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
+	return emptied_add(&a->emptied, a->hasher.md, e->sequence, by, reterr);
 }
 
-/* ledger-pruned says how many it emptied, and which. */
 static int explain_emptied(struct audit *a, const struct event *e, struct cede_error *reterr) {
-	struct pruning *p = pruning_by(a, e->sequence);
-	struct slice value = SLICE_NONE;
-	uint8_t digest[32];
-	uint64_t count = 0;
-	char text[65];
+	const char *wrong = NULL;
 
-	if (p == NULL) {
-		broken(a, e->sequence, "what it says it emptied is there");
-		return CEDE_OK;
-	}
-	if (EVP_DigestFinal_ex(p->md, digest, NULL) != 1)
-		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
-	hex_print(digest, sizeof digest, text);
-	(void)detail_find(e->detail, "digest", &value);
-	if (detail_u64(e->detail, "events", &count, NULL) < 0 || count != p->count ||
-		!slice_is(value, text))
-		broken(a, e->sequence, "other events were emptied than it says");
-	p->by = 0;
+	CEDE_TRY(emptied_explain(&a->emptied, e->sequence, e->detail, &wrong, reterr));
+	if (wrong != NULL)
+		broken(a, e->sequence, wrong);
 	return CEDE_OK;
-}
-
-static void unexplained(struct audit *a) {
-	for (size_t i = 0; i < a->pruning_count; i++)
-		if (a->prunings[i].by != 0)
-			broken(a, a->prunings[i].by,
-				"events were emptied in its name, and it is no ledger-pruned");
 }
 
 static int chain(struct audit *a, const struct event *e, struct cede_error *reterr) {
@@ -388,8 +294,9 @@ static void wiped(struct audit *a, struct seen *c, const struct event *e) {
 		return;
 	(void)snprintf(text, sizeof text, "%.*s", (int)level.len, (const char *)level.data);
 	stayed(a, c, e->at_ns);
-	if (a->o->require >= 0 && audit_level(text) < a->o->require)
-		found_id(a, AUDIT_WEAK_WIPE, &c->id, text);
+	int rank = audit_level(text);
+	if (a->o->require >= 0 && rank < a->o->require)
+		found_id(a, AUDIT_WEAK_WIPE, &c->id, rank < 0 ? "no level that there is" : text);
 }
 
 static int wiped_rows(struct audit *a, const struct event *e, struct cede_error *reterr) {
@@ -402,6 +309,11 @@ static int wiped_rows(struct audit *a, const struct event *e, struct cede_error 
 		CEDE_TRY(detail_rows_next(&rest, &from, &to, reterr));
 		if (to > a->lines)
 			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a row number that is none");
+		a->wipes += to - from + 1;
+		if (a->wipes > a->lines * WIPES_MOST)
+			return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+				"line %" PRIu64 ": the same rows are wiped again and again",
+				a->lines);
 		for (; from <= to; from++) {
 			CEDE_TRY(row_of(a, from, &c, reterr));
 			wiped(a, c, e);
@@ -429,14 +341,17 @@ static int sealed(struct audit *a, const struct event *e, struct cede_error *ret
 	return hex_parse(digest, b->sha256, 32, reterr);
 }
 
-/* Receipts come soon after the sealing: from the newest on. */
-static void receipted(struct audit *a, const struct event *e) {
-	for (size_t i = a->totals.bundles; i > 0; i--)
-		if (id_equal(&a->bundles[i - 1].id, &e->subject)) {
-			a->bundles[i - 1].receipted = true;
-			a->totals.receipted++;
-			return;
-		}
+static int receipted(struct audit *a, const struct event *e, struct cede_error *reterr) {
+	if (a->receipt_count == a->receipt_room) {
+		size_t room = a->receipt_room == 0 ? 256 : a->receipt_room * 2;
+		struct id *list = reallocarray(a->receipts, room, sizeof *list);
+		if (list == NULL)
+			return CEDE_FAIL_MEMORY(reterr);
+		a->receipts = list;
+		a->receipt_room = room;
+	}
+	a->receipts[a->receipt_count++] = e->subject;
+	return CEDE_OK;
 }
 
 static int take(struct audit *a, const struct event *e, struct cede_error *reterr) {
@@ -448,8 +363,8 @@ static int take(struct audit *a, const struct event *e, struct cede_error *reter
 		return wiped_rows(a, e, reterr);
 	if (strcmp(e->kind, "bundle-sealed") == 0)
 		return sealed(a, e, reterr);
-	if (strcmp(e->kind, "bundle-receipted") == 0)
-		receipted(a, e);
+	if (strcmp(e->kind, "bundle-receipted") == 0 && e->has_subject)
+		return receipted(a, e, reterr);
 	if (!of_capture || detail_u64(e->detail, "row", &row, NULL) < 0)
 		return CEDE_OK;
 	CEDE_TRY(row_of(a, row, &c, reterr));
@@ -474,12 +389,14 @@ static int take(struct audit *a, const struct event *e, struct cede_error *reter
 static int read_line(
 	struct audit *a, const char *line, size_t len, uint64_t number, struct cede_error *reterr) {
 	json_error_t bad;
-	json_t *object = json_loadb(line, len, JSON_REJECT_DUPLICATES, &bad);
-	struct event e;
+	struct event e = {.has_subject = false};
 
-	if (object == NULL)
-		return CEDE_FAIL(
-			reterr, CEDE_ERR_INPUT, "line %" PRIu64 ": no JSON: %s", number, bad.text);
+	if (json_bound(slice_of(line, len), 1, 32, NULL) < 0)
+		return no_event(number, reterr);
+	json_t *object = json_loadb(line, len, JSON_REJECT_DUPLICATES, &bad);
+	if (object == NULL) /* jansson's words quote the text: not for a terminal */
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "line %" PRIu64 ", column %d: no JSON",
+			number, bad.column);
 	int r = read_event(object, number, &e, reterr);
 	if (r == CEDE_OK)
 		r = chain(a, &e, reterr);
@@ -489,30 +406,53 @@ static int read_line(
 	return r;
 }
 
-static int read_export(struct audit *a, struct cede_error *reterr) {
-	CLEANUP(freep) char *line = NULL;
-	size_t room = 0;
-	ssize_t n;
+/* The next line without its end; false: there is none, or it is too long (*ret_len is LINE_MOST). */
+static bool next_line(FILE *from, char *line, size_t *ret_len) {
+	size_t n = 0;
+	int c = EOF;
 
-	for (uint64_t number = 1; (n = getline(&line, &room, a->o->export_file)) >= 0; number++) {
+	while (n < LINE_MOST && (c = getc_unlocked(from)) != EOF && c != '\n')
+		line[n++] = (char)c;
+	*ret_len = n;
+	return n < LINE_MOST && (n > 0 || c != EOF);
+}
+
+static int read_export(struct audit *a, struct cede_error *reterr) {
+	CLEANUP(freep) char *line = malloc(LINE_MOST);
+	uint64_t number = 1;
+	size_t len;
+
+	if (line == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	for (; next_line(a->o->export_file, line, &len); number++) {
 		a->lines = number;
-		if ((size_t)n > LINE_MOST)
-			return CEDE_FAIL(
-				reterr, CEDE_ERR_INPUT, "line %" PRIu64 ": too long", number);
-		CEDE_TRY(read_line(a, line, (size_t)n, number, reterr));
+		CEDE_TRY(read_line(a, line, len, number, reterr));
 	}
 	if (ferror(a->o->export_file))
 		return CEDE_FAIL_SYS(reterr, "read the export");
-	return CEDE_OK;
+	return len < LINE_MOST
+		? CEDE_OK
+		: CEDE_FAIL(reterr, CEDE_ERR_INPUT, "line %" PRIu64 ": too long", number);
 }
 
 /* ---- the store */
 
+/* Of both lists: a bundle begins with its id. */
 static int by_id(const void *x, const void *y) {
-	const struct sealed *a = x;
-	const struct sealed *b = y;
+	return memcmp(x, y, ID_SIZE);
+}
 
-	return memcmp(a->id.bytes, b->id.bytes, ID_SIZE);
+static void match_receipts(struct audit *a) {
+	if (a->totals.bundles > 1)
+		qsort(a->bundles, a->totals.bundles, sizeof *a->bundles, by_id);
+	if (a->receipt_count > 1)
+		qsort(a->receipts, a->receipt_count, sizeof *a->receipts, by_id);
+	for (size_t i = 0; i < a->totals.bundles && a->receipt_count > 0; i++) {
+		struct sealed *b = &a->bundles[i];
+		b->receipted =
+			bsearch(&b->id, a->receipts, a->receipt_count, sizeof b->id, by_id) != NULL;
+		a->totals.receipted += b->receipted;
+	}
 }
 
 static int hash_file(struct audit *a, int fd, uint8_t ret[32], struct cede_error *reterr) {
@@ -612,19 +552,23 @@ int audit_run(
 	const struct audit_options *options, struct audit_totals *ret, struct cede_error *reterr) {
 	CLEANUP(audit_done) struct audit a = {.o = options};
 	char subject[32];
+	uint64_t by;
 
 	CEDE_TRY(merkle_hasher_init(&a.hasher, reterr));
-	CEDE_TRY(load_checkpoints(&a, reterr));
+	CEDE_TRY(checkpoints_open(options->host_dir, &a.checkpoints, reterr));
+	CEDE_TRY(next_shown(&a, reterr));
 	CEDE_TRY(read_export(&a, reterr));
-	unexplained(&a);
-	if (a.checkpoint_next < a.checkpoint_count) {
+	if (emptied_unexplained(&a.emptied, &by))
+		broken(&a, by, "events were emptied in its name, and it is no ledger-pruned");
+	if (a.more_shown) {
 		(void)snprintf(subject, sizeof subject, "%" PRIu64, a.totals.events + 1);
 		found(&a, AUDIT_LEDGER_SHORT, subject,
 			"the agency has seen this event and later ones; the export ends before");
 	}
+	while (a.more_shown)
+		CEDE_TRY(next_shown(&a, reterr));
 	still_here(&a);
-	if (a.totals.bundles > 1)
-		qsort(a.bundles, a.totals.bundles, sizeof *a.bundles, by_id);
+	match_receipts(&a);
 	CEDE_TRY(walk_store(&a, options->host_dir, 0, reterr));
 	for (size_t i = 0; i < a.totals.bundles; i++)
 		if (a.bundles[i].receipted && !a.bundles[i].found)

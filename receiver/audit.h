@@ -2,8 +2,8 @@
  * A host's exported ledger (docs/ledger.md, "Export") against what the agency has of that host: the
  * store and the checkpoints. The chain and each checkpoint are computed anew from the export.
  *
- * Hostile peer  the export is whatever the contractor gave. Memory grows with its captures and
- * bundles. Thread  any. */
+ * Hostile peer  the export is whatever the contractor gave. Memory and time grow with its events
+ * and the store's bundles. Thread  any. */
 #pragma once
 
 #include <stdbool.h>

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import resource
 import shutil
 import struct
 import subprocess
@@ -145,6 +146,98 @@ def hostile():
         receiver("report", status=(2,))
 
 
+def bounded(*words, cpu_s=10, memory_mb=256):
+    """(status, output, peak in kB) of cede-receiver, which gets so much of the machine and no more."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    with subprocess.Popen([program("cede-receiver"), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=limit) as child:
+        said = child.stdout.read().decode(errors="replace")
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    return child.returncode, said, used.ru_maxrss
+
+
+def of_events(path, events):
+    """An export whose hashes are none: one finding, and everything else is looked at all the same."""
+    with path.open("w") as f:
+        for number, (kind, subject, detail, at_ns) in enumerate(events, 1):
+            f.write(f'{{"sequence":{number},"at_ns":{at_ns},"kind":"{kind}","subject":"{subject}","detail":"{detail}","hash":"{number:064x}"}}\n')
+    return path
+
+
+def costly():
+    """exports that would take the square of their size, or all memory: the audit ends, within seconds and megabytes"""
+    with World(receiver=False) as w:
+        (w.store / HOST).mkdir()
+        export = w.dir / "export.jsonl"
+
+        def must_end(words, status, what, **limits):
+            got, said, peak = bounded("audit", "--store", w.store, "--host", HOST, "--ledger", *words, **limits)
+            check((got, what in said) == (status, True), f"status {got}, expected {status}: {said[-300:]!r}")
+            return peak
+
+        number = 100_000
+        ids = [uuid.UUID(int=(1 << 80) | 7 << 76 | 2 << 62 | n) for n in range(number)]
+        of_events(export, [("bundle-sealed", i, f"size=1 sha256={0:064x}", 1) for i in ids] + [("bundle-receipted", i, "", 1) for i in ids])
+        must_end([export], 1, f"{number} bundles of which {number} receipted", memory_mb=512)
+        of_events(export, [("pruned", "", "", 10 * number + n) for n in range(2 * number)])
+        must_end([export], 1, f"{2 * number} emptied", memory_mb=1024)
+        rows = ",".join(["1-1000"] * 500)
+        of_events(export, [("capture-seen", i, f"row={n} born=1", 1) for n, i in enumerate(ids[:1000], 1)] + [("captures-wiped", ids[0], f"level=removed rows={rows}", 2)])
+        must_end([export], 2, "line 1001: the same rows are wiped again and again")
+        must_end(["/dev/zero"], 2, "line 1: too long", memory_mb=128)
+        export.write_text("[" + "{}," * 1_300_000 + "{}]\n")
+        peak = must_end([export], 2, "line 1: not an event", memory_mb=512)
+        check(peak < 40_000, f"peak {peak} kB")
+
+
+def many_checkpoints():
+    """300 MiB of checkpoints take no more memory than 300; what is damaged among them is a finding, and those behind it are compared"""
+    with World(source={"quiet": "0s"}) as w:
+        w.start()
+        for name in "abcd":
+            w.write(f"{name}.jpg", os.urandom(1000))
+            w.settled()
+        w.agent.stop()
+        export = w.dir / "export.jsonl"
+        export.write_text(w.cede("ledger", "export", "--json", "--state", w.state))
+        kept = w.store / HOST / "checkpoints"
+        notes = kept.read_bytes()
+        count = notes.count(b"\ntime ")
+        check(count >= 3, f"{count} checkpoints")
+        with kept.open("wb") as f:
+            for _ in range(300):
+                f.write(b"\n" * (1 << 20))
+            f.write(notes)
+        status, said, peak = bounded("audit", "--store", w.store, "--host", HOST, "--ledger", export, memory_mb=512)
+        check((status, f"{count} checkpoints; 0 findings" in said) == (0, True), f"status {status}: {said}")
+        check(peak < 40_000, f"peak {peak} kB")
+        first = notes.index(b"\n\n\xe2\x80\x94") + 2
+        first = notes.index(b"\n", first) + 1  # behind the first note
+        for text, findings, left in ((notes[:20] + b"x" + notes[21:], 1, count - 1), (notes[:first] + b"y" * 30_000 + b"\n\n" + notes[first:], 1, count),
+                                     (notes + b"\n" + notes[:first], 1, count), (notes[:-9], 1, count - 1)):
+            kept.write_bytes(text)
+            summary, found = audit(w, export, status=(1,))
+            equal(([f[0] for f in found], summary["checkpoints"]), (["checkpoint-bad"] * findings, left), "findings, and checkpoints that are left")
+
+
+def hostile_words():
+    """words of an export never reach the terminal, nor break the JSON"""
+    with World(receiver=False) as w:
+        (w.store / HOST).mkdir()
+        capture, escape = uuid.UUID(int=7 << 76 | 2 << 62), "\\u001b[2J\\u009b31m"
+        for level in (escape, "\u00e9" * 40):
+            export = of_events(w.dir / "export.jsonl", [("capture-seen", capture, "row=1 born=1", 1), ("captures-wiped", capture, f"level={level} rows=1", 2)])
+            said = receiver("audit", "--store", w.store, "--host", HOST, "--ledger", export, "--require", "removed", status=(1,))
+            check("no level that there is" in said and "\x1b" not in said and "\x9b" not in said, repr(said))
+            equal(sorted(f[0] for f in audit(w, export, "--require", "removed")[1]), ["ledger-broken", "weak-wipe"], "findings")
+        for line in ("\x1b[2J", '{"a":"\x9b31m', '{"\x9b31m":1,"\x9b31m":2}'):
+            (w.dir / "export.jsonl").write_text(line + "\n")
+            said = receiver("audit", "--store", w.store, "--host", HOST, "--ledger", w.dir / "export.jsonl", status=(2,))
+            check("line 1" in said and "\x1b" not in said and "\x9b" not in said, repr(said))
+
+
 def fleet():
     """every host with its last bundle, checkpoint, policy serial and oldest capture; one that is overdue is a finding"""
     with World(source={"quiet": "0s"}) as w:
@@ -163,4 +256,4 @@ def fleet():
 
 
 if __name__ == "__main__":
-    tap.run([sound_and_tampered, hostile, fleet])
+    tap.run([sound_and_tampered, hostile, costly, many_checkpoints, hostile_words, fleet])

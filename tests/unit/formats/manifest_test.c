@@ -303,6 +303,28 @@ static void test_deep_and_cut(void **state) {
 	assert_int_equal(manifest_read(buf_slice(&deep), &read, &err), CEDE_ERR_INPUT);
 }
 
+/* "[{},{},...]" would take a hundred times its size: it is refused before it is parsed. */
+static void test_too_much(void **state) {
+	static const struct {
+		const char *start, *again;
+		bool refused;
+	} cases[] = {{"[{}", ",{}", true}, {"[0", ",0", true}, {"\"", "{[,", false},
+		{"\"", "\\\"{", false}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+		CLEANUP(buf_done) struct buf text = BUF_INIT(MANIFEST_SIZE_MAX);
+		CLEANUP(manifest_read_freep) struct manifest_read *read = NULL;
+		struct cede_error err;
+		assert_int_equal(buf_add_str(&text, cases[i].start, NULL), CEDE_OK);
+		for (size_t n = 0; n < 300000; n++)
+			assert_int_equal(buf_add_str(&text, cases[i].again, NULL), CEDE_OK);
+		assert_int_equal(manifest_read(buf_slice(&text), &read, &err), CEDE_ERR_INPUT);
+		assert_true((strstr(err.text, "more in it than belongs there") != NULL) ==
+			cases[i].refused);
+	}
+}
+
 static void test_utf8(void **state) {
 	const struct {
 		struct slice text;
@@ -326,10 +348,11 @@ static void test_utf8(void **state) {
 
 int main(void) {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_names),
-		cmocka_unit_test(test_numbers), cmocka_unit_test(test_names_of_members),
-		cmocka_unit_test(test_writer_refuses), cmocka_unit_test(test_writer_refuses_numbers),
-		cmocka_unit_test(test_reader), cmocka_unit_test(test_errors_quote_no_names),
-		cmocka_unit_test(test_deep_and_cut), cmocka_unit_test(test_utf8)};
+		cmocka_unit_test(test_numbers), cmocka_unit_test(test_too_much),
+		cmocka_unit_test(test_names_of_members), cmocka_unit_test(test_writer_refuses),
+		cmocka_unit_test(test_writer_refuses_numbers), cmocka_unit_test(test_reader),
+		cmocka_unit_test(test_errors_quote_no_names), cmocka_unit_test(test_deep_and_cut),
+		cmocka_unit_test(test_utf8)};
 
 	return cmocka_run_group_tests_name("manifest", tests, NULL, NULL);
 }
