@@ -273,12 +273,14 @@ static int row_of(struct audit *a, uint64_t row, struct seen **ret, struct cede_
 
 static void stayed(struct audit *a, struct seen *c, int64_t until_ns) {
 	char text[120];
+	int64_t stay;
 
 	c->ended_ns = until_ns;
-	if (a->o->max_age_ns == 0 || !c->there || until_ns - c->born_ns <= a->o->max_age_ns)
+	if (__builtin_sub_overflow(until_ns, c->born_ns, &stay))
+		stay = c->born_ns < 0 ? INT64_MAX : 0;
+	if (a->o->max_age_ns == 0 || !c->there || stay <= a->o->max_age_ns)
 		return;
-	(void)snprintf(text, sizeof text, "in the clear for %" PRId64 " s",
-		(until_ns - c->born_ns) / NS_PER_SECOND);
+	(void)snprintf(text, sizeof text, "in the clear for %" PRId64 " s", stay / NS_PER_SECOND);
 	found_id(a, AUDIT_OVERSTAYED, &c->id, text);
 }
 

@@ -232,6 +232,8 @@ def hostile_words():
             said = receiver("audit", "--store", w.store, "--host", HOST, "--ledger", export, "--require", "removed", status=(1,))
             check("no level that there is" in said and "\x1b" not in said and "\x9b" not in said, repr(said))
             equal(sorted(f[0] for f in audit(w, export, "--require", "removed")[1]), ["ledger-broken", "weak-wipe"], "findings")
+        export = of_events(w.dir / "export.jsonl", [("capture-seen", capture, f"row=1 born={1 - 2**63}", 1), ("captures-wiped", capture, "level=removed rows=1", 2**63 - 1)])
+        equal(sorted(f[0] for f in audit(w, export, "--max-age", "1h")[1]), ["ledger-broken", "overstayed"], "a stay of all time")
         for line in ("\x1b[2J", '{"a":"\x9b31m', '{"\x9b31m":1,"\x9b31m":2}'):
             (w.dir / "export.jsonl").write_text(line + "\n")
             said = receiver("audit", "--store", w.store, "--host", HOST, "--ledger", w.dir / "export.jsonl", status=(2,))
@@ -255,5 +257,56 @@ def fleet():
         check("OVERDUE" in table, table)
 
 
+def report(w, opened, *more, status):
+    """(hosts by name, what was said on standard error)"""
+    done = subprocess.run([program("cede-receiver"), "report", "--store", w.store, "--opened", opened, "--json", *more], capture_output=True,
+                          text=True, stdin=subprocess.DEVNULL, timeout=60)
+    check(done.returncode == status, f"report: status {done.returncode}, expected {status}: {done.stdout}{done.stderr}")
+    return {h["host"]: h for h in json.loads(done.stdout)["hosts"]}, done.stderr
+
+
+def fleet_with_trouble():
+    """a host that can't be read is named and the others are told; manifests in a folder of each host count, those in another's name do not"""
+    with World(source={"quiet": "0s"}) as w:
+        day(w)
+        opened, mine = w.dir / "opened", w.dir / "opened" / HOST
+        opened.mkdir()
+        receiver("open", *sorted(w.store.rglob("*.cms")), "--key", w.pki / "seal.key", "--cert", w.pki / "seal.pem", "--into", mine)
+        want = report(w, mine, status=0)[0][HOST]
+        equal(want["policy_serial"], 1, "the serial of its policy")
+        equal(report(w, opened, status=0)[0][HOST], want, "with a folder for each host")
+        # what a host can write: a capture that has a manifest's name, in a source that has a host's
+        manifest = next(mine.glob("*.manifest.json"))
+        text = json.loads(manifest.read_text()) | {"created": "2099-01-01T00:00:00Z"}
+        unknown = str(uuid.UUID(int=uuid.UUID(manifest.name[:36]).int ^ 1))
+        (opened / f"{unknown}.manifest.json").write_text(json.dumps(text | {"bundle": unknown}))
+        hosts, said = report(w, opened, status=0)
+        equal(hosts[HOST], want, "a manifest of a bundle that nobody sent")
+        check("1 manifests are of bundles that the store does not have" in said, said)
+        (w.store / "lane-9").mkdir()
+        for change in ({"host": "lane-9"}, {"bundle": unknown}):
+            (opened / manifest.name).write_text(json.dumps(text | change))
+            hosts, _ = report(w, opened, status=1)
+            equal(hosts[HOST], want | {"forged_manifests": True}, f"a manifest that lies: {change}")
+            equal(hosts["lane-9"]["opened"], "-", "what is known of the other")
+        (opened / manifest.name).unlink()
+        old = json.loads(manifest.read_text())
+        for e in old["entries"]:
+            e["mtime_ns"] = -2**63
+        (opened / manifest.name).write_text(json.dumps(old | {"created": "2099-01-01T00:00:00Z"}))
+        check(report(w, opened, "--max-age", "1h", status=1)[0][HOST]["overdue"], "a capture from before all time is overdue")
+        (opened / manifest.name).write_text("{")
+        hosts, said = report(w, opened, status=3)
+        equal(hosts[HOST], want | {"unreadable": True}, "a manifest that is none")
+        check(manifest.name in said, said)
+        (opened / manifest.name).unlink()
+        shutil.copy(w.store / HOST / "ledger.pub", w.store / "lane-9")
+        (w.store / "lane-9" / "checkpoints").write_text("nonsense")
+        hosts, said = report(w, opened, status=3)
+        equal((hosts[HOST], hosts["lane-9"]["unreadable"]), (want, True), "the hosts")
+        check("lane-9: the checkpoints of host lane-9 are damaged" in said, said)
+        check("UNREADABLE" in receiver("report", "--store", w.store, status=(3,)), "the table")
+
+
 if __name__ == "__main__":
-    tap.run([sound_and_tampered, hostile, costly, many_checkpoints, hostile_words, fleet])
+    tap.run([sound_and_tampered, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble])
