@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/place.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
@@ -74,6 +75,7 @@ static int open_folder(
 	CLEANUP(fd_closep) int fd = -1;
 	CEDE_TRY(file_open_beneath(p->dirfd, ".", O_RDONLY | O_DIRECTORY, &fd, reterr));
 	while (slice_cut(rest, '/', &part, &rest)) {
+		struct cede_error err = {0};
 		char name[PART_SIZE];
 		int inner;
 		part_string(part, name);
@@ -81,9 +83,14 @@ static int open_folder(
 			CEDE_TRY(make_folder(p, fd,
 				slice_of(folder.data, (size_t)(part.data - folder.data)), name,
 				reterr));
-		int r = file_open_beneath(fd, name, O_RDONLY | O_DIRECTORY, &inner, reterr);
+		int r = file_open_beneath(fd, name, O_RDONLY | O_DIRECTORY, &inner, &err);
+		if (r < 0 && err.sys == ENOTDIR) /* a capture has it: the next bundle may fit */
+			return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
+				"the name of a folder of it is taken: unpack it into another folder");
 		if (r < 0) {
-			cede_error_within(reterr, "a folder of the capture");
+			cede_error_within(&err, "a folder of the capture");
+			if (reterr != NULL)
+				*reterr = err;
 			return r;
 		}
 		fd_closep(&fd);

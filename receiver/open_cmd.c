@@ -17,7 +17,8 @@
 static const char usage[] =
 	"usage: cede-receiver open BUNDLE... --key KEY --cert CERT --into DIR\n"
 	"  Opens sealed bundles and unpacks them below DIR; checks every size and SHA-256. Nothing is\n"
-	"  written outside DIR, nothing that is there is overwritten.\n";
+	"  written outside DIR, nothing that is there is overwritten. Exit status: 0; 1 a bundle was\n"
+	"  refused; 2 bad usage; 3 one could not be read or written. The others are opened all the same.\n";
 
 static int open_one(const char *path, EVP_PKEY *key, X509 *cert, int into, struct cede_error *reterr) {
 	CLEANUP(fd_closep) int sealed = openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
@@ -60,7 +61,7 @@ int open_cmd(int argc, char **argv) {
 	struct words words = {0};
 	struct sandbox_report report = {0};
 	struct cede_error err = {0};
-	int refused = 0;
+	int status = 0;
 
 	int help = parse(argc, argv, &words);
 	if (help != 0) {
@@ -92,9 +93,8 @@ int open_cmd(int argc, char **argv) {
 		if (r == CEDE_OK)
 			continue;
 		(void)fprintf(stderr, "%s: %s\n", argv[i], err.text);
-		if (r == CEDE_ERR_IO)
-			return 3;
-		refused++;
+		/* the next one may open all the same */
+		status = r == CEDE_ERR_IO || status == 3 ? 3 : 1;
 	}
-	return refused > 0 ? 1 : 0;
+	return status;
 }

@@ -308,5 +308,18 @@ def fleet_with_trouble():
         check("UNREADABLE" in receiver("report", "--store", w.store, status=(3,)), "the table")
 
 
+def opened_all_the_same():
+    """a bundle that can't be read is named, the status is 3, and those behind it are opened"""
+    with World(source={"quiet": "0s"}) as w:
+        day(w)
+        good = sorted(w.store.rglob("*.cms"))
+        (w.dir / "refused.cms").write_bytes(b"nonsense")
+        words = ["--key", w.pki / "seal.key", "--cert", w.pki / "seal.pem", "--into", w.dir / "opened"]
+        said = receiver("open", w.dir / "missing.cms", w.dir / "refused.cms", *good, *words, status=(3,))
+        check(f"{w.dir}/missing.cms: " in said and f"{w.dir}/refused.cms: " in said, said)
+        equal(len(list((w.dir / "opened" / "faces").iterdir())), 12, "captures")
+        receiver("open", w.dir / "refused.cms", *good, *words, status=(1,))
+
+
 if __name__ == "__main__":
-    tap.run([sound_and_tampered, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble])
+    tap.run([sound_and_tampered, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])

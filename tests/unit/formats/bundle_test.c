@@ -472,6 +472,27 @@ static void test_segments_of_two_captures_never_mix(void **state) {
 	assert_file(dirfd, "faces/", new.path, new.content, true);
 }
 
+static int unpack_one(int dirfd, const char *path, struct cede_error *err) {
+	struct member member = {slice_str(path), SLICE_LIT("x")};
+	struct manifest_entry entry = entry_of(&member);
+	struct manifest m = manifest_of(&entry, 1);
+	CLEANUP(fd_closep) int fd = write_bundle(&m, &member);
+
+	return bundle_unpack(fd, dirfd, NULL, err);
+}
+
+/* A capture where another has a folder, and the other way about: this bundle's matter, not the disk's. */
+static void test_file_and_folder_of_one_name(void **state) {
+	CLEANUP(fd_closep) int dirfd = folder("clash");
+	struct cede_error err;
+	(void)state;
+	assert_int_equal(unpack_one(dirfd, "a", &err), CEDE_OK);
+	assert_int_equal(unpack_one(dirfd, "b/c/d", &err), CEDE_OK);
+	assert_int_equal(unpack_one(dirfd, "a/b", &err), CEDE_ERR_REFUSED);
+	assert_int_equal(unpack_one(dirfd, "b/c", &err), CEDE_ERR_REFUSED);
+	assert_int_equal(unpack_one(dirfd, "b/c/e", &err), CEDE_OK);
+}
+
 #define HOSTILE 2000
 
 /* A manifest that claims a million segments of each of its captures, all joined already. */
@@ -538,6 +559,7 @@ int main(void) {
 		cmocka_unit_test(test_not_a_bundle), cmocka_unit_test(test_segments),
 		cmocka_unit_test(test_segments_of_two_captures_never_mix),
 		cmocka_unit_test(test_many_segments_that_are_none),
+		cmocka_unit_test(test_file_and_folder_of_one_name),
 		cmocka_unit_test(test_writer_keeps_to_the_manifest)};
 
 	return cmocka_run_group_tests_name("bundle", tests, set_up, tear_down);
