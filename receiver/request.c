@@ -38,12 +38,15 @@ static void decline(struct request *r, unsigned status) {
 	r->retry = status == MHD_HTTP_SERVICE_UNAVAILABLE;
 }
 
-/* why: words of ours, never the client's. */
+/* why: words of ours, never the client's. A contradiction is an event of its own: lines of one kind
+ * are limited, and whoever is refused often enough would hide it. */
 static void refuse(struct request *r, unsigned status, const char *why) {
+	bool conflict = status == MHD_HTTP_CONFLICT;
+
 	decline(r, status);
-	log_event(status == MHD_HTTP_CONFLICT ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
-		"request.refused", "host=%s bundle=%s status=%u error=\"%s\"", r->host, r->text_id,
-		status, why);
+	log_event(conflict ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
+		conflict ? "bundle.contradicted" : "request.refused",
+		"host=%s bundle=%s status=%u error=\"%s\"", r->host, r->text_id, status, why);
 }
 
 /* The store said no: full, or broken. */

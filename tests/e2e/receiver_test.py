@@ -332,7 +332,7 @@ def other_bytes_under_an_id():
             equal(w.receiver.said().count("SECURITY"), before + 1, "lines about it")
         place(w, bundle, ".receipt").unlink()  # without one the bundle itself is looked at
         equal(client.push(bundle, body[::-1]).status, 409, "status without a receipt")
-        check(re.search(rf"error: request\.refused host=dev-host-1 bundle={bundle} status=409 error=\"SECURITY", w.receiver.said()),
+        check(re.search(rf"error: bundle\.contradicted host=dev-host-1 bundle={bundle} status=409 error=\"SECURITY", w.receiver.said()),
               "the line says which")
         equal(place(w, bundle, ".cms").read_bytes(), body, "the original")
         must_prove(w, client.receipt(bundle).body, bundle, body)
@@ -791,14 +791,17 @@ def digests_that_lie():
 
 
 def log_is_limited():
-    """refusals are told, fifty lines in ten seconds at most"""
+    """refusals are told, fifty lines in ten seconds at most; a security event is not among those left out"""
     with World() as w:
         w.start_receiver()
-        client = Client(w)
+        client, bundle = Client(w), new_id()
+        equal(client.push(bundle, BODY).status, 201, "status")
         for _ in range(120):
             equal(client.ask(head("GET", "/nothing")).status, 404, "status")
         lines = w.receiver.said().count("request.refused")
         check(50 <= lines <= 100, f"{lines} lines")
+        equal(client.push(bundle, b"c" * 1000).status, 409, "status")
+        check(f"bundle={bundle} status=409" in w.receiver.said(), "the security event is told")
 
 
 # ---- the TLS port
