@@ -22,9 +22,10 @@
 #include "receiver/checkpoints.h"
 #include "receiver/emptied.h"
 
-#define LINE_MOST  (4U << 20)
-#define PIECE      (1U << 20)
-#define WIPES_MOST 16 /* of one capture: in a vault, and as its level rises */
+#define LINE_MOST      (4U << 20)
+#define PIECE          (1U << 20)
+#define CLOCKS_APART_S 3600 /* the host's and the agency's, at most */
+#define WIPES_MOST     16   /* of one capture: in a vault, and as its level rises */
 
 static const char *const levels[] = {
 	"removed", "unproven", "overwritten-current", "overwritten-watched", "crypto-erased"};
@@ -495,6 +496,16 @@ static int compare_bundle(
 	return CEDE_OK;
 }
 
+/* Newer bundles are not in the export yet. An id's time is its sender's word; when the file came is
+ * the receiver's. */
+static bool is_of_the_export(const struct audit *a, int dir, const char *name, const struct id *id) {
+	struct stat st;
+
+	return id_time_ns(id) <= a->last_ns ||
+		(fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+			st.st_mtim.tv_sec < a->last_ns / NS_PER_SECOND - CLOCKS_APART_S);
+}
+
 /* "<id>.cms": one that the ledger knows, or not. */
 static int take_stored(struct audit *a, int dir, const char *name, struct cede_error *reterr) {
 	size_t n = strlen(name);
@@ -509,8 +520,8 @@ static int take_stored(struct audit *a, int dir, const char *name, struct cede_e
 		: bsearch(&want, a->bundles, a->totals.bundles, sizeof *b, by_id);
 	if (b != NULL)
 		return compare_bundle(a, dir, name, b, reterr);
-	/* of emptied events it can't be said any more; newer ones are not in the export yet */
-	if (a->totals.pruned == 0 && id_time_ns(&want.id) <= a->last_ns)
+	/* of emptied events it can't be said any more */
+	if (a->totals.pruned == 0 && is_of_the_export(a, dir, name, &want.id))
 		found_id(a, AUDIT_UNKNOWN, &want.id, "the ledger never sealed it");
 	return CEDE_OK;
 }

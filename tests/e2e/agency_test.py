@@ -11,6 +11,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import uuid
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
@@ -98,6 +99,16 @@ def sound_and_tampered():
             b[2].write_bytes(raw)
         equal(tampered(flip), [("different", bundles[2].stem)], "a bundle with another byte")
         equal([f[0] for f in tampered(one_more)], ["unknown"], "a bundle that the ledger does not know")
+
+        def one_of_2099(age_s):
+            def change(store, all_of_them):
+                place = store / HOST / "2099" / "01" / "01" / f"03b5{'0' * 4}-0000-7000-8000-000000000000.cms"
+                place.parent.mkdir(parents=True)
+                shutil.copy(all_of_them[0], place)
+                os.utime(place, (time.time() - age_s, time.time() - age_s))
+            return tampered(change)
+        equal(one_of_2099(0), [], "a bundle that came after the export")
+        equal([f[0] for f in one_of_2099(7200)], ["unknown"], "a bundle that came before its end, whatever its id says")
 
         events = [json.loads(line) for line in export.read_text().splitlines()]
         other = w.dir / "other.jsonl"
