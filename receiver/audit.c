@@ -285,24 +285,39 @@ static void stayed(struct audit *a, struct seen *c, int64_t until_ns) {
 	found_id(a, AUDIT_OVERSTAYED, &c->id, text);
 }
 
-static void wiped(struct audit *a, struct seen *c, const struct event *e) {
+struct wipe {
+	int64_t at_ns;
+	bool pending;
+	int rank; /* of audit_level() */
+	char level[64];
+};
+
+/* Once for all rows of the event: their list is long. */
+static struct wipe wipe_of(const struct event *e) {
 	struct slice level = SLICE_NONE;
 	struct slice reason = SLICE_NONE;
-	char text[64];
+	struct wipe w = {.at_ns = e->at_ns};
 
 	(void)detail_find(e->detail, "level", &level);
 	(void)detail_find(e->detail, "reason", &reason);
-	c->pending = slice_is(reason, "pending-erase");
+	w.pending = slice_is(reason, "pending-erase");
+	(void)snprintf(w.level, sizeof w.level, "%.*s", (int)level.len, (const char *)level.data);
+	w.rank = audit_level(w.level);
+	return w;
+}
+
+static void wiped(struct audit *a, struct seen *c, const struct wipe *w) {
+	c->pending = w->pending;
 	if (c->pending) /* the end of its key is another event */
 		return;
-	(void)snprintf(text, sizeof text, "%.*s", (int)level.len, (const char *)level.data);
-	stayed(a, c, e->at_ns);
-	int rank = audit_level(text);
-	if (a->o->require >= 0 && rank < a->o->require)
-		found_id(a, AUDIT_WEAK_WIPE, &c->id, rank < 0 ? "no level that there is" : text);
+	stayed(a, c, w->at_ns);
+	if (a->o->require >= 0 && w->rank < a->o->require)
+		found_id(a, AUDIT_WEAK_WIPE, &c->id,
+			w->rank < 0 ? "no level that there is" : w->level);
 }
 
 static int wiped_rows(struct audit *a, const struct event *e, struct cede_error *reterr) {
+	const struct wipe w = wipe_of(e);
 	struct slice rest = SLICE_NONE;
 	uint64_t from, to;
 	struct seen *c;
@@ -319,7 +334,7 @@ static int wiped_rows(struct audit *a, const struct event *e, struct cede_error 
 				a->lines);
 		for (; from <= to; from++) {
 			CEDE_TRY(row_of(a, from, &c, reterr));
-			wiped(a, c, e);
+			wiped(a, c, &w);
 		}
 	}
 	return CEDE_OK;
@@ -376,8 +391,10 @@ static int take(struct audit *a, const struct event *e, struct cede_error *reter
 		a->totals.captures++;
 		return detail_i64(e->detail, "born", &c->born_ns, reterr);
 	}
-	if (strcmp(e->kind, "capture-wiped") == 0)
-		wiped(a, c, e);
+	if (strcmp(e->kind, "capture-wiped") == 0) {
+		const struct wipe w = wipe_of(e);
+		wiped(a, c, &w);
+	}
 	if (strcmp(e->kind, "capture-destroyed") == 0)
 		found_id(a, AUDIT_DESTROYED, &c->id, "the policy, or a purge, said so");
 	if (strcmp(e->kind, "capture-gone") == 0) {
