@@ -158,15 +158,17 @@ def hostile():
 
 
 def bounded(*words, cpu_s=10, memory_mb=256):
-    """(status, output, peak in kB) of cede-receiver, which gets so much of the machine and no more."""
+    """(status, output) of cede-receiver, which gets so much of the machine and no more; a sanitizer takes what it wants."""
+    sanitized = b"__asan_init" in pathlib.Path(program("cede-receiver")).read_bytes()
+
     def limit():
+        if sanitized:
+            return
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
-        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
-    with subprocess.Popen([program("cede-receiver"), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=limit) as child:
-        said = child.stdout.read().decode(errors="replace")
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    return child.returncode, said, used.ru_maxrss
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_mb << 20, memory_mb << 20))
+    done = subprocess.run([program("cede-receiver"), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                          preexec_fn=limit, timeout=120, check=False)
+    return done.returncode, done.stdout.decode(errors="replace")
 
 
 def of_events(path, events):
@@ -184,9 +186,8 @@ def costly():
         export = w.dir / "export.jsonl"
 
         def must_end(words, status, what, **limits):
-            got, said, peak = bounded("audit", "--store", w.store, "--host", HOST, "--ledger", *words, **limits)
+            got, said = bounded("audit", "--store", w.store, "--host", HOST, "--ledger", *words, **limits)
             check((got, what in said) == (status, True), f"status {got}, expected {status}: {said[-300:]!r}")
-            return peak
 
         number = 100_000
         ids = [uuid.UUID(int=(1 << 80) | 7 << 76 | 2 << 62 | n) for n in range(number)]
@@ -200,10 +201,9 @@ def costly():
         rows = ",".join(str(n) for n in range(1, 2 * number, 2))
         of_events(export, [("capture-seen", ids[0], f"row={n} born=1", 1) for n in range(1, 2 * number)] + [("captures-wiped", ids[0], f"rows={rows}", 2)] * 16)
         must_end([export], 1, f"{2 * number - 1} captures")
-        must_end(["/dev/zero"], 2, "line 1: too long", memory_mb=128)
+        must_end(["/dev/zero"], 2, "line 1: too long", memory_mb=32)
         export.write_text("[" + "{}," * 1_300_000 + "{}]\n")
-        peak = must_end([export], 2, "line 1: not an event", memory_mb=512)
-        check(peak < 40_000, f"peak {peak} kB")
+        must_end([export], 2, "line 1: not an event", memory_mb=32)
 
 
 def many_checkpoints():
@@ -224,9 +224,8 @@ def many_checkpoints():
             for _ in range(300):
                 f.write(b"\n" * (1 << 20))
             f.write(notes)
-        status, said, peak = bounded("audit", "--store", w.store, "--host", HOST, "--ledger", export, memory_mb=512)
+        status, said = bounded("audit", "--store", w.store, "--host", HOST, "--ledger", export, memory_mb=32)
         check((status, f"{count} checkpoints; 0 findings" in said) == (0, True), f"status {status}: {said}")
-        check(peak < 40_000, f"peak {peak} kB")
         first = notes.index(b"\n\n\xe2\x80\x94") + 2
         first = notes.index(b"\n", first) + 1  # behind the first note
         for text, findings, left in ((notes[:20] + b"x" + notes[21:], 1, count - 1), (notes[:first] + b"y" * 30_000 + b"\n\n" + notes[first:], 1, count),
