@@ -9,12 +9,14 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/hex.h"
 
 #define PART_SIZE 256 /* NAME_MAX and a NUL */
 #define COPY_SIZE 65536
-#define MADE_MAX  (1U << 20)
+#define MADE_MAX  (1U << 20) /* folders of one bundle */
+#define STEP_MAX  4000       /* bytes of a path that the kernel takes at once */
 
 void place_init(struct place *p, int dirfd) {
 	*p = (struct place){.dirfd = dirfd, .folder = BUF_INIT(PLACE_NAME_MAX), .folder_fd = -1};
@@ -24,26 +26,30 @@ void place_done(struct place *p) {
 	fd_closep(&p->folder_fd);
 	buf_done(&p->folder);
 	for (size_t i = 0; i < p->made_count; i++)
-		free(p->made[i]);
+		free(p->made[i].path);
 	free(p->made);
 	*p = (struct place){.dirfd = -1, .folder_fd = -1};
 }
 
-/* Remembers folder + name (+ '/') for place_undo(). */
-static int remember(struct place *p, struct slice folder, const char *name, bool is_folder,
-	struct cede_error *reterr) {
+/* For place_undo(): "<folder><name>", of which the first `there` bytes were there before. */
+static int remember(struct place *p, struct slice folder, const char *name, size_t there,
+	struct place_made **ret, struct cede_error *reterr) {
 	if (p->made_count == p->made_room) {
 		size_t room = p->made_room == 0 ? 64 : 2 * p->made_room;
-		char **made = room > MADE_MAX ? NULL : reallocarray(p->made, room, sizeof *made);
+		struct place_made *made = reallocarray(p->made, room, sizeof *made);
 		if (made == NULL)
 			return CEDE_FAIL_MEMORY(reterr);
 		p->made = made;
 		p->made_room = room;
 	}
-	if (asprintf(&p->made[p->made_count], "%.*s%s%s", (int)folder.len,
-		    (const char *)folder.data, name, is_folder ? "/" : "") < 0)
+	struct place_made *m = &p->made[p->made_count];
+	int len = asprintf(&m->path, "%.*s%s", (int)folder.len, (const char *)folder.data, name);
+	if (len < 0)
 		return CEDE_FAIL_MEMORY(reterr);
+	m->there = there;
+	m->len = (size_t)len;
 	p->made_count++;
+	*ret = m;
 	return CEDE_OK;
 }
 
@@ -55,18 +61,83 @@ static void part_string(struct slice part, char out[PART_SIZE]) {
 	out[len] = 0;
 }
 
-static int make_folder(
-	struct place *p, int fd, struct slice before, const char *part, struct cede_error *reterr) {
-	if (mkdirat(fd, part, 0700) == 0)
-		return remember(p, before, part, true, reterr);
-	return errno == EEXIST ? CEDE_OK : CEDE_FAIL_SYS(reterr, "make a folder");
+/* Makes the part of folder that begins at `at`. *made: what was made last, if that is the part above. */
+static int make_folder(struct place *p, int fd, struct slice folder, size_t at, const char *part,
+	struct place_made **made, struct cede_error *reterr) {
+	if (mkdirat(fd, part, 0700) < 0) {
+		*made = NULL;
+		return errno == EEXIST ? CEDE_OK : CEDE_FAIL_SYS(reterr, "make a folder");
+	}
+	if (*made == NULL) {
+		int r = p->folders < MADE_MAX
+			? remember(p, folder, "", at, made, reterr)
+			: CEDE_FAIL(reterr, CEDE_ERR_INPUT, "more than %u folders", MADE_MAX);
+		if (r < 0) {
+			(void)unlinkat(fd, part, AT_REMOVEDIR);
+			return r;
+		}
+	}
+	(*made)->len = at + strlen(part) + 1;
+	p->folders++;
+	return CEDE_OK;
+}
+
+/* One folder further, or several; the descriptor takes the other's place. */
+static int descend(int *fd, const char *path, struct cede_error *reterr) {
+	struct cede_error err = {0};
+	int inner;
+
+	int r = file_open_beneath(*fd, path, O_RDONLY | O_DIRECTORY, &inner, &err);
+	if (r < 0 && err.sys == ENOTDIR) /* a capture has it: the next bundle may fit */
+		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
+			"the name of a folder of it is taken: unpack it into another folder");
+	if (r < 0) {
+		cede_error_within(&err, "a folder of the capture");
+		if (reterr != NULL)
+			*reterr = err;
+		return r;
+	}
+	fd_closep(fd);
+	*fd = inner;
+	return CEDE_OK;
+}
+
+static int make_path(struct place *p, struct slice folder, int *fd, struct cede_error *reterr) {
+	struct place_made *made = NULL;
+	struct slice part, rest = folder;
+
+	while (slice_cut(rest, '/', &part, &rest)) {
+		char name[PART_SIZE];
+		part_string(part, name);
+		CEDE_TRY(make_folder(
+			p, *fd, folder, (size_t)(part.data - folder.data), name, &made, reterr));
+		CEDE_TRY(descend(fd, name, reterr));
+	}
+	return CEDE_OK;
+}
+
+/* In few calls, however deep it is. */
+static int find_path(struct slice folder, int *fd, struct cede_error *reterr) {
+	char path[STEP_MAX + 1];
+
+	while (folder.len > 0) {
+		size_t len = folder.len;
+		if (len > STEP_MAX) { /* no part is that long */
+			const uint8_t *slash = memrchr(folder.data, '/', STEP_MAX);
+			require(slash != NULL);
+			len = (size_t)(slash - folder.data) + 1;
+		}
+		memcpy(path, folder.data, len);
+		path[len] = 0;
+		CEDE_TRY(descend(fd, path, reterr));
+		folder = slice_of(folder.data + len, folder.len - len);
+	}
+	return CEDE_OK;
 }
 
 /* folder is "" or ends with '/'. The descriptor is p's, until the next call. */
 static int open_folder(
 	struct place *p, struct slice folder, bool make, int *ret_fd, struct cede_error *reterr) {
-	struct slice part, rest = folder;
-
 	if (p->folder_fd >= 0 && slice_equal(folder, buf_slice(&p->folder))) {
 		*ret_fd = p->folder_fd;
 		return CEDE_OK;
@@ -74,47 +145,33 @@ static int open_folder(
 	fd_closep(&p->folder_fd);
 	CLEANUP(fd_closep) int fd = -1;
 	CEDE_TRY(file_open_beneath(p->dirfd, ".", O_RDONLY | O_DIRECTORY, &fd, reterr));
-	while (slice_cut(rest, '/', &part, &rest)) {
-		struct cede_error err = {0};
-		char name[PART_SIZE];
-		int inner;
-		part_string(part, name);
-		if (make)
-			CEDE_TRY(make_folder(p, fd,
-				slice_of(folder.data, (size_t)(part.data - folder.data)), name,
-				reterr));
-		int r = file_open_beneath(fd, name, O_RDONLY | O_DIRECTORY, &inner, &err);
-		if (r < 0 && err.sys == ENOTDIR) /* a capture has it: the next bundle may fit */
-			return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-				"the name of a folder of it is taken: unpack it into another folder");
-		if (r < 0) {
-			cede_error_within(&err, "a folder of the capture");
-			if (reterr != NULL)
-				*reterr = err;
-			return r;
-		}
-		fd_closep(&fd);
-		fd = inner;
-	}
+	CEDE_TRY(make ? make_path(p, folder, &fd, reterr) : find_path(folder, &fd, reterr));
 	buf_clear(&p->folder);
 	CEDE_TRY(buf_add(&p->folder, folder.data, folder.len, reterr));
 	*ret_fd = p->folder_fd = CEDE_TAKE_FD(fd);
 	return CEDE_OK;
 }
 
+/* Removes the last part of a path; what is left of it, with its '/'. */
+static size_t remove_last(struct place *p, char *path, size_t len) {
+	bool is_folder = path[len - 1] == '/';
+	int fd;
+
+	path[is_folder ? len - 1 : len] = 0;
+	const char *slash = strrchr(path, '/');
+	size_t left = slash == NULL ? 0 : (size_t)(slash - path) + 1;
+	if (open_folder(p, slice_of(path, left), false, &fd, NULL) == CEDE_OK)
+		(void)unlinkat(fd, path + left, is_folder ? AT_REMOVEDIR : 0);
+	return left;
+}
+
 void place_undo(struct place *p) {
 	while (p->made_count > 0) {
-		CLEANUP(freep) char *path = p->made[--p->made_count];
-		size_t len = strlen(path);
-		bool is_folder = len > 0 && path[len - 1] == '/';
-		int fd;
+		struct place_made *m = &p->made[--p->made_count];
+		CLEANUP(freep) char *path = m->path;
 
-		if (is_folder)
-			path[--len] = 0;
-		const char *slash = strrchr(path, '/');
-		const char *name = slash == NULL ? path : slash + 1;
-		if (open_folder(p, slice_of(path, (size_t)(name - path)), false, &fd, NULL) == CEDE_OK)
-			(void)unlinkat(fd, name, is_folder ? AT_REMOVEDIR : 0);
+		for (size_t len = m->len; len > m->there;)
+			len = remove_last(p, path, len);
 	}
 }
 
@@ -262,11 +319,12 @@ static int give_name(struct place_file *file, const char *name, struct cede_erro
 /* Puts the finished file under its name; an existing file with the same content is as good. */
 static int keep(struct place *p, struct place_file *file, struct slice folder, const char *name,
 	struct cede_error *reterr) {
+	struct place_made *made;
 	struct stat st;
 
 	int r = give_name(file, name, reterr);
 	if (r == CEDE_OK) {
-		r = remember(p, folder, name, false, reterr);
+		r = remember(p, folder, name, folder.len, &made, reterr);
 		if (r < 0)
 			(void)unlinkat(file->folder_fd, name, 0);
 		return r;

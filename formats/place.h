@@ -19,9 +19,16 @@ struct place {
 	int dirfd;         /* borrowed */
 	struct buf folder; /* path of the folder that was opened last, and its descriptor */
 	int folder_fd;
-	char **made; /* what undo removes, newest last; a folder ends with '/' */
-	size_t made_count;
-	size_t made_room;
+	struct place_made *made; /* what undo removes, newest last */
+	size_t made_count, made_room;
+	size_t folders; /* how many were made */
+};
+
+/* A file, or folders one in the other (their path ends with '/'). */
+struct place_made {
+	char *path;
+	size_t there; /* bytes of it that were there before */
+	size_t len;   /* up to here it was made */
 };
 
 /* A file that has no name yet. */

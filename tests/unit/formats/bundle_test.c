@@ -19,6 +19,18 @@
 #define BIG_MAX (64U << 20)
 
 static struct tool tool;
+static size_t opened; /* calls of file_open_beneath() */
+
+int __real_file_open_beneath(
+	int dirfd, const char *path, int flags, int *ret_fd, struct cede_error *reterr);
+int __wrap_file_open_beneath(
+	int dirfd, const char *path, int flags, int *ret_fd, struct cede_error *reterr);
+
+int __wrap_file_open_beneath(
+	int dirfd, const char *path, int flags, int *ret_fd, struct cede_error *reterr) {
+	opened++;
+	return __real_file_open_beneath(dirfd, path, flags, ret_fd, reterr);
+}
 
 static int set_up(void **state) {
 	(void)state;
@@ -493,6 +505,37 @@ static void test_file_and_folder_of_one_name(void **state) {
 	assert_int_equal(unpack_one(dirfd, "b/c/e", &err), CEDE_OK);
 }
 
+#define DEEP_ONES 4
+#define DEEP      2000
+
+/* Folders without end, and at the end a member that is none: all is taken back but what was there. */
+static void test_deep_folders_are_taken_back(void **state) {
+	static char paths[DEEP_ONES][2 * DEEP + 10];
+	struct member members[DEEP_ONES];
+	struct manifest_entry entries[DEEP_ONES];
+	CLEANUP(fd_closep) int dirfd = folder("deep");
+	struct cede_error err;
+	(void)state;
+	assert_int_equal(unpack_one(dirfd, "00/a/a/kept", &err), CEDE_OK);
+	for (size_t i = 0; i < DEEP_ONES; i++) {
+		int n = snprintf(paths[i], sizeof paths[i], "%02zu", i);
+		for (size_t k = 0; k < DEEP; k++)
+			n += snprintf(paths[i] + n, sizeof paths[i] - (size_t)n, "/a");
+		members[i] = (struct member){slice_str(paths[i]), SLICE_LIT("x")};
+		entries[i] = entry_of(&members[i]);
+	}
+	entries[DEEP_ONES - 1].sha256[0] ^= 1;
+	struct manifest m = manifest_of(entries, DEEP_ONES);
+	CLEANUP(fd_closep) int fd = write_bundle(&m, members);
+	opened = 0;
+	assert_int_equal(bundle_unpack(fd, dirfd, NULL, &err), CEDE_ERR_INPUT);
+	assert_true(opened >= (size_t)DEEP_ONES * DEEP);
+	assert_true(opened < (size_t)5 * DEEP_ONES * DEEP); /* not the square of the depth */
+	/* the manifest of the first, and "faces/00/a/a/kept" */
+	assert_int_equal(
+		tool_run(&tool, "sh", "-c", "test $(find deep -mindepth 1 | wc -l) = 6", NULL), 0);
+}
+
 #define HOSTILE 2000
 
 /* A manifest that claims a million segments of each of its captures, all joined already. */
@@ -559,6 +602,7 @@ int main(void) {
 		cmocka_unit_test(test_not_a_bundle), cmocka_unit_test(test_segments),
 		cmocka_unit_test(test_segments_of_two_captures_never_mix),
 		cmocka_unit_test(test_many_segments_that_are_none),
+		cmocka_unit_test(test_deep_folders_are_taken_back),
 		cmocka_unit_test(test_file_and_folder_of_one_name),
 		cmocka_unit_test(test_writer_keeps_to_the_manifest)};
 
