@@ -8,16 +8,20 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "agent/config.h"
 #include "agent/doctor/doctor.h"
 
 #define TEXT_COLUMN   21
 #define COLUMNS_LEAST 60
 
 static const char usage[] =
-	"usage: cede doctor --policy POLICY --config AGENT [--json] [--offline] [--unsigned] [--courier PATH]\n"
+	"usage: cede doctor [--policy POLICY] [--config AGENT] [--json] [--offline]\n"
+	"                   [--unsigned] [--courier PATH]\n"
 	"Looks whether this host can keep cede's promises: storage, room, keys, clock, swap, sandbox,\n"
 	"destinations. Each line says ok, weak or broken, and what to do.\n"
-	"  --offline  connect to no destination\n"
+	"  --policy POLICY  instead of " AGENT_POLICY_DEFAULT "\n"
+	"  --config AGENT   instead of " AGENT_CONFIG_DEFAULT "\n"
+	"  --offline        connect to no destination\n"
 	"exit status: 0 all ok; 1 something is weak or broken; 2 bad usage or configuration\n";
 
 struct report {
@@ -100,7 +104,10 @@ int cmd_doctor(int argc, char **argv) {
 		{"courier", required_argument, NULL, COURIER}, {"help", no_argument, NULL, HELP},
 		{0}};
 	struct report report = {0};
-	struct doctor_options o = {.ctx = &report, .found = found};
+	struct doctor_options o = {.policy = AGENT_POLICY_DEFAULT,
+		.config = AGENT_CONFIG_DEFAULT,
+		.ctx = &report,
+		.found = found};
 	enum doctor_verdict worst = DOCTOR_OK;
 	struct cede_error err = {0};
 	bool json = false;
@@ -131,7 +138,7 @@ int cmd_doctor(int argc, char **argv) {
 			return c == HELP ? 0 : 2;
 		}
 	}
-	if (o.policy == NULL || o.config == NULL || optind != argc) {
+	if (optind != argc) {
 		(void)fputs(usage, stderr);
 		return 2;
 	}

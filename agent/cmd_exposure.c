@@ -20,14 +20,17 @@
 #include "certs/key.h"
 
 static const char usage[] =
-	"usage: cede exposure (--from TIME --to TIME | --at TIME) (--config AGENT | --state DIR [--host ID])\n"
-	"                     [--source NAME] [--json | --csv] [--html FILE] [--no-names]\n"
-	"Every capture that was on this host in the span: in which form, from when to when; how many at once;\n"
-	"what can't be excluded. Times as 2026-11-25T13:00:00Z.\n"
-	"  --at TIME    what was here in the clear and sealed at that moment\n"
-	"  --html FILE  one self-contained page to print (besides what is printed here)\n"
-	"  --no-names   ids alone: names of files can be personal data\n"
-	"exit status: 0 nothing was in the clear and nothing is left open; 1 something was, or is; 2 bad usage; 3 unreadable\n";
+	"usage: cede exposure (--from TIME --to TIME | --at TIME)\n"
+	"                     [--config AGENT | --state DIR [--host ID]] [--source NAME]\n"
+	"                     [--json | --csv] [--html FILE] [--no-names]\n"
+	"Every capture that was on this host in the span: in which form, from when to\n"
+	"when; how many at once; what can't be excluded. Times as 2026-11-25T13:00:00Z.\n"
+	"  --config AGENT  instead of " AGENT_CONFIG_DEFAULT "\n"
+	"  --at TIME       what was here in the clear and sealed at that moment\n"
+	"  --html FILE     one self-contained page to print (besides what is printed here)\n"
+	"  --no-names      ids alone: names of files can be personal data\n"
+	"exit status: 0 nothing was in the clear and nothing is left open; 1 something\n"
+	"was, or is; 2 bad usage; 3 unreadable\n";
 
 enum word { FROM = 1, TO, AT, CONFIG, STATE, HOST, SOURCE, JSON, CSV, HTML, NO_NAMES, HELP };
 
@@ -81,20 +84,12 @@ static int place_of(const struct words *w, char **ret_state, char host[HOST_ID_M
 	struct cede_error *reterr) {
 	CLEANUP(agent_config_freep) struct agent_config *config = NULL;
 	CLEANUP(cert_freep) X509 *cert = NULL;
-	char **lines = NULL;
 
 	(void)snprintf(host, HOST_ID_MAX + 1, "%s", w->host != NULL ? w->host : "-");
-	if (w->config == NULL) {
-		*ret_state = strdup(w->state);
-		return *ret_state != NULL ? CEDE_OK : CEDE_FAIL_MEMORY(reterr);
-	}
-	int r = agent_config_load(w->config, &config, &lines, reterr);
-	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
-		(void)fprintf(stderr, "%s\n", lines[i]);
-		free(lines[i]);
-	}
-	free(lines);
-	CEDE_TRY(r);
+	if (w->state != NULL)
+		return agent_config_state(w->state, NULL, ret_state, reterr);
+	CEDE_TRY(agent_config_read(
+		w->config != NULL ? w->config : AGENT_CONFIG_DEFAULT, &config, reterr));
 	*ret_state = CEDE_TAKE(config->state);
 	if (w->host == NULL && cert_load(AT_FDCWD, config->certificate, &cert, NULL) == CEDE_OK)
 		(void)!cert_host_id(cert, host, HOST_ID_MAX + 1, NULL); /* else it stays unnamed */
@@ -193,7 +188,7 @@ int cmd_exposure(int argc, char **argv) {
 		return c == HELP ? 0 : 2;
 	}
 	bool span = w.at != NULL ? w.from == NULL && w.to == NULL : w.from != NULL && w.to != NULL;
-	if (!span || (w.config == NULL) == (w.state == NULL) || (w.json && w.csv) || optind != argc) {
+	if (!span || (w.config != NULL && w.state != NULL) || (w.json && w.csv) || optind != argc) {
 		(void)fputs(usage, stderr);
 		return 2;
 	}

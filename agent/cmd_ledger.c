@@ -6,10 +6,12 @@
 #include <jansson.h>
 #include <openssl/x509.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "agent/cmd_ledger_internal.h"
+#include "agent/config.h"
 #include "agent/ledger/ledger.h"
 #include "agent/ledger/prune.h"
 #include "agent/ledger/verify.h"
@@ -24,16 +26,20 @@
 #include "formats/checkpoint.h"
 
 static const char usage[] =
-	"usage: cede ledger verify --state DIR             everything, from the first event to the last\n"
-	"         [--checkpoint FILE [--key PUB]]          and against what the agency keeps of this host\n"
-	"       cede ledger list --state DIR [--json]      every capture with its state\n"
-	"       cede ledger events --state DIR [--json]    everything that happened, in order\n"
-	"       cede ledger export --json --state DIR      the same in a form that can be verified elsewhere\n"
-	"         [--from SEQUENCE]                        only from this event on\n"
-	"       cede ledger show ID --state DIR [--json]   the whole life of one capture\n"
-	"       cede ledger receipt BUNDLE-ID --state DIR  the agency's receipt, as it came\n"
-	"       cede ledger prune --before TIME --state DIR\n"
-	"         empties what is over, proven, and known to the agency, while the agent is stopped\n";
+	"usage: cede ledger COMMAND [--state DIR]\n"
+	"  --state DIR  instead of the state of " AGENT_CONFIG_DEFAULT "\n"
+	"  verify               everything, from the first event to the last\n"
+	"    [--checkpoint FILE [--key PUB]]\n"
+	"                       and against what the agency keeps of this host\n"
+	"  list [--json]        every capture with its state\n"
+	"  events [--json]      everything that happened, in order\n"
+	"  export --json [--from SEQUENCE]\n"
+	"                       the same in a form that can be verified elsewhere;\n"
+	"                       only from this event on\n"
+	"  show ID [--json]     the whole life of one capture\n"
+	"  receipt BUNDLE-ID    the agency's receipt, as it came\n"
+	"  prune --before TIME  empties what is over, proven, and known to the agency,\n"
+	"                       while the agent is stopped\n";
 
 struct listing {
 	bool json;
@@ -111,7 +117,7 @@ static int events(struct ledger *ledger, bool json, struct cede_error *reterr) {
 }
 
 struct words {
-	const char *state;
+	char *state; /* owned */
 	const char *verb;
 	const char *subject;
 	const char *checkpoint;
@@ -215,7 +221,7 @@ static bool options_fit(const struct words *w) {
 }
 
 /* 0, or 1 for help, or -1. */
-static int parse(int argc, char **argv, struct words *ret) {
+static int parse(int argc, char **argv, struct words *ret, const char **ret_state) {
 	static const struct option options[] = {{"state", required_argument, NULL, 's'},
 		{"checkpoint", required_argument, NULL, 'c'}, {"key", required_argument, NULL, 'k'},
 		{"before", required_argument, NULL, 'b'}, {"from", required_argument, NULL, 'f'},
@@ -224,7 +230,7 @@ static int parse(int argc, char **argv, struct words *ret) {
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 's')
-			ret->state = optarg;
+			*ret_state = optarg;
 		else if (c == 'c')
 			ret->checkpoint = optarg;
 		else if (c == 'k')
@@ -245,8 +251,8 @@ static int parse(int argc, char **argv, struct words *ret) {
 		ret->subject = argv[optind++];
 	bool wants = ret->verb != NULL &&
 		(strcmp(ret->verb, "receipt") == 0 || strcmp(ret->verb, "show") == 0);
-	return ret->state == NULL || ret->verb == NULL || wants != (ret->subject != NULL) ||
-			optind != argc || !options_fit(ret)
+	return ret->verb == NULL || wants != (ret->subject != NULL) || optind != argc ||
+			!options_fit(ret)
 		? -1
 		: 0;
 }
@@ -297,16 +303,20 @@ int cmd_ledger(int argc, char **argv) {
 		"verify", "list", "events", "export", "show", "receipt", "prune"};
 	struct words words = {0};
 	struct cede_error err = {0};
+	const char *state = NULL;
 	bool known = false;
 
-	int help = parse(argc, argv, &words);
+	int help = parse(argc, argv, &words, &state);
 	for (size_t i = 0; help == 0 && i < ARRAY_LENGTH(verbs); i++)
 		known = known || strcmp(words.verb, verbs[i]) == 0;
 	if (help != 0 || !known) {
 		(void)fputs(usage, help > 0 ? stdout : stderr);
 		return help > 0 ? 0 : 2;
 	}
-	int r = run(&words, &err);
+	int r = agent_config_state(state, NULL, &words.state, &err);
+	if (r == CEDE_OK)
+		r = run(&words, &err);
+	free(words.state);
 	if (r < 0)
 		(void)fprintf(stderr, "cede ledger: %s\n", err.text);
 	return r >= 0 ? r : r == CEDE_ERR_INPUT ? 2 : 3;

@@ -221,9 +221,6 @@ enum {
 	HELP
 };
 
-#define DEFAULT_POLICY "/etc/cede/policy.yaml"
-#define DEFAULT_CONFIG "/etc/cede/agent.yaml"
-
 #define TAKES(option) (1U << (option))
 
 static const struct command {
@@ -336,9 +333,9 @@ static int run(const struct command *command, int argc, char **argv) {
 	if ((given & command->needs) != command->needs || w.rest_count != command->rest)
 		return bad_usage();
 	if (w.policy == NULL && (command->takes & TAKES(POLICY)) != 0) {
-		w.policy = DEFAULT_POLICY;
-		if (w.config == NULL && w.state == NULL && access(DEFAULT_CONFIG, R_OK) == 0)
-			w.config = DEFAULT_CONFIG;
+		w.policy = AGENT_POLICY_DEFAULT;
+		if (w.config == NULL && w.state == NULL && access(AGENT_CONFIG_DEFAULT, R_OK) == 0)
+			w.config = AGENT_CONFIG_DEFAULT;
 	}
 	return command->run(&w);
 }

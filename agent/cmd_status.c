@@ -18,23 +18,9 @@
 #define WATCH_S 2
 
 static const char usage[] =
-	"usage: cede status (--config AGENT | --state DIR) [--json] [--watch[=SECONDS]]\n"
+	"usage: cede status [--config AGENT | --state DIR] [--json] [--watch[=SECONDS]]\n"
+	"  --config AGENT  instead of " AGENT_CONFIG_DEFAULT "\n"
 	"exit status: 0 all is in order, 1 somebody has to look, 2 usage, 3 it can't be told\n";
-
-static int state_of_config(const char *path, char **ret, struct cede_error *reterr) {
-	CLEANUP(agent_config_freep) struct agent_config *config = NULL;
-	char **lines = NULL;
-
-	int r = agent_config_load(path, &config, &lines, reterr);
-	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
-		(void)fprintf(stderr, "%s\n", lines[i]);
-		free(lines[i]);
-	}
-	free(lines);
-	if (r == CEDE_OK)
-		*ret = CEDE_TAKE(config->state);
-	return r;
-}
 
 /* 0 in order, 1 not, negative: it can't be told. */
 static int report(const char *state, bool json, struct cede_error *reterr) {
@@ -81,7 +67,7 @@ int cmd_status(int argc, char **argv) {
 	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 		{"state", required_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'},
 		{"watch", optional_argument, NULL, 'w'}, {"help", no_argument, NULL, 'h'}, {0}};
-	CLEANUP(freep) char *from_config = NULL;
+	CLEANUP(freep) char *place = NULL;
 	const char *config = NULL;
 	const char *state = NULL;
 	struct cede_error err = {0};
@@ -105,15 +91,15 @@ int cmd_status(int argc, char **argv) {
 			return c == 'h' ? 0 : 2;
 		}
 	}
-	if ((config == NULL) == (state == NULL) || optind != argc) {
+	if ((config != NULL && state != NULL) || optind != argc) {
 		(void)fputs(usage, stderr);
 		return 2;
 	}
-	int r = config == NULL ? CEDE_OK : state_of_config(config, &from_config, &err);
+	int r = agent_config_state(state, config, &place, &err);
 	if (r == CEDE_OK && every_s > 0)
-		return watch(state != NULL ? state : from_config, json, every_s);
+		return watch(place, json, every_s);
 	if (r == CEDE_OK)
-		r = report(state != NULL ? state : from_config, json, &err);
+		r = report(place, json, &err);
 	if (r < 0)
 		(void)fprintf(stderr, "cede status: %s\n", err.text);
 	return r >= 0 ? r : r == CEDE_ERR_INPUT ? 2 : 3;

@@ -205,3 +205,30 @@ void agent_config_freep(struct agent_config **config) {
 	agent_config_free(*config);
 	*config = NULL;
 }
+
+int agent_config_read(const char *path, struct agent_config **ret, struct cede_error *reterr) {
+	char **lines = NULL;
+
+	int r = agent_config_load(path, ret, &lines, reterr);
+	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
+		(void)fprintf(stderr, "%s\n", lines[i]);
+		free(lines[i]);
+	}
+	free(lines);
+	return r;
+}
+
+int agent_config_state(const char *state, const char *path, char **ret, struct cede_error *reterr) {
+	CLEANUP(agent_config_freep) struct agent_config *config = NULL;
+
+	if (state != NULL) {
+		*ret = strdup(state);
+		return *ret != NULL ? CEDE_OK : CEDE_FAIL_MEMORY(reterr);
+	}
+	int r = agent_config_read(path != NULL ? path : AGENT_CONFIG_DEFAULT, &config, reterr);
+	if (r < 0 && path == NULL)
+		cede_error_within(reterr, "no --state, no --config");
+	if (r == CEDE_OK)
+		*ret = CEDE_TAKE(config->state);
+	return r;
+}

@@ -9,6 +9,9 @@
 #include "base/error.h"
 #include "base/log.h"
 
+#define AGENT_CONFIG_DEFAULT "/etc/cede/agent.yaml" /* of the package; where none is named */
+#define AGENT_POLICY_DEFAULT "/etc/cede/policy.yaml"
+
 #define AGENT_SPOOL_LIMIT (UINT64_C(16) << 30) /* unless spool.limit says another */
 
 struct agent_config {
@@ -29,5 +32,12 @@ struct agent_config {
  * (NULL-terminated array, caller frees each and the array; may be NULL on other errors). */
 CEDE_MUST_USE int agent_config_load(
 	const char *path, struct agent_config **ret, char ***ret_lines, struct cede_error *reterr);
+/* The same; mistakes go to stderr, line by line. */
+CEDE_MUST_USE int agent_config_read(
+	const char *path, struct agent_config **ret, struct cede_error *reterr);
+/* For a command that is told either, or neither: the state directory itself, else that of the file,
+ * else that of AGENT_CONFIG_DEFAULT. Caller frees *ret. */
+CEDE_MUST_USE int agent_config_state(
+	const char *state, const char *path, char **ret, struct cede_error *reterr);
 void agent_config_free(struct agent_config *config);
 void agent_config_freep(struct agent_config **config);

@@ -215,10 +215,11 @@ sources:
     until(lambda: not (c.dir / "captures" / f"{SECRET}.jpg").exists(), 30, lambda: c.journal("cede"))
 
     def at_rest():
-        counts = json.loads(c.sh("cede status --config /etc/cede/agent.yaml --json"))
+        counts = json.loads(c.sh("cede status --json"))
         return counts["captures"]["wiped"] == 1 and counts["bundles"]["done"] == 1
     until(at_rest, 30, "cede status shows the capture as wiped, its bundle as done", each=0.2)
-    check("wiped" in c.sh("cede status --config /etc/cede/agent.yaml"), "and the table does")
+    check("wiped" in c.sh("cede status"), "and the table does")
+    c.sh("cede doctor --offline || test $? -eq 1")
     c.sh("mkdir opened && cede-receiver open $(find /var/lib/cede-receiver -name '*.cms') --key pki/seal.key --cert pki/seal.pem --into opened")
     equal(c.sh(f"sha256sum opened/faces/{SECRET}.jpg").split()[0], hashlib.sha256(picture).hexdigest(), "the picture at the agency")
 
@@ -335,7 +336,7 @@ def guarded():
     check(int(c.sh("systemctl show -P NFileDescriptorStore cede")) > 0, "systemd keeps a descriptor")
     c.sh("kill -9 $(systemctl show -P MainPID cede) $(grep -lx cede-guard /proc/[0-9]*/comm | cut -d/ -f3)")
     c.sh("timeout 2 cat /srv/capture/seen.jpg", status=124)
-    until(lambda: "gap=no" in c.sh("cede ledger events --state /var/lib/cede | grep guard-started; true"), 30, "the guard is back without a gap", each=0.2)
+    until(lambda: "gap=no" in c.sh("cede ledger events | grep guard-started; true"), 30, "the guard is back without a gap", each=0.2)
     check("not permitted" in c.sh("cat /srv/capture/seen.jpg", status=1), "root's cat is denied")
     publish(3)
     until(lambda: c.sh("systemctl show -P NFileDescriptorStore cede").strip() == "0", 20, "a policy without a guard: systemd keeps nothing", each=0.2)
@@ -374,7 +375,7 @@ def upgraded():
     check(not set(pids) & set(now), f"both were started again: {pids} {now}")
     equal(c.sh("cede ledger list --state /var/lib/cede --json; md5sum /etc/cede/* /etc/cede-receiver/*.yaml; find /var/lib/cede-receiver -type f | sort"), before,
           "what was there before")
-    c.sh("cede ledger verify --state /var/lib/cede")
+    c.sh("cede ledger verify")
 
 
 def purged():
