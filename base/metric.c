@@ -14,13 +14,14 @@
 
 static const char *const type_names[] = {"counter", "gauge", "histogram"};
 
-/* From what a hand-over takes when all is well (a fraction of a second) to a day. */
+/* From what a hand-over takes when all is well (a fraction of a second) to a day; as OpenMetrics 1.0
+ * writes numbers (section "Numbers"), so that a series has one name in both formats. */
 static const struct {
 	int64_t ms;
 	const char *text;
 } buckets[HISTOGRAM_BUCKETS] = {{50, "0.05"}, {100, "0.1"}, {250, "0.25"}, {500, "0.5"},
-	{1000, "1"}, {2500, "2.5"}, {10000, "10"}, {60000, "60"}, {300000, "300"},
-	{1800000, "1800"}, {14400000, "14400"}, {86400000, "86400"}};
+	{1000, "1.0"}, {2500, "2.5"}, {10000, "10.0"}, {60000, "60.0"}, {300000, "300.0"},
+	{1800000, "1800.0"}, {14400000, "14400.0"}, {86400000, "86400.0"}};
 
 static void text(struct metrics *m, const char *s, size_t len) {
 	if (m->result == CEDE_OK)

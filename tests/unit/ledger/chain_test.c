@@ -283,6 +283,41 @@ static char *read_file(const char *name, size_t *ret_len) {
 	return text;
 }
 
+static int add_sql(void *ctx, int columns, char **values, char **names) {
+	(void)columns;
+	(void)names;
+	return buf_addf(ctx, NULL, "%s;\n", values[0]);
+}
+
+/* What a version of the schema is never changes: a ledger of that number may be out there. */
+static void the_schema_is_what_its_number_says(void **state) {
+	CLEANUP(buf_done) struct buf is = BUF_INIT(65536);
+	struct bench *b = *state;
+	sqlite3 *db = NULL;
+	char path[128];
+	size_t len;
+
+	ledger_closep(&b->ledger);
+	bench_path(b, LEDGER_NAME, path);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db,
+				 "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name;"
+				 "PRAGMA user_version; PRAGMA application_id",
+				 add_sql, &is, NULL),
+		SQLITE_OK);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+	char *want = read_file("schema-2.txt", &len);
+	if (is.len != len || memcmp(is.data, want, len) != 0) {
+		struct slice line, rest = buf_slice(&is);
+		print_message("a changed schema needs a new number and a migration; it is now:\n");
+		while (slice_cut(rest, '\n', &line, &rest))
+			print_message("%.*s\n", (int)line.len, (const char *)line.data);
+	}
+	assert_int_equal(is.len, len);
+	assert_memory_equal(is.data, want, len);
+	free(want);
+}
+
 /* Ledgers as earlier versions left them: everything that was there is there, the chain goes on, and
  * all of it can be verified. */
 static void earlier_schemas_are_carried_on(void **state) {
@@ -402,6 +437,7 @@ int main(void) {
 		WITH_LEDGER(readers_see_what_is_committed),
 		WITH_LEDGER(a_file_with_names_is_the_agents_alone),
 		cmocka_unit_test(a_damaged_ledger_stops_the_agent),
+		WITH_LEDGER(the_schema_is_what_its_number_says),
 		cmocka_unit_test(earlier_schemas_are_carried_on),
 		WITH_LEDGER(what_is_to_be_wiped_has_a_proof),
 		WITH_LEDGER(another_schema_is_refused),
