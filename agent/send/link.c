@@ -1,99 +1,20 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ * Pushes: what goes next, and what became of each. */
 #include "agent/send/link.h"
 
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "agent/ipc/channel.h"
 #include "agent/send/backoff.h"
+#include "agent/send/link_internal.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/log.h"
-#include "base/sandbox.h"
 
-#define DOUBTS_MOST   9
-#define UNDERWAY_MOST 8  /* pushes of one destination at once */
-#define PACKETS_MOST  64 /* read in one turn of the loop */
-#define BLOCKED_MS    50 /* the courier's socket is full: try again after */
-
-enum push_stage {
-	PUSH_QUEUED,
-	PUSH_ASKING, /* is it there already? then it is not sent again */
-	PUSH_SENDING,
-};
-
-struct push {
-	struct push *next;
-	struct id id;
-	size_t destination;
-	enum push_stage stage;
-	bool ask_only; /* no ciphertext: receipt or tombstone */
-	bool ask_first;
-	bool checkpoint;       /* PUSH_SENDING: one went with it */
-	unsigned round;        /* its destination's, when it began */
-	unsigned refusals;     /* answers that refused it */
-	int64_t retry_boot_ns; /* not before */
-	int fd;
-	uint64_t size;
-	uint8_t sha256[32];
-};
-
-struct destination {
-	char *name;
-	uint8_t *config; /* body of its DESTINATION message */
-	size_t config_len;
-	int files[3]; /* memory files: CA, certificate, key */
-	bool down;
-	bool refused;          /* while down: by the server's own answer */
-	unsigned failures;     /* in a row; what broke with one link counts once */
-	unsigned doubts;       /* whether the courier itself is what fails */
-	unsigned round;        /* a failure of a push that began in an earlier one is no news */
-	int64_t retry_boot_ns; /* while down: not before */
-	int64_t asked_boot_ns; /* the server asked for quiet until then */
-	size_t underway;
-	uint64_t rate; /* bytes a second; 0: no limit */
-};
-
-enum link_state { LINK_STARTING, LINK_WORKING, LINK_DEAD };
-
-struct link {
-	uv_loop_t *loop;
-	struct link_events events;
-	struct spawner *spawner;
-	uint32_t required;  /* layers of its sandbox: 1 << enum sandbox_layer */
-	uint32_t layers_on; /* as it said */
-	uint32_t layers_missing;
-	uint16_t ports[SPAWN_PORTS_MAX]; /* of the destinations */
-	size_t port_count;
-	int metrics_fd; /* the newest exposition text, or -1 */
-	uint32_t metrics_len;
-	uint32_t unmet; /* conditions for being ready */
-	struct destination *destinations;
-	size_t count;
-	struct push *pushes; /* in the order in which they are to go */
-	enum link_state state;
-	struct spawned process;
-	uv_poll_t *socket_poll; /* each start has its own: freed by its close callback */
-	uv_poll_t *exit_poll;
-	uv_timer_t timer; /* next retry, restart, or the end of the grace */
-	unsigned restarts;
-	uint64_t starts;
-	int64_t restart_boot_ns;
-	int64_t kill_boot_ns; /* while closing */
-	bool closing;
-	unsigned handles;
-	void (*on_closed)(void *ctx);
-	void *ctx;
-};
-
-static void dispatch(struct link *l);
-static void start_courier(struct link *l);
+#define BLOCKED_MS 50 /* the courier's socket is full: try again after */
 
 static struct push *find(struct link *l, const struct id *id) {
 	for (struct push *p = l->pushes; p != NULL; p = p->next)
@@ -121,168 +42,67 @@ static void unlink_push(struct link *l, struct push *p) {
 
 static void no_longer_underway(struct link *l, struct push *p) {
 	if (p->stage != PUSH_QUEUED)
-		l->destinations[p->destination].underway--;
+		l->destinations[p->destination].reach.underway--;
 	p->stage = PUSH_QUEUED;
 }
 
-/* ---- the courier ends, and starts again */
+struct push *link_underway(struct link *l, const struct id *id) {
+	struct push *p = find(l, id);
 
-static void free_handle(uv_handle_t *handle) {
-	free(handle);
+	return p != NULL && p->stage != PUSH_QUEUED ? p : NULL;
 }
 
-static void close_polls(struct link *l) {
-	uv_poll_t **polls[] = {&l->socket_poll, &l->exit_poll};
-
-	for (size_t i = 0; i < ARRAY_LENGTH(polls); i++)
-		if (*polls[i] != NULL) {
-			(void)uv_poll_stop(*polls[i]);
-			uv_close((uv_handle_t *)*polls[i], free_handle);
-			*polls[i] = NULL;
-		}
-	fd_closep(&l->process.socket);
-	fd_closep(&l->process.pidfd);
-}
-
-static void on_timer_closed(uv_handle_t *handle) {
-	struct link *l = handle->data;
-	void (*on_closed)(void *) = l->on_closed;
-	void *ctx = l->ctx;
-
-	for (size_t i = 0; i < l->count; i++) {
-		struct destination *d = &l->destinations[i];
-		free(d->name);
-		free(d->config);
-		for (size_t k = 0; k < ARRAY_LENGTH(d->files); k++)
-			fd_closep(&d->files[k]);
-	}
-	while (l->pushes != NULL) {
-		struct push *p = l->pushes;
-		l->pushes = p->next;
-		free(p);
-	}
-	free(l->destinations);
-	fd_closep(&l->metrics_fd);
-	free(l);
-	on_closed(ctx);
-}
-
-static void courier_gone(struct link *l) {
-	struct cede_error err = {0};
-	int status = 0;
-	int how = 0;
-
-	if (l->state == LINK_DEAD)
-		return;
-	if (spawn_kill(l->spawner, &err) < 0) { /* it may only have closed its socket */
-		log_event(LOG_LEVEL_ERROR, "courier.unkilled", "error=\"%s\"", err.text);
-		how = WNOHANG; /* it ends without its socket, or is killed before the next one starts */
-	}
-	while (waitpid(l->process.pid, &status, how) < 0 && errno == EINTR)
-		continue;
-	close_polls(l);
-	l->state = LINK_DEAD;
-	if (l->closing) {
-		uv_close((uv_handle_t *)&l->timer, on_timer_closed);
-		return;
-	}
-	l->restarts++; /* since it brought the last outcome */
-	uint32_t random = 0;
-	(void)!getrandom(&random, sizeof random, 0);
-	uint32_t wait = backoff_ms(l->restarts, random, 0);
-	l->restart_boot_ns = clock_boot_ns() + wait * NS_PER_MS;
-	log_event(LOG_LEVEL_ERROR, "courier.exited", "%s=%d again_ms=%u",
-		WIFSIGNALED(status) ? "signal" : "status",
-		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), wait);
+void link_interrupted(struct link *l) {
 	for (size_t i = 0; i < l->count; i++)
-		l->destinations[i].doubts = 0;
+		l->destinations[i].reach.doubts = 0;
 	for (struct push *p = l->pushes; p != NULL; p = p->next) {
 		if (p->stage == PUSH_SENDING)
 			p->ask_first = true; /* it may have arrived */
 		no_longer_underway(l, p);
 	}
-	dispatch(l);
-}
-
-/* Nonsense from the courier costs the courier. */
-static void courier_bad(struct link *l, const char *text) {
-	log_event(LOG_LEVEL_ERROR, "courier.bad",
-		"error=\"%s\" effect=\"killed and started again\"", text);
-	courier_gone(l);
+	link_dispatch(l);
 }
 
 /* ---- outcomes */
 
-static void destination_works(struct link *l, size_t i) {
-	struct destination *d = &l->destinations[i];
-
-	d->failures = 0;
-	d->doubts = 0;
-	/* one that was let in just before the server asked for quiet does not end that */
-	if (!d->down || d->asked_boot_ns > clock_boot_ns())
-		return;
-	d->down = false;
-	l->events.state(l->events.ctx, i, true);
-}
-
-struct failure {
-	const char *kind;
-	const char *text;
-	bool refused; /* the server answered: the bundle itself may be the reason */
-	bool may_have_arrived;
-	uint32_t retry_after_s;
-};
-
-static int64_t after(unsigned failures, uint32_t asked_s) {
+static uint32_t chance(void) {
 	uint32_t random = 0;
 
 	(void)!getrandom(&random, sizeof random, 0);
-	return clock_boot_ns() + backoff_ms(failures, random, asked_s) * NS_PER_MS;
+	return random;
 }
 
-/* Whether this is the news that the destination is down. */
-static bool destination_failed(struct destination *d, unsigned round, const struct failure *f) {
-	bool news = !d->down;
-
-	if (f->retry_after_s > 0)
-		d->asked_boot_ns = after(1, f->retry_after_s);
-	if (round == d->round) {
-		d->round++;
-		d->retry_boot_ns = after(++d->failures, f->retry_after_s);
-		d->refused = f->refused;
-	} else if (f->retry_after_s == 0) {
-		return false; /* what went down with an earlier one */
-	}
-	if (d->retry_boot_ns < d->asked_boot_ns)
-		d->retry_boot_ns = d->asked_boot_ns;
-	d->down = true;
-	return news;
+static void works(struct link *l, size_t destination) {
+	if (reach_worked(&l->destinations[destination].reach, clock_boot_ns()))
+		l->events.state(l->events.ctx, destination, true);
 }
 
-static void push_failed(struct link *l, struct push *p, const struct failure *f) {
+void link_take_failure(struct link *l, struct push *p, const struct reach_failure *f) {
 	size_t i = p->destination;
 	struct id id = p->id;
+	int64_t now = clock_boot_ns();
 
 	no_longer_underway(l, p);
 	p->ask_first = p->ask_first || f->may_have_arrived;
 	if (f->refused) /* one that is always refused must not be sent whenever others get through */
-		p->retry_boot_ns = after(++p->refusals, f->retry_after_s);
+		p->retry_boot_ns =
+			now + backoff_ms(++p->refusals, chance(), f->retry_after_s) * NS_PER_MS;
 	unlink_push(l, p); /* others are tried first next time */
 	append(l, p);
-	bool news = destination_failed(&l->destinations[i], p->round, f);
+	bool news = reach_failed(&l->destinations[i].reach, p->round, f, now, chance());
 	l->events.failed(l->events.ctx, &id, i, f->kind, f->text);
 	if (news)
 		l->events.state(l->events.ctx, i, false);
 }
 
-static void take_receipt(struct link *l, struct push *p, struct slice note) {
+void link_take_receipt(struct link *l, struct push *p, struct slice note) {
 	struct id id = p->id;
 
 	if (!l->events.receipt(l->events.ctx, &id, note)) {
 		p = find(l, &id);
 		if (p != NULL)
-			push_failed(l, p,
-				&(struct failure){.kind = "receipt",
+			link_take_failure(l, p,
+				&(struct reach_failure){.kind = "receipt",
 					.text = "the receipt was not accepted",
 					.refused = true,
 					.may_have_arrived = true});
@@ -295,10 +115,10 @@ static void take_receipt(struct link *l, struct push *p, struct slice note) {
 	no_longer_underway(l, p);
 	unlink_push(l, p);
 	free(p);
-	destination_works(l, destination);
+	works(l, destination);
 }
 
-static void take_absent(struct link *l, struct push *p, bool for_ever) {
+void link_take_absent(struct link *l, struct push *p, bool for_ever) {
 	struct id id = p->id;
 	size_t destination = p->destination;
 
@@ -306,7 +126,7 @@ static void take_absent(struct link *l, struct push *p, bool for_ever) {
 	if (p->ask_only && for_ever) {
 		unlink_push(l, p);
 		free(p);
-		destination_works(l, destination);
+		works(l, destination);
 		l->events.absent(l->events.ctx, &id);
 		return;
 	}
@@ -316,283 +136,6 @@ static void take_absent(struct link *l, struct push *p, bool for_ever) {
 	unlink_push(l, p);
 	p->next = l->pushes;
 	l->pushes = p;
-}
-
-/* ---- messages of the courier */
-
-static int get_push(struct link *l, struct ipc_reader *r, struct push **ret) {
-	struct id id;
-
-	ipc_get_bytes(r, id.bytes, ID_SIZE);
-	*ret = find(l, &id);
-	/* an outcome for a push that is not under way: forgotten, or invented; either way nothing to do */
-	if (*ret != NULL && (*ret)->stage == PUSH_QUEUED)
-		*ret = NULL;
-	return CEDE_OK;
-}
-
-static void copy_text(struct slice text, char *out, size_t size) {
-	size_t n = text.len < size - 1 ? text.len : size - 1;
-
-	for (size_t i = 0; i < n; i++) /* it will stand in a log line */
-		out[i] = text.data[i] >= 0x20 && text.data[i] < 0x7f && text.data[i] != '"'
-			? (char)text.data[i]
-			: '?';
-	out[n] = 0;
-}
-
-static int on_receipt(struct link *l, struct ipc_reader *r, struct cede_error *reterr) {
-	struct push *p;
-
-	CEDE_TRY(get_push(l, r, &p));
-	struct slice note = ipc_get_text(r);
-	CEDE_TRY(ipc_end(r, reterr));
-	if (p != NULL)
-		take_receipt(l, p, note);
-	return CEDE_OK;
-}
-
-static int on_absent(struct link *l, struct ipc_reader *r, struct cede_error *reterr) {
-	struct push *p;
-
-	CEDE_TRY(get_push(l, r, &p));
-	uint8_t for_ever = ipc_get_u8(r);
-	CEDE_TRY(ipc_end(r, reterr));
-	if (p != NULL && p->stage != PUSH_ASKING)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: absence of what was being sent");
-	if (p != NULL)
-		take_absent(l, p, for_ever == 1);
-	return CEDE_OK;
-}
-
-/* Memory was short once, and its TLS library remembers a refusal for ever; or /etc/resolv.conf was
- * replaced, and its sandbox lets it read the former file alone: a fresh one does better. A server's
- * wrong certificate, or a name that is not there, looks the same from here; then it costs a start
- * now and then. */
-static void doubt(struct destination *d, const char *kind) {
-	if (strcmp(kind, "local") == 0)
-		d->doubts += 3;
-	else if (strcmp(kind, "tls") == 0 || strcmp(kind, "resolve") == 0)
-		d->doubts++;
-	else
-		d->doubts = 0;
-}
-
-/* A new courier would cut off what goes to the others: as long as one of them works it stays. */
-static bool courier_is_doubtful(const struct link *l) {
-	bool doubtful = false;
-
-	for (size_t i = 0; i < l->count; i++) {
-		const struct destination *d = &l->destinations[i];
-		if (d->doubts >= DOUBTS_MOST)
-			doubtful = true;
-		else if (!d->down && d->underway > 0)
-			return false;
-	}
-	return doubtful;
-}
-
-static int on_failed(struct link *l, struct ipc_reader *r, struct cede_error *reterr) {
-	char kind[33], text[400];
-	struct push *p;
-
-	CEDE_TRY(get_push(l, r, &p));
-	copy_text(ipc_get_text(r), kind, sizeof kind);
-	uint16_t status = ipc_get_u16(r);
-	uint32_t retry_after = ipc_get_u32(r);
-	bool arrived = ipc_get_u8(r) != 0;
-	copy_text(ipc_get_text(r), text, sizeof text);
-	CEDE_TRY(ipc_end(r, reterr));
-	if (p == NULL)
-		return CEDE_OK;
-	doubt(&l->destinations[p->destination], kind);
-	push_failed(l, p,
-		&(struct failure){.kind = kind,
-			.text = text,
-			.refused = status != 0 || strcmp(kind, "receipt") == 0,
-			.may_have_arrived = arrived && !p->ask_only,
-			.retry_after_s = retry_after});
-	return CEDE_OK;
-}
-
-static int on_probed(struct link *l, struct ipc_reader *r, struct cede_error *reterr) {
-	char kind[33], text[513];
-	size_t destination = ipc_get_u16(r);
-	struct link_probe probe = {.kind = kind, .text = text, .status = ipc_get_u16(r)};
-
-	probe.date_s = (int64_t)ipc_get_u64(r);
-	copy_text(ipc_get_text(r), kind, sizeof kind);
-	copy_text(ipc_get_text(r), text, sizeof text);
-	CEDE_TRY(ipc_end(r, reterr));
-	if (destination >= l->count)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: no such destination");
-	if (l->events.probed != NULL)
-		l->events.probed(l->events.ctx, destination, &probe);
-	return CEDE_OK;
-}
-
-static int send_destinations(struct link *l, struct cede_error *reterr) {
-	for (size_t i = 0; i < l->count; i++) {
-		struct destination *d = &l->destinations[i];
-		struct ipc_writer w;
-		ipc_start(&w, IPC_DESTINATION);
-		ipc_put_bytes(&w, d->config, d->config_len);
-		CEDE_TRY(channel_send(l->process.socket, &w, d->files, 3, reterr));
-	}
-	return CEDE_OK;
-}
-
-/* The newest text; a courier that was started again gets it at once. */
-static void send_metrics(struct link *l) {
-	struct ipc_writer w;
-
-	if (l->metrics_fd < 0)
-		return;
-	ipc_start(&w, IPC_METRICS);
-	ipc_put_u32(&w, l->metrics_len);
-	ipc_put_u32(&w, l->unmet);
-	(void)!channel_send(
-		l->process.socket, &w, &l->metrics_fd, 1, NULL); /* the next follow soon */
-}
-
-static int on_hello(struct link *l, struct ipc_reader *r, struct cede_error *reterr) {
-	uint16_t version = ipc_get_u16(r);
-	l->layers_on = ipc_get_u32(r);
-	l->layers_missing = ipc_get_u32(r);
-
-	CEDE_TRY(ipc_end(r, reterr));
-	if (version != IPC_VERSION)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "the courier is of another build");
-	if ((l->required & ~l->layers_on) != 0) {
-		char lacks[SANDBOX_TEXT_SIZE];
-		sandbox_text(l->required & ~l->layers_on, lacks);
-		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			"the policy requires of the courier's sandbox: %s; nothing is handed over; run a kernel that has it (own-user: name a courier_user)",
-			lacks);
-	}
-	CEDE_TRY(send_destinations(l, reterr));
-	l->state = LINK_WORKING;
-	send_metrics(l);
-	return CEDE_OK;
-}
-
-static int handle(struct link *l, struct slice packet, size_t fds, struct cede_error *reterr) {
-	struct ipc_reader r;
-
-	CEDE_TRY(ipc_open(packet, fds, true,
-		l->state == LINK_STARTING ? IPC_HELLO_PHASE : IPC_WORK_PHASE, &r, reterr));
-	if (r.type != IPC_HELLO)
-		l->restarts = 0;
-	switch (r.type) {
-	case IPC_HELLO:
-		return on_hello(l, &r, reterr);
-	case IPC_RECEIPT:
-		return on_receipt(l, &r, reterr);
-	case IPC_ABSENT:
-		return on_absent(l, &r, reterr);
-	case IPC_FAILED:
-		return on_failed(l, &r, reterr);
-	case IPC_PROBED:
-		return on_probed(l, &r, reterr);
-	case IPC_DESTINATION:
-	case IPC_PUT:
-	case IPC_ASK:
-	case IPC_CANCEL:
-	case IPC_METRICS:
-	case IPC_STOP:
-	case IPC_PROBE:
-		break;
-	}
-	return CEDE_FAIL(reterr, CEDE_ERR_BUG, "message: not the courier's");
-}
-
-static void on_readable(uv_poll_t *poll, int status, int events) {
-	struct link *l = poll->data;
-	struct ipc_packet packet;
-	struct cede_error err = {0};
-
-	(void)events;
-	if (status < 0) {
-		courier_gone(l);
-		return;
-	}
-	for (int i = 0; i < PACKETS_MOST; i++) {
-		int r = channel_receive(l->process.socket, &packet, &err);
-		if (r == CEDE_ERR_BUSY)
-			break;
-		if (r == CEDE_ERR_REFUSED || r == CEDE_ERR_IO) {
-			courier_gone(l);
-			return;
-		}
-		if (r == CEDE_OK && !l->closing)
-			r = handle(l, slice_of(packet.bytes, packet.len), packet.fd_count, &err);
-		channel_discard(&packet);
-		if (r < 0) {
-			courier_bad(l, err.text);
-			return;
-		}
-	}
-	if (!l->closing && courier_is_doubtful(l)) {
-		log_event(LOG_LEVEL_WARNING, "courier.afresh",
-			"text=\"no connection worked for long; a new process may do better\"");
-		courier_gone(l);
-		return;
-	}
-	dispatch(l);
-}
-
-static void on_exit_readable(uv_poll_t *poll, int status, int events) {
-	struct link *l = poll->data;
-
-	(void)status;
-	(void)events;
-	courier_gone(l);
-}
-
-/* ---- starting */
-
-static uv_poll_t *poll_start(struct link *l, int fd, uv_poll_cb then) {
-	uv_poll_t *poll = calloc(1, sizeof *poll);
-
-	if (poll == NULL)
-		return NULL;
-	if (uv_poll_init(l->loop, poll, fd) != 0) {
-		free(poll);
-		return NULL;
-	}
-	poll->data = l;
-	if (uv_poll_start(poll, UV_READABLE, then) != 0) {
-		uv_close((uv_handle_t *)poll, free_handle);
-		return NULL;
-	}
-	return poll;
-}
-
-static int try_start(struct link *l, struct cede_error *reterr) {
-	CEDE_TRY(spawn_courier(l->spawner, l->ports, l->port_count, &l->process, reterr));
-	l->state = LINK_STARTING;
-	l->starts++;
-	l->socket_poll = poll_start(l, l->process.socket, on_readable);
-	l->exit_poll = poll_start(l, l->process.pidfd, on_exit_readable);
-	if (l->socket_poll == NULL || l->exit_poll == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	return CEDE_OK;
-}
-
-static void start_courier(struct link *l) {
-	struct cede_error err = {0};
-
-	if (try_start(l, &err) == CEDE_OK) {
-		log_event(LOG_LEVEL_INFO, "courier.started", "pid=%d", (int)l->process.pid);
-		return;
-	}
-	log_event(LOG_LEVEL_ERROR, "courier.unstarted", "error=\"%s\"", err.text);
-	if (l->state != LINK_DEAD) {
-		courier_gone(l);
-		return;
-	}
-	l->restarts++;
-	l->restart_boot_ns = clock_boot_ns() + backoff_ms(l->restarts, 0, 0) * NS_PER_MS;
 }
 
 /* ---- sending */
@@ -606,7 +149,7 @@ static bool carries_checkpoint(const struct link *l, size_t destination) {
 }
 
 static int send_push(struct link *l, struct push *p, struct cede_error *reterr) {
-	const struct destination *d = &l->destinations[p->destination];
+	const struct reach *to = &l->destinations[p->destination].reach;
 	struct ipc_writer w;
 	bool ask = p->ask_only || p->ask_first;
 
@@ -617,12 +160,12 @@ static int send_push(struct link *l, struct push *p, struct cede_error *reterr) 
 		ipc_put_u8(&w, p->ask_only);
 		CEDE_TRY(channel_send(l->process.socket, &w, NULL, 0, reterr));
 		p->stage = PUSH_ASKING;
-		p->round = d->round;
+		p->round = to->round;
 		return CEDE_OK;
 	}
 	ipc_put_u64(&w, p->size);
 	ipc_put_bytes(&w, p->sha256, sizeof p->sha256);
-	ipc_put_u64(&w, d->rate);
+	ipc_put_u64(&w, to->rate);
 	struct slice checkpoint =
 		l->events.checkpoint == NULL || carries_checkpoint(l, p->destination)
 		? SLICE_NONE
@@ -631,7 +174,7 @@ static int send_push(struct link *l, struct push *p, struct cede_error *reterr) 
 	CEDE_TRY(channel_send(l->process.socket, &w, &p->fd, 1, reterr));
 	p->checkpoint = checkpoint.len > 0;
 	p->stage = PUSH_SENDING;
-	p->round = d->round;
+	p->round = to->round;
 	return CEDE_OK;
 }
 
@@ -642,7 +185,7 @@ static void on_timer(uv_timer_t *timer) {
 		courier_gone(l);
 		return;
 	}
-	dispatch(l);
+	link_dispatch(l);
 }
 
 static void arm(struct link *l, int64_t boot_ns) {
@@ -658,27 +201,20 @@ static void arm(struct link *l, int64_t boot_ns) {
 static bool probing(const struct link *l, size_t destination) {
 	for (const struct push *p = l->pushes; p != NULL; p = p->next)
 		if (p->destination == destination && p->stage != PUSH_QUEUED &&
-			p->round == l->destinations[destination].round)
+			p->round == l->destinations[destination].reach.round)
 			return true;
 	return false;
 }
 
-/* How many more may start now: one probe when the destination is down and its time has come. Those
- * that hang since the link broke do not hold it up. */
+/* How many more may start now; else the timer is set for when one may. */
 static size_t allowance(struct link *l, size_t destination, int64_t now) {
-	const struct destination *d = &l->destinations[destination];
-	size_t most = d->rate > 0 ? 1 : UNDERWAY_MOST;
-	size_t room = d->underway < most ? most - d->underway : 0;
+	int64_t wait = 0;
 
-	if (!d->down || room == 0)
-		return room;
-	if (probing(l, destination))
-		return 0;
-	if (d->retry_boot_ns > now) {
-		arm(l, d->retry_boot_ns);
-		return 0;
-	}
-	return 1;
+	size_t n =
+		reach_room(&l->destinations[destination].reach, probing(l, destination), now, &wait);
+	if (wait != 0)
+		arm(l, wait);
+	return n;
 }
 
 /* Whether one may go now; else the timer is set for the first that may. */
@@ -697,14 +233,14 @@ static bool has_queued(struct link *l, size_t destination, int64_t now) {
 	return false;
 }
 
-static void dispatch(struct link *l) {
+void link_dispatch(struct link *l) {
 	int64_t now = clock_boot_ns();
 	struct cede_error err = {0};
 
 	if (l->closing)
 		return;
 	if (l->state == LINK_DEAD && l->restart_boot_ns <= now)
-		start_courier(l);
+		courier_start(l);
 	if (l->state == LINK_DEAD)
 		arm(l, l->restart_boot_ns);
 	if (l->state != LINK_WORKING)
@@ -724,7 +260,7 @@ static void dispatch(struct link *l) {
 				courier_bad(l, err.text);
 				return;
 			}
-			d->underway++;
+			d->reach.underway++;
 			n--;
 		}
 	}
@@ -795,16 +331,16 @@ void link_forget(struct link *l, const struct id *bundle) {
 
 void link_rate(struct link *l, size_t destination, uint64_t bytes_per_s) {
 	if (destination < l->count)
-		l->destinations[destination].rate = bytes_per_s;
+		l->destinations[destination].reach.rate = bytes_per_s;
 }
 
 bool link_up(const struct link *l, size_t destination) {
-	return destination < l->count && !l->destinations[destination].down;
+	return destination < l->count && !l->destinations[destination].reach.down;
 }
 
 bool link_answers(const struct link *l, size_t destination) {
 	return link_up(l, destination) ||
-		(destination < l->count && l->destinations[destination].refused);
+		(destination < l->count && l->destinations[destination].reach.refused);
 }
 
 void link_metrics(struct link *l, struct slice text, uint32_t unmet) {
@@ -817,7 +353,7 @@ void link_metrics(struct link *l, struct slice text, uint32_t unmet) {
 	l->metrics_len = (uint32_t)text.len;
 	l->unmet = unmet;
 	if (l->state == LINK_WORKING)
-		send_metrics(l);
+		courier_send_metrics(l);
 }
 
 uint64_t link_courier_starts(const struct link *l) {
@@ -899,9 +435,36 @@ int link_start(uv_loop_t *loop, struct spawner *spawner, uint32_t required,
 	}
 	(void)uv_timer_init(loop, &l->timer);
 	l->timer.data = l;
-	CEDE_TRY(try_start(l, reterr)); /* a courier that can't start at all is told at once */
+	CEDE_TRY(courier_try_start(l, reterr)); /* a courier that can't start at all is told at once */
 	*ret = l;
 	return CEDE_OK;
+}
+
+static void on_timer_closed(uv_handle_t *handle) {
+	struct link *l = handle->data;
+	void (*on_closed)(void *) = l->on_closed;
+	void *ctx = l->ctx;
+
+	for (size_t i = 0; i < l->count; i++) {
+		struct destination *d = &l->destinations[i];
+		free(d->name);
+		free(d->config);
+		for (size_t k = 0; k < ARRAY_LENGTH(d->files); k++)
+			fd_closep(&d->files[k]);
+	}
+	while (l->pushes != NULL) {
+		struct push *p = l->pushes;
+		l->pushes = p->next;
+		free(p);
+	}
+	free(l->destinations);
+	fd_closep(&l->metrics_fd);
+	free(l);
+	on_closed(ctx);
+}
+
+void link_closed(struct link *l) {
+	uv_close((uv_handle_t *)&l->timer, on_timer_closed);
 }
 
 void link_close(struct link *l, unsigned grace_ms, void (*on_closed)(void *ctx), void *ctx) {
@@ -911,7 +474,7 @@ void link_close(struct link *l, unsigned grace_ms, void (*on_closed)(void *ctx),
 	l->ctx = ctx;
 	l->closing = true;
 	if (l->state == LINK_DEAD) {
-		uv_close((uv_handle_t *)&l->timer, on_timer_closed);
+		link_closed(l);
 		return;
 	}
 	ipc_start(&w, IPC_STOP);
