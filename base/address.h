@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Network prefixes: which addresses a destination may have. Pure. */
+ * Where a destination may be: its URL's length, and the network prefixes of its addresses. Pure. */
 #pragma once
 
 #include <netinet/in.h>
@@ -8,6 +8,8 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+
+#define ADDRESS_URL_MAX 2048 /* bytes of a destination's URL, with the slash at its end */
 
 /* IPv4 is kept as IPv4-mapped IPv6 (::ffff:0:0/96); bits count in 128. */
 struct address_prefix {

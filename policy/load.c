@@ -92,6 +92,10 @@ static void load_url(struct loader *l, const struct yaml_node *map, struct polic
 		return;
 	}
 	size_t len = strlen(text);
+	if (len + (text[len - 1] != '/') > ADDRESS_URL_MAX) {
+		yaml_mistake(l->y, node, "url: at most %d bytes expected", ADDRESS_URL_MAX);
+		return;
+	}
 	d->url = array(l, len + 2, 1);
 	if (d->url != NULL) {
 		memcpy(d->url, text, len);

@@ -196,7 +196,7 @@ static int get_destination(
 	if (c->count == DESTINATIONS_MAX || ipc_get_u16(r) != c->count)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "destinations must come in order");
 	struct slice url = ipc_get_text(r);
-	if (url.len > IPC_TEXT_MAX)
+	if (url.len > ADDRESS_URL_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "URL too long");
 	d->url = strndup((const char *)url.data, url.len);
 	if (d->url == NULL)
@@ -221,14 +221,21 @@ static int get_destination(
 
 static void start_push(struct courier *c, size_t destination, const struct id *id, int fd,
 	const struct push_bundle *bundle, bool reclaim) {
-	struct running *r = calloc(1, sizeof *r);
+	bool has_room = c->running_count < PUSHES_MAX;
+	struct running *r = has_room ? calloc(1, sizeof *r) : NULL;
 	struct cede_error err = {0};
 
-	if (r == NULL || c->running_count == PUSHES_MAX ||
+	if (r == NULL)
+		fd_closep(&fd);
+	if (r == NULL ||
 		push_start(&c->destinations[destination], id, fd, bundle, reclaim, on_ended, c,
 			&r->push, &err) < 0) {
 		free(r);
-		say_failed(c, id, "courier", err.text[0] != 0 ? err.text : "too much at once", NULL);
+		say_failed(c, id, "courier",
+			err.text[0] != 0   ? err.text
+				: has_room ? "out of memory"
+					   : "too much at once",
+			NULL);
 		return;
 	}
 	r->next = c->running;

@@ -361,7 +361,7 @@ static bool set_put(struct push *p) {
 }
 
 static bool set_request(struct push *p) {
-	char url[2048 + 64];
+	char url[ADDRESS_URL_MAX + sizeof "v1/bundles//receipt" + ID_TEXT_SIZE];
 	bool ok = true;
 
 	(void)snprintf(url, sizeof url, "%sv1/bundles/%s%s", p->to->url, p->text_id,

@@ -19,7 +19,6 @@
 #define IPC_BODY_MAX   16384
 #define IPC_PACKET_MAX (IPC_HEADER + IPC_BODY_MAX)
 #define IPC_FDS_MAX    3
-#define IPC_TEXT_MAX   2048
 #define IPC_NOTE_MAX   8192 /* a receipt */
 #define IPC_FIELD_MAX  7000 /* a checkpoint, as it stands in a header */
 

@@ -323,6 +323,42 @@ static void absent_keys_have_their_defaults(void **state) {
 	policy_free(p);
 }
 
+/* One limit for policy and courier (ADDRESS_URL_MAX), the slash that is added included. */
+static void a_url_that_the_courier_would_not_take_is_a_mistake(void **state) {
+	static const struct {
+		size_t len;
+		bool slash, good;
+	} cases[] = {{2048, true, true}, {2047, false, true}, {2048, false, false},
+		{2049, true, false}, {4000, true, false}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+		static const char start[] = "    url: https://intake.example/";
+		const size_t skip = strlen("    url: ");
+		struct policy *p = NULL;
+		struct policy_mistakes mistakes;
+		struct cede_error err;
+		char line[4096];
+		memset(line, 'a', sizeof line);
+		memcpy(line, start, sizeof start - 1);
+		if (cases[i].slash)
+			line[skip + cases[i].len - 1] = '/';
+		line[skip + cases[i].len] = 0;
+		char *text = policy_text(7, line);
+		int r = policy_parse(slice_str(text), "p", &p, &mistakes, &err);
+		free(text);
+		assert_int_equal(r == CEDE_OK, cases[i].good);
+		if (cases[i].good)
+			assert_int_equal(
+				strlen(p->destinations[0].url), cases[i].len + !cases[i].slash);
+		else
+			assert_string_equal(
+				mistakes.lines[0], "p:7:10: url: at most 2048 bytes expected");
+		policy_mistakes_done(&mistakes);
+		policy_free(p);
+	}
+}
+
 static void urls_are_cut_right(void **state) {
 	static const struct {
 		const char *text, *url, *host;
@@ -423,6 +459,7 @@ int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_good_policy_loads_whole),
 		cmocka_unit_test(absent_keys_have_their_defaults),
+		cmocka_unit_test(a_url_that_the_courier_would_not_take_is_a_mistake),
 		cmocka_unit_test(urls_are_cut_right),
 		cmocka_unit_test(each_mistake_is_named_with_its_place),
 		cmocka_unit_test(all_mistakes_come_at_once),
