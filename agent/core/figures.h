@@ -39,6 +39,9 @@ const char *violation_name(enum violation v);
 	X(RESOLVE, "resolve")   \
 	X(ADDRESS, "address")   \
 	X(CONNECT, "connect")   \
+	X(TIMEOUT, "timeout")   \
+	X(SLOW, "slow")         \
+	X(RESET, "reset")       \
 	X(TLS, "tls")           \
 	X(PIN, "pin")           \
 	X(REDIRECT, "redirect") \

@@ -214,7 +214,8 @@ static int get_destination(
 	CEDE_TRY(ipc_end(r, reterr));
 	for (size_t i = 0; i < 3; i++)
 		CEDE_TRY(load_memory(fds[i], &d->pem[i], &d->pem_len[i], reterr));
-	CEDE_TRY(curl_loop_new(&c->loop, push_curl_done, on_curl_broken, c, &d->curl, reterr));
+	CEDE_TRY(curl_loop_new(
+		&c->loop, push_curl_done, on_curl_broken, push_curl_socket, c, &d->curl, reterr));
 	c->count++;
 	return CEDE_OK;
 }

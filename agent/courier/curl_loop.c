@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/courier/curl_loop.h"
 
+#include <linux/sockios.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define CONNECTIONS 8
+#define FAREWELL    1024 /* bytes */
 
 struct watched {
 	struct watched *next;
 	uv_poll_t poll;
 	struct curl_loop *owner;
-	CURL *easy; /* that waits for it */
 	curl_socket_t fd;
 };
 
@@ -21,6 +24,7 @@ struct curl_loop {
 	struct watched *sockets;
 	curl_loop_done_fn *on_done;
 	curl_loop_broken_fn *on_broken;
+	curl_loop_socket_fn *on_socket;
 	void *ctx;
 };
 
@@ -122,19 +126,25 @@ static int set_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *u
 	struct watched *w = watch(c, fd);
 	if (w == NULL)
 		return -1; /* libcurl gives up with all that it has: on_broken */
-	w->easy = easy;
+	c->on_socket(easy, fd);
 	events |= what != CURL_POLL_OUT ? UV_READABLE : 0;
 	events |= what != CURL_POLL_IN ? UV_WRITABLE : 0;
 	return uv_poll_start(&w->poll, events, on_poll) == 0 ? 0 : -1;
 }
 
+/* With more unsent than what ends a TLS connection in order, it is a body that is given up. */
 static int close_socket(void *ctx, curl_socket_t fd) {
+	const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+	int unsent = 0;
+
 	unwatch(ctx, fd);
+	if (ioctl(fd, SIOCOUTQ, &unsent) == 0 && unsent > FAREWELL)
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 	return close(fd);
 }
 
 int curl_loop_new(uv_loop_t *loop, curl_loop_done_fn *on_done, curl_loop_broken_fn *on_broken,
-	void *ctx, struct curl_loop **ret, struct cede_error *reterr) {
+	curl_loop_socket_fn *on_socket, void *ctx, struct curl_loop **ret, struct cede_error *reterr) {
 	struct curl_loop *c = calloc(1, sizeof *c);
 
 	if (c == NULL || (c->multi = curl_multi_init()) == NULL) {
@@ -144,6 +154,7 @@ int curl_loop_new(uv_loop_t *loop, curl_loop_done_fn *on_done, curl_loop_broken_
 	c->loop = loop;
 	c->on_done = on_done;
 	c->on_broken = on_broken;
+	c->on_socket = on_socket;
 	c->ctx = ctx;
 	(void)uv_timer_init(loop, &c->timer);
 	c->timer.data = c;
@@ -171,11 +182,4 @@ int curl_loop_add(struct curl_loop *c, CURL *easy, struct cede_error *reterr) {
 
 void curl_loop_remove(struct curl_loop *c, CURL *easy) {
 	(void)curl_multi_remove_handle(c->multi, easy);
-}
-
-int curl_loop_socket(const struct curl_loop *c, const CURL *easy) {
-	for (const struct watched *w = c->sockets; w != NULL; w = w->next)
-		if (w->easy == easy)
-			return w->fd;
-	return -1;
 }

@@ -22,10 +22,10 @@
 #include "formats/digest.h"
 
 #define CONNECT_MS          10000L
-#define STALLED_BYTES       1024 /* less than so much a second ... */
-#define STALLED_S           30 /* ... for so long is a failure; the wait for the answer included */
-#define SLOWEST             (UINT64_C(16) << 10) /* bytes a second, over all */
-#define EXPECT_LEAST        (UINT64_C(1) << 20)  /* smaller bodies are not worth the round trip */
+#define ASK_MS              40000L /* a question and its answer, the connection included */
+#define ANSWER_S            30     /* to the answer, once the whole body has arrived ... */
+#define BUFFERED            (UINT64_C(64) << 10) /* ... but for so much, which a device on the way may hold */
+#define EXPECT_LEAST        (UINT64_C(1) << 20) /* smaller bodies are not worth the round trip */
 #define UPLOAD_BUFFER       (512L << 10)
 #define LIMITED_BUFFER      (16L << 10)
 #define HEADER_MAX          256
@@ -34,7 +34,7 @@
 enum stage { STAGE_PUT, STAGE_GET, STAGE_DELETE };
 
 struct push {
-	const struct push_destination *to;
+	struct push_destination *to;
 	struct id id;
 	char text_id[ID_TEXT_SIZE];
 	int fd;
@@ -50,10 +50,12 @@ struct push {
 	bool sent_any;
 	bool address_refused;
 	bool too_long;
-	bool stalled;
-	int64_t window_boot_ns; /* since when so many bytes were ... */
-	uint64_t window_moved;  /* ... acknowledged */
-	uint64_t window_taken;  /* ... taken by the kernel */
+	int socket;       /* libcurl's, or -1 */
+	bool uploads;     /* it is connected, and the body goes */
+	struct pace pace; /* ... how that gets on */
+	enum pace_verdict verdict;
+	int64_t all_boot_ns; /* since when the whole body is there; 0: it is not */
+	bool unanswered;
 	struct buf retry_after; /* of the last answer */
 	struct buf date;
 	struct buf checkpoint; /* header line, or empty */
@@ -67,6 +69,7 @@ struct push {
 static int begin(struct push *p, enum stage stage, struct cede_error *reterr);
 
 static void drop_easy(struct push *p) {
+	pace_leave(&p->to->line, &p->pace);
 	if (p->easy != NULL)
 		curl_easy_cleanup(p->easy);
 	curl_slist_free_all(p->headers);
@@ -193,40 +196,44 @@ static size_t take_header(char *data, size_t size, size_t n, void *ctx) {
 	return line.len;
 }
 
-/* Whether enough went to and fro since the window began; then it begins anew. */
-static bool has_moved(struct push *p, uint64_t bytes) {
-	const uint64_t enough = STALLED_BYTES * STALLED_S;
-	int fd = curl_loop_socket(p->to->curl, p->easy);
+/* Bytes of the body that the other end has acknowledged: what lies in the kernel's buffer says
+ * nothing of a slow link. */
+static uint64_t arrived(struct push *p, uint64_t sent) {
 	int unsent = 0;
 
-	if (fd < 0 || ioctl(fd, SIOCOUTQ, &unsent) < 0 || unsent < 0) {
-		/* it need not wait for its socket: what it writes goes out */
-		if (bytes < p->window_taken + enough)
-			return false;
-		p->window_taken = bytes;
-		return true;
-	}
-	bytes -= (uint64_t)unsent < bytes ? (uint64_t)unsent : bytes;
-	if (bytes < p->window_moved + enough)
-		return false;
-	p->window_moved = bytes;
-	return true;
+	if (p->socket < 0 || ioctl(p->socket, SIOCOUTQ, &unsent) < 0 || unsent < 0)
+		return sent; /* it did not have to wait for its socket yet */
+	return sent - ((uint64_t)unsent < sent ? (uint64_t)unsent : sent);
 }
 
-/* What the other end has acknowledged counts. libcurl's own limit takes a body that lies in the
- * kernel's buffer for sent, and would give up on every slow link with large buffers while it waits
- * for the answer. Called at least each second. */
+static bool gets_on(struct push *p, uint64_t sent) {
+	int64_t now = clock_boot_ns();
+
+	if (p->all_boot_ns == 0) {
+		uint64_t moved = arrived(p, sent);
+		p->verdict = pace_look(&p->to->line, &p->pace, moved, now);
+		if (moved < p->size || p->socket < 0)
+			return p->verdict == PACE_ON;
+		p->all_boot_ns = now;
+		pace_leave(&p->to->line, &p->pace);
+		p->verdict = PACE_ON;
+	}
+	uint64_t between = p->size < BUFFERED ? p->size : BUFFERED;
+	p->unanswered = now - p->all_boot_ns >=
+		(ANSWER_S + (int64_t)(between / PACE_FLOOR)) * NS_PER_SECOND;
+	return !p->unanswered;
+}
+
+/* Called at least each second. libcurl's own limit takes a body that lies in the kernel's buffer
+ * for sent. */
 static int on_progress(
 	void *ctx, curl_off_t down_all, curl_off_t down, curl_off_t up_all, curl_off_t up) {
 	struct push *p = ctx;
-	int64_t now = clock_boot_ns();
 
 	(void)down_all;
+	(void)down;
 	(void)up_all;
-	if (p->window_boot_ns == 0 || has_moved(p, (uint64_t)(down + up)))
-		p->window_boot_ns = now;
-	p->stalled = now - p->window_boot_ns >= STALLED_S * NS_PER_SECOND;
-	return p->stalled;
+	return p->uploads && !gets_on(p, (uint64_t)up);
 }
 
 /* Only approved addresses are ever connected to ... */
@@ -255,10 +262,15 @@ static int before_request(void *ctx, char *address, char *local_address, int por
 		connected = (const struct sockaddr *)&v4;
 	else if (inet_pton(AF_INET6, address, &v6.sin6_addr) == 1)
 		connected = (const struct sockaddr *)&v6;
-	if (connected != NULL && address_allowed(p->to->addresses, p->to->address_count, connected))
-		return CURL_PREREQFUNC_OK;
-	p->address_refused = true;
-	return CURL_PREREQFUNC_ABORT;
+	if (connected == NULL || !address_allowed(p->to->addresses, p->to->address_count, connected)) {
+		p->address_refused = true;
+		return CURL_PREREQFUNC_ABORT;
+	}
+	if (p->stage == STAGE_PUT && !p->uploads) {
+		p->uploads = true;
+		pace_join(&p->to->line, &p->pace, clock_boot_ns());
+	}
+	return CURL_PREREQFUNC_OK;
 }
 
 /* ---- requests */
@@ -296,7 +308,6 @@ static bool set_trust(struct push *p) {
 }
 
 static bool set_manners(struct push *p) {
-	uint64_t longest_ms = 60000 + p->size / SLOWEST * 1000;
 	bool ok = true;
 
 	SET(CURLOPT_NOSIGNAL, 1L);
@@ -310,7 +321,8 @@ static bool set_manners(struct push *p) {
 	 * answer is left behind: waiting for it would stop the other destinations as well */
 	SET(CURLOPT_DNS_CACHE_TIMEOUT, 0L);
 	SET(CURLOPT_QUICK_EXIT, 1L);
-	SET(CURLOPT_TIMEOUT_MS, (long)longest_ms);
+	if (p->stage != STAGE_PUT)
+		SET(CURLOPT_TIMEOUT_MS, ASK_MS);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
 	SET(CURLOPT_ERRORBUFFER, p->curl_text);
 	SET(CURLOPT_WRITEFUNCTION, take_answer);
@@ -379,8 +391,10 @@ static int begin(struct push *p, enum stage stage, struct cede_error *reterr) {
 	drop_easy(p);
 	p->stage = stage;
 	p->answer_len = 0;
-	p->window_boot_ns = 0;
-	p->window_moved = p->window_taken = 0;
+	p->socket = -1;
+	p->uploads = p->unanswered = false;
+	p->all_boot_ns = 0;
+	p->verdict = PACE_ON;
 	buf_clear(&p->retry_after);
 	buf_clear(&p->date);
 	p->curl_text[0] = 0;
@@ -475,7 +489,9 @@ static const char *kind_of(const struct push *p, CURLcode result) {
 		return "address";
 	if (p->too_long)
 		return "receipt";
-	if (p->stalled)
+	if (p->verdict == PACE_YIELDS)
+		return "slow";
+	if (p->verdict == PACE_DEAD || p->unanswered)
 		return "timeout";
 	for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++)
 		if (kinds[i].code == result)
@@ -483,14 +499,24 @@ static const char *kind_of(const struct push *p, CURLcode result) {
 	return "transport";
 }
 
-void push_curl_done(void *ctx, CURL *easy, CURLcode result) {
+static struct push *push_of(CURL *easy) {
 	struct push *p = NULL;
 	char *pointer = NULL;
+
+	require(curl_easy_getinfo(easy, CURLINFO_PRIVATE, &pointer) == CURLE_OK && pointer != NULL);
+	memcpy(&p, &(void *){pointer}, sizeof p);
+	return p;
+}
+
+void push_curl_socket(CURL *easy, int fd) {
+	push_of(easy)->socket = fd;
+}
+
+void push_curl_done(void *ctx, CURL *easy, CURLcode result) {
+	struct push *p = push_of(easy);
 	long status = 0;
 
 	(void)ctx;
-	require(curl_easy_getinfo(easy, CURLINFO_PRIVATE, &pointer) == CURLE_OK && pointer != NULL);
-	memcpy(&p, &(void *){pointer}, sizeof p);
 	if (result == CURLE_OK) {
 		(void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
 		answered(p, status);
@@ -499,15 +525,18 @@ void push_curl_done(void *ctx, CURL *easy, CURLcode result) {
 	const char *text = p->address_refused ? "the server's address is not among the approved ones"
 		: p->too_long                 ? "the answer is longer than a receipt may be"
 		: result == CURLE_SEND_FAIL_REWIND ? "the connection broke while the bundle was sent"
-		: p->stalled                       ? "next to nothing moved for 30 seconds"
-		: p->curl_text[0] != 0             ? p->curl_text
-						   : curl_easy_strerror(result);
+		: p->verdict == PACE_DEAD          ? "next to nothing arrived for 30 seconds"
+		: p->unanswered                    ? "no answer to the whole bundle"
+		: p->verdict == PACE_YIELDS
+		? "the link is too slow for so many at once: those that began before go on"
+		: p->curl_text[0] != 0 ? p->curl_text
+				       : curl_easy_strerror(result);
 	char copy[CURL_ERROR_SIZE];
 	(void)snprintf(copy, sizeof copy, "%s", text);
 	fail(p, kind_of(p, result), copy, 0);
 }
 
-int push_start(const struct push_destination *to, const struct id *id, int fd,
+int push_start(struct push_destination *to, const struct id *id, int fd,
 	const struct push_bundle *bundle, bool reclaim, push_ended_fn *ended, void *ctx,
 	struct push **ret, struct cede_error *reterr) {
 	struct push *p = calloc(1, sizeof *p);

@@ -6,10 +6,12 @@
  *   GET 404 -> absent, or DELETE 204 -> absent for ever, DELETE 409 -> GET receipt
  *   everything else -> failed, with a kind that says what it was
  *
+ * An upload may take as long as it likes while bytes arrive (pace.h); all else has its time.
  * No retries, no redirects, no proxies, no credentials from anywhere but the keeper. */
 #pragma once
 
 #include "agent/courier/curl_loop.h"
+#include "agent/courier/pace.h"
 #include "base/address.h"
 #include "formats/id.h"
 
@@ -25,6 +27,7 @@ struct push_destination {
 	uint8_t *pem[3]; /* CA, certificate, key */
 	size_t pem_len[3];
 	struct curl_loop *curl;
+	struct pace_line line; /* its uploads */
 };
 
 enum push_result { PUSH_RECEIPT, PUSH_ABSENT, PUSH_ABSENT_FOR_EVER, PUSH_FAILED };
@@ -52,11 +55,12 @@ struct push_bundle { /* borrowed for the call */
 
 /* fd is taken (-1: ask only; then there is no bundle). ended() comes once, later, and the push is
  * freed after it. */
-CEDE_MUST_USE int push_start(const struct push_destination *to, const struct id *id, int fd,
+CEDE_MUST_USE int push_start(struct push_destination *to, const struct id *id, int fd,
 	const struct push_bundle *bundle, bool reclaim, push_ended_fn *ended, void *ctx,
 	struct push **ret, struct cede_error *reterr);
 const struct id *push_id(const struct push *push);
 /* Ends it without ended(). */
 void push_cancel(struct push *push);
-/* What curl_loop's on_done calls. */
+/* What curl_loop's on_done and on_socket call. */
 void push_curl_done(void *ctx, CURL *easy, CURLcode result);
+void push_curl_socket(CURL *easy, int fd);

@@ -15,6 +15,7 @@
 #include "base/file.h"
 
 #define BLOCKED_MS 50 /* the courier's socket is full: try again after */
+#define LONG_S     30 /* what breaks after that may have been too slow for the server */
 
 static struct push *find(struct link *l, const struct id *id) {
 	for (struct push *p = l->pushes; p != NULL; p = p->next)
@@ -72,25 +73,45 @@ static uint32_t chance(void) {
 	return random;
 }
 
-static void works(struct link *l, size_t destination) {
-	if (reach_worked(&l->destinations[destination].reach, clock_boot_ns()))
+static void works(struct link *l, size_t destination, uint64_t size, int64_t took_ns) {
+	if (reach_worked(&l->destinations[destination].reach, size, took_ns, clock_boot_ns()))
 		l->events.state(l->events.ctx, destination, true);
 }
 
-void link_take_failure(struct link *l, struct push *p, const struct reach_failure *f) {
+/* A server may have a limit of its own for how long a bundle takes. */
+static bool took_long(const struct push *p, int64_t now) {
+	return p->stage == PUSH_SENDING && now - p->began_boot_ns >= LONG_S * NS_PER_SECOND;
+}
+
+static void first(struct link *l, struct push *p) {
+	unlink_push(l, p);
+	p->next = l->pushes;
+	l->pushes = p;
+}
+
+void link_take_failure(struct link *l, struct push *p, const struct reach_failure *failure) {
+	struct reach_failure f = *failure;
 	size_t i = p->destination;
+	struct reach *reach = &l->destinations[i].reach;
 	struct id id = p->id;
 	int64_t now = clock_boot_ns();
+	bool news = false;
 
+	f.slow = f.slow || (!f.refused && took_long(p, now));
 	no_longer_underway(l, p);
-	p->ask_first = p->ask_first || f->may_have_arrived;
-	if (f->refused) /* one that is always refused must not be sent whenever others get through */
+	p->ask_first = p->ask_first || f.may_have_arrived;
+	if (f.refused) /* one that is always refused must not be sent whenever others get through */
 		p->retry_boot_ns =
-			now + backoff_ms(++p->refusals, chance(), f->retry_after_s) * NS_PER_MS;
-	unlink_push(l, p); /* others are tried first next time */
-	append(l, p);
-	bool news = reach_failed(&l->destinations[i].reach, p->round, f, now, chance());
-	l->events.failed(l->events.ctx, &id, i, f->kind, f->text);
+			now + backoff_ms(++p->refusals, chance(), f.retry_after_s) * NS_PER_MS;
+	if (f.gave_way && reach->underway > 0) {
+		reach_gave_way(reach);
+		first(l, p);
+	} else {
+		unlink_push(l, p); /* others are tried first next time */
+		append(l, p);
+		news = reach_failed(reach, p->round, &f, now, chance());
+	}
+	l->events.failed(l->events.ctx, &id, i, f.kind, f.text);
 	if (news)
 		l->events.state(l->events.ctx, i, false);
 }
@@ -112,10 +133,12 @@ void link_take_receipt(struct link *l, struct push *p, struct slice note) {
 	if (p == NULL)
 		return;
 	size_t destination = p->destination;
+	uint64_t sent = p->stage == PUSH_SENDING ? p->size : 0;
+	int64_t took = clock_boot_ns() - p->began_boot_ns;
 	no_longer_underway(l, p);
 	unlink_push(l, p);
 	free(p);
-	works(l, destination);
+	works(l, destination, sent, took);
 }
 
 void link_take_absent(struct link *l, struct push *p, bool for_ever) {
@@ -126,16 +149,14 @@ void link_take_absent(struct link *l, struct push *p, bool for_ever) {
 	if (p->ask_only && for_ever) {
 		unlink_push(l, p);
 		free(p);
-		works(l, destination);
+		works(l, destination, 0, 0);
 		l->events.absent(l->events.ctx, &id);
 		return;
 	}
 	/* It is not there: it is sent, and is the next to be. That a server answers questions does
 	 * not say that it takes bundles: a destination that is down stays so until one got through. */
 	p->ask_first = false;
-	unlink_push(l, p);
-	p->next = l->pushes;
-	l->pushes = p;
+	first(l, p);
 }
 
 /* ---- sending */
@@ -173,6 +194,7 @@ static int send_push(struct link *l, struct push *p, struct cede_error *reterr) 
 	ipc_put_text(&w, checkpoint);
 	CEDE_TRY(channel_send(l->process.socket, &w, &p->fd, 1, reterr));
 	p->checkpoint = checkpoint.len > 0;
+	p->began_boot_ns = clock_boot_ns();
 	p->stage = PUSH_SENDING;
 	p->round = to->round;
 	return CEDE_OK;
@@ -426,9 +448,11 @@ int link_start(uv_loop_t *loop, struct spawner *spawner, uint32_t required,
 	if (l->destinations == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	l->count = n;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		reach_init(&l->destinations[i].reach);
 		for (size_t k = 0; k < 3; k++)
 			l->destinations[i].files[k] = -1;
+	}
 	for (size_t i = 0; i < n; i++) {
 		CEDE_TRY(add_destination(l, i, &destinations[i], reterr));
 		add_port(l, destinations[i].port);

@@ -51,8 +51,8 @@ struct link_events {
 	/* Only for link_ask(): the agency does not have it and promised (tombstone) never to take it. */
 	void (*absent)(void *ctx, const struct id *bundle);
 	/* A try failed: kind is a stable identifier ("tls", "local", "pin", "address", "resolve",
-	 * "connect", "redirect", "http-503", "receipt", "courier"), text for people. The push stays
-	 * and is tried again. */
+	 * "connect", "timeout", "slow", "redirect", "http-503", "receipt", "courier"), text for
+	 * people. The push stays and is tried again. */
 	void (*failed)(void *ctx, const struct id *bundle, size_t destination, const char *kind,
 		const char *text);
 	/* What is to go with the next bundle that is sent there: the value of its checkpoint's

@@ -107,6 +107,8 @@ static int on_absent(struct link *l, struct ipc_reader *r, struct cede_error *re
 	CEDE_TRY(ipc_end(r, reterr));
 	if (p != NULL && p->stage != PUSH_ASKING)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: absence of what was being sent");
+	if (p != NULL && p->ask_only && for_ever != 1) /* it would be asked again at once */
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: absence without the promise");
 	if (p != NULL)
 		link_take_absent(l, p, for_ever == 1);
 	return CEDE_OK;
@@ -143,6 +145,8 @@ static int on_failed(struct link *l, struct ipc_reader *r, struct cede_error *re
 		&(struct reach_failure){.kind = kind,
 			.text = text,
 			.refused = status != 0 || strcmp(kind, "receipt") == 0,
+			.slow = strcmp(kind, "timeout") == 0,
+			.gave_way = strcmp(kind, "slow") == 0,
 			.may_have_arrived = arrived && !p->ask_only,
 			.retry_after_s = retry_after});
 	return CEDE_OK;

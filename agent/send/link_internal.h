@@ -21,6 +21,7 @@ struct push {
 	bool ask_only; /* no ciphertext: receipt or tombstone */
 	bool ask_first;
 	bool checkpoint;       /* PUSH_SENDING: one went with it */
+	int64_t began_boot_ns; /* PUSH_SENDING */
 	unsigned round;        /* its destination's, when it began */
 	unsigned refusals;     /* answers that refused it */
 	int64_t retry_boot_ns; /* not before */

@@ -4,7 +4,11 @@
  * outcome, and the time; it knows no clock, no push and no process.
  *
  * A push belongs to the round in which it began. The first failure of a round ends the round:
- * what else breaks of it broke with the same link, and is no news. */
+ * what else breaks of it broke with the same link, and is no news.
+ *
+ * How many go at once: all at first. What was too slow while others were under way halves it, each
+ * bundle that got through with room to spare adds one. So a link that is too slow for all of them
+ * finds how many it carries, down to one, which has it for itself. */
 #pragma once
 
 #include <stdbool.h>
@@ -22,20 +26,27 @@ struct reach {
 	int64_t retry_boot_ns; /* while down: not before */
 	int64_t asked_boot_ns; /* the server asked for quiet until then */
 	size_t underway;
+	size_t most;   /* at once; 1 to REACH_MOST */
 	uint64_t rate; /* bytes a second, one push at a time; 0: no limit */
 };
 
 struct reach_failure {
 	const char *kind;
 	const char *text;
-	bool refused; /* the server answered: the bundle itself may be the reason */
+	bool refused;  /* the server answered: the bundle itself may be the reason */
+	bool slow;     /* it got too little of the link */
+	bool gave_way; /* ... so that others got more */
 	bool may_have_arrived;
 	uint32_t retry_after_s;
 };
 
-/* A push got through. Whether this is the news that the destination is up. */
-bool reach_worked(struct reach *r, int64_t now);
-/* A push of that round failed. Whether this is the news that the destination is down. */
+void reach_init(struct reach *r);
+/* A push got through; size: of the bundle that took so long to send, 0: only a question was asked.
+ * Whether this is the news that the destination is up. */
+bool reach_worked(struct reach *r, uint64_t size, int64_t took_ns, int64_t now);
+/* A push gave way to others, which go on: no failure of the link, but no more than these may go. */
+void reach_gave_way(struct reach *r);
+/* A push of that round failed, and is not under way any more. Whether this is the news that the destination is down. */
 bool reach_failed(struct reach *r, unsigned round, const struct reach_failure *f, int64_t now,
 	uint32_t random);
 /* How many more may start now. probing: one that began after the last failure is under way. While

@@ -25,7 +25,7 @@ from metrics import metric
 from proxy import CLOSE, Dumb, Proxy, Recorder, cpu_s, wakeups
 from stock import Store
 from tap import Skip, check, equal
-from world import World, build_dir, free_port, until, yaml
+from world import World, build_dir, free_port, program, until, yaml
 
 FIRST_S, MOST_S = 0.25, 30  # agent/send/backoff.h
 SLACK_S = 1.5  # a busy machine
@@ -207,7 +207,7 @@ def too_slow():
         proxy.trickle = 200
         w.start_agent()
         w.write("a.jpg", big(0))
-        said(w, r"reason=timeout .*next to nothing moved", 60)
+        said(w, r"reason=timeout .*next to nothing arrived", 60)
         untouched(w, 1)
         proxy.trickle = None
         proxy.reset()  # what is tried again meanwhile
@@ -229,6 +229,74 @@ def just_fast_enough():
         check(took > 36, f"it took {took:.0f} s: the proxy is too fast to show anything")
         equal(metric(w, "cede_push_failures_total"), 0, "failures")
         once(w)
+
+
+@contextlib.contextmanager
+def lapsed(w, times):
+    """Starts an agent whose time passes so many times as fast."""
+    library = build_dir() / "tests" / "fault" / "clock.so"
+    if not library.exists():
+        raise Skip(f"{library} is not built")
+    page, wrapper = w.dir / "lapse", w.dir / "cede-courier"
+    page.write_bytes(bytes(16))
+    fast = {"LD_PRELOAD": str(library), "CEDE_CLOCK": str(page), "CEDE_CLOCK_ALL": "1"}
+    wrapper.write_text("#!/bin/sh\nexport " + " ".join(f"{name}='{value}'" for name, value in fast.items()) + "\n"
+                       f"exec '{program('cede-courier')}' \"$@\"\n")
+    wrapper.chmod(0o755)
+    enough = threading.Event()
+    began = time.monotonic()
+
+    def lapse():
+        with open(page, "r+b", buffering=0) as f:
+            while not enough.wait(0.02):
+                os.pwrite(f.fileno(), struct.pack("<q", int((times - 1) * (time.monotonic() - began) * 1e9)), 8)
+    thread = threading.Thread(target=lapse, daemon=True)
+    thread.start()
+    try:
+        w.agent = w.spawn("agent", *w.agent_words(), "--courier", wrapper, env={**os.environ, **fast})
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def recorded_behind(rate, times, **how):
+    """A server without a limit of its own behind a link of so many bytes a second, which all share."""
+    with recorded(**how) as (w, _), Proxy(w.port) as proxy:
+        proxy.total = rate * times
+        w.destination["url"] = f"https://localhost:{proxy.port}/"
+        w.write_files()
+        with lapsed(w, times):
+            yield w, proxy
+
+
+def too_slow_for_all():
+    """eight pushes on a link that is too slow for them: half give way to those that went further; the link never counts as down"""
+    size, number = 60_000, 8
+    with recorded_behind(5200, 4, source=NOW, destination={"bundle_size": "64KiB"}) as (w, proxy):
+        for i in range(number):
+            w.write(f"{i}.jpg", os.urandom(size))
+        w.empty(90)
+        once(w)
+        said_all = w.agent.said()
+        gave_way, sent = said_all.count("reason=slow "), proxy.passed["client"]
+        tap.diag(f"{gave_way} gave way, {sent / (size * number):.2f} times the bundles' bytes were sent")
+        check(1 <= gave_way <= 2 * number, f"{gave_way} gave way")
+        equal((said_all.count("push.failed"), said_all.count("link.down")), (gave_way, 0), "failures, and times down")
+
+
+def slow_as_a_modem():
+    """24 kbit/s: a bundle that has it for itself arrives at the first try, however long it takes, with a `bandwidth` as well"""
+    for limit in ({}, {"bandwidth": "32KiB/s"}):
+        with recorded_behind(3000, 8, source=NOW, destination={**ONE_MIB, **limit}) as (w, proxy):
+            began = time.monotonic()
+            w.write("a.jpg", os.urandom(290_000))
+            w.empty(60)
+            took = 8 * (time.monotonic() - began)
+            check(took > 90, f"it took {took:.0f} s: the proxy is too fast to show anything")
+            equal((w.agent.said().count("push.failed"), len(proxy.times)), (0, 1), "failures and connections")
+            once(w)
 
 
 def sealed_in_time():
@@ -871,7 +939,7 @@ def flood():
 
 
 if __name__ == "__main__":
-    tap.run([just_fast_enough, too_slow, flapping, sealed_in_time, wiped_after_seal, clock_jumps, unreachable, down, steps, cable, together,
+    tap.run([just_fast_enough, too_slow, too_slow_for_all, slow_as_a_modem, flapping, sealed_in_time, wiped_after_seal, clock_jumps, unreachable, down, steps, cable, together,
              hanging, cut, answer_lost, asked_first, crash_between, crash_before, retry_after_seconds, retry_after_date,
              retry_after_absurd, *map(refuses, (413, 507, 403, 404, 500)), poisoned, names, resolver_hangs,
              client_certificate, server_certificate, clock_and_deadlines, clock_and_destruction, idle, one_in_doubt, two_destinations, flood], at_once=4)

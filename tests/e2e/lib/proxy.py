@@ -6,6 +6,7 @@ import collections
 import contextlib
 import http.server
 import os
+import random
 import select
 import socket
 import ssl
@@ -25,6 +26,7 @@ class Proxy:
     """A TCP proxy to a port of this host. Set at any time, for all connections:
 
     trickle     bytes a second in each direction once a client has sent its hello and certificate
+    total       the same, of all connections together, which share it evenly
     hold        True: nothing passes, nothing is said (as when a cable is cut)
     cut         (direction, bytes): resets a connection after so many bytes from "client" or "server"
     cuts        how many more connections are cut
@@ -37,10 +39,13 @@ class Proxy:
 
     def __init__(self, to_port, port=None):
         self.to_port, self.port = to_port, port
-        self.trickle = self.hold = self.cut = self.swallow = None
+        self.trickle = self.total = self.hold = self.cut = self.swallow = None
         self.doomed = False
         self.cuts = self.swallows = 1 << 30
         self.swallowed = 0
+        self.due = {"client": 0.0, "server": 0.0}  # with a total: when the next block may pass
+        self.passed = {"client": 0, "server": 0}  # bytes, of all connections
+        self.lock = threading.Lock()
         self.times = []  # of each connection that was accepted
         self.alive = set()
         self.listener = None
@@ -107,6 +112,15 @@ class Proxy:
         for pair in list(self.alive):
             pair.doomed = True
 
+    def take_turn(self, side):
+        """Whether a tenth of a second's bytes may pass now."""
+        with self.lock:
+            now = time.monotonic()
+            if self.due[side] > now:
+                return False
+            self.due[side] = max(self.due[side], now - TURN_S) + 0.1
+            return True
+
     def _accept(self):
         while not self.ended:
             if not self.accepting.wait(0.1):
@@ -158,13 +172,17 @@ class Pair:
         for s in select.select(list(sockets), [], [], TURN_S)[0]:
             if not self.passes(sockets[s], s):
                 return False
+        if self.proxy.total:
+            time.sleep(TURN_S * random.random())  # whose turn is next
         return True
 
     def passes(self, side, s):
         """Takes a block and hands it on; False ends the pair."""
         p = self.proxy
-        slow = p.trickle if self.passed["client"] >= HANDSHAKE else None
-        data = s.recv(max(1, min(BLOCK, slow // 10)) if slow else HANDSHAKE if p.trickle else BLOCK)
+        slow = p.trickle or p.total if self.passed["client"] >= HANDSHAKE else None
+        if slow and p.total and not p.take_turn(side):
+            return True
+        data = s.recv(max(1, min(BLOCK, slow // 10)) if slow else HANDSHAKE if p.trickle or p.total else BLOCK)
         other = self.server if side == "client" else self.client
         if not data:
             self.open.remove(side)
@@ -176,8 +194,9 @@ class Pair:
             p.swallowed += 1
             return False
         self.passed[side] += len(data)
+        p.passed[side] += len(data)
         other.sendall(data)
-        if slow:
+        if slow and p.total is None:
             self.due[side] = max(self.due[side], time.monotonic()) + len(data) / slow
         if p.cut and p.cut[0] == side and self.passed[side] >= p.cut[1] and p.cuts > 0:
             p.cuts -= 1
