@@ -96,6 +96,13 @@ static void say_probed(struct courier *c, uint16_t destination, const struct pus
 	say(c, &w);
 }
 
+static void say_pong(struct courier *c) {
+	struct ipc_writer w;
+
+	ipc_start(&w, IPC_PONG);
+	say(c, &w);
+}
+
 /* What it was is given back. */
 static struct running drop_running(struct courier *c, const struct push *push) {
 	struct running **at = &c->running;
@@ -363,10 +370,14 @@ static int handle(struct courier *c, struct ipc_packet *packet, struct cede_erro
 		return get_cancel(c, &r, reterr);
 	case IPC_METRICS:
 		return get_metrics(c, &r, packet->fds[0], reterr);
+	case IPC_PING:
+		say_pong(c);
+		return CEDE_OK;
 	case IPC_STOP:
 		end(c, CEDE_OK);
 		return CEDE_OK;
 	case IPC_HELLO:
+	case IPC_PONG:
 	case IPC_RECEIPT:
 	case IPC_ABSENT:
 	case IPC_FAILED:

@@ -43,6 +43,9 @@ enum ipc_phase { IPC_HELLO_PHASE = 1, IPC_WORK_PHASE = 2 };
 	X(STOP, 12, IPC_WORK_PHASE, 0, 0)                                                         \
 	/* destination: can it be reached, and does it know us? */                                \
 	X(PROBE, 14, IPC_WORK_PHASE, 2, 0)                                                        \
+	/* are you there? - yes */                                                                \
+	X(PING, 16, IPC_WORK_PHASE, 0, 0)                                                         \
+	X(PONG, 11, IPC_WORK_PHASE, 0, 0)                                                         \
 	/* destination, status or 0, the server's clock (seconds since 1970, 0: untold), kind ("" \
 	 * if all is well), text */                                                               \
 	X(PROBED, 9, IPC_WORK_PHASE, 2 + 2 + 8 + 2 + 32 + 2 + 512, 0)

@@ -97,6 +97,7 @@ void link_take_failure(struct link *l, struct push *p, const struct reach_failur
 	int64_t now = clock_boot_ns();
 	bool news = false;
 
+	l->restarts = 0;
 	f.slow = f.slow || (!f.refused && took_long(p, now));
 	no_longer_underway(l, p);
 	p->ask_first = p->ask_first || f.may_have_arrived;
@@ -119,6 +120,7 @@ void link_take_failure(struct link *l, struct push *p, const struct reach_failur
 void link_take_receipt(struct link *l, struct push *p, struct slice note) {
 	struct id id = p->id;
 
+	l->restarts = 0;
 	if (!l->events.receipt(l->events.ctx, &id, note)) {
 		p = find(l, &id);
 		if (p != NULL)
@@ -145,6 +147,7 @@ void link_take_absent(struct link *l, struct push *p, bool for_ever) {
 	struct id id = p->id;
 	size_t destination = p->destination;
 
+	l->restarts = 0;
 	no_longer_underway(l, p);
 	if (p->ask_only && for_ever) {
 		unlink_push(l, p);
@@ -459,6 +462,7 @@ int link_start(uv_loop_t *loop, struct spawner *spawner, uint32_t required,
 	}
 	(void)uv_timer_init(loop, &l->timer);
 	l->timer.data = l;
+	courier_watch(l);
 	CEDE_TRY(courier_try_start(l, reterr)); /* a courier that can't start at all is told at once */
 	*ret = l;
 	return CEDE_OK;
@@ -469,6 +473,8 @@ static void on_timer_closed(uv_handle_t *handle) {
 	void (*on_closed)(void *) = l->on_closed;
 	void *ctx = l->ctx;
 
+	if (--l->open > 0)
+		return;
 	for (size_t i = 0; i < l->count; i++) {
 		struct destination *d = &l->destinations[i];
 		free(d->name);
@@ -488,7 +494,9 @@ static void on_timer_closed(uv_handle_t *handle) {
 }
 
 void link_closed(struct link *l) {
+	l->open = 2;
 	uv_close((uv_handle_t *)&l->timer, on_timer_closed);
+	uv_close((uv_handle_t *)&l->pulse, on_timer_closed);
 }
 
 void link_close(struct link *l, unsigned grace_ms, void (*on_closed)(void *ctx), void *ctx) {

@@ -16,6 +16,9 @@
 #include "base/sandbox.h"
 
 #define PACKETS_MOST 64 /* read in one turn of the loop */
+#define PULSE_MS     5000
+#define UNHEARD_MOST 6                     /* pulses */
+#define DATE_MAX     INT64_C(253402300799) /* the end of the year 9999 */
 
 /* ---- it ends, and is to start again */
 
@@ -55,7 +58,7 @@ void courier_gone(struct link *l) {
 		link_closed(l);
 		return;
 	}
-	l->restarts++; /* since it brought the last outcome */
+	l->restarts++;
 	uint32_t random = 0;
 	(void)!getrandom(&random, sizeof random, 0);
 	uint32_t wait = backoff_ms(l->restarts, random, 0);
@@ -157,7 +160,8 @@ static int on_probed(struct link *l, struct ipc_reader *r, struct cede_error *re
 	size_t destination = ipc_get_u16(r);
 	struct link_probe probe = {.kind = kind, .text = text, .status = ipc_get_u16(r)};
 
-	probe.date_s = (int64_t)ipc_get_u64(r);
+	uint64_t date = ipc_get_u64(r);
+	probe.date_s = date <= DATE_MAX ? (int64_t)date : 0;
 	copy_text(ipc_get_text(r), kind, sizeof kind);
 	copy_text(ipc_get_text(r), text, sizeof text);
 	CEDE_TRY(ipc_end(r, reterr));
@@ -217,8 +221,7 @@ static int handle(struct link *l, struct slice packet, size_t fds, struct cede_e
 
 	CEDE_TRY(ipc_open(packet, fds, true,
 		l->state == LINK_STARTING ? IPC_HELLO_PHASE : IPC_WORK_PHASE, &r, reterr));
-	if (r.type != IPC_HELLO)
-		l->restarts = 0;
+	l->unheard = 0;
 	switch (r.type) {
 	case IPC_HELLO:
 		return on_hello(l, &r, reterr);
@@ -230,6 +233,8 @@ static int handle(struct link *l, struct slice packet, size_t fds, struct cede_e
 		return on_failed(l, &r, reterr);
 	case IPC_PROBED:
 		return on_probed(l, &r, reterr);
+	case IPC_PONG:
+		return ipc_end(&r, reterr);
 	case IPC_DESTINATION:
 	case IPC_PUT:
 	case IPC_ASK:
@@ -237,6 +242,7 @@ static int handle(struct link *l, struct slice packet, size_t fds, struct cede_e
 	case IPC_METRICS:
 	case IPC_STOP:
 	case IPC_PROBE:
+	case IPC_PING:
 		break;
 	}
 	return CEDE_FAIL(reterr, CEDE_ERR_BUG, "message: not the courier's");
@@ -308,11 +314,37 @@ int courier_try_start(struct link *l, struct cede_error *reterr) {
 	CEDE_TRY(spawn_courier(l->spawner, l->ports, l->port_count, &l->process, reterr));
 	l->state = LINK_STARTING;
 	l->starts++;
+	l->unheard = 0;
 	l->socket_poll = poll_start(l, l->process.socket, on_readable);
 	l->exit_poll = poll_start(l, l->process.pidfd, on_exit_readable);
 	if (l->socket_poll == NULL || l->exit_poll == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	return CEDE_OK;
+}
+
+/* One that hangs would keep its pushes for ever. Counted, not timed: a machine that slept has not
+ * asked. */
+static void on_pulse(uv_timer_t *timer) {
+	struct link *l = timer->data;
+	struct ipc_writer w;
+
+	if (l->closing || l->state == LINK_DEAD)
+		return;
+	if (l->unheard == UNHEARD_MOST) {
+		courier_bad(l, "it has not said anything for 30 seconds");
+		return;
+	}
+	l->unheard++;
+	if (l->state != LINK_WORKING)
+		return; /* it is to say hello by itself */
+	ipc_start(&w, IPC_PING);
+	(void)!channel_send(l->process.socket, &w, NULL, 0, NULL); /* full: it does not read */
+}
+
+void courier_watch(struct link *l) {
+	(void)uv_timer_init(l->loop, &l->pulse);
+	l->pulse.data = l;
+	(void)uv_timer_start(&l->pulse, on_pulse, PULSE_MS, PULSE_MS);
 }
 
 void courier_start(struct link *l) {

@@ -59,11 +59,14 @@ struct link {
 	struct spawned process;
 	uv_poll_t *socket_poll; /* each start has its own: freed by its close callback */
 	uv_poll_t *exit_poll;
-	uv_timer_t timer; /* next retry, restart, or the end of the grace */
-	unsigned restarts;
+	uv_timer_t timer;  /* next retry, restart, or the end of the grace */
+	uv_timer_t pulse;  /* asks whether the courier is there */
+	unsigned unheard;  /* pulses since it said anything */
+	unsigned restarts; /* since it brought an outcome */
 	uint64_t starts;
 	int64_t restart_boot_ns;
 	bool closing;
+	unsigned open; /* timers whose close callback is owed */
 	void (*on_closed)(void *ctx);
 	void *ctx;
 };
@@ -73,6 +76,8 @@ struct link {
 /* Starts the courier; a failure ends in courier_gone() or is tried again. */
 void courier_start(struct link *l);
 CEDE_MUST_USE int courier_try_start(struct link *l, struct cede_error *reterr);
+/* Watches over every courier from now on: one that says nothing is as good as gone. */
+void courier_watch(struct link *l);
 /* It has ended, or is to end now: killed, waited for, and started again after a wait. */
 void courier_gone(struct link *l);
 /* Nonsense from the courier costs the courier. */

@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The courier alone, with the test in the keeper's place: what it holds, and what it takes."""
+"""Courier and keeper, each with the test in the other's place: what it holds, what it takes, and
+what becomes of a keeper whose courier was taken over."""
 
 import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import socket
 import sys
+import textwrap
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
 from keeper import FAILED, Courier
-from tap import equal
-from world import World, program
+from tap import check, equal
+from world import World, program, until
 
 PUSHES_MOST = 256  # agent/courier/courier.c
 
@@ -44,5 +47,128 @@ def too_much_at_once():
         equal([fd for fd in courier.descriptors() if "memfd:" in fd], [], "memory files that it holds")
 
 
+# ---- the other way round: a courier that was taken over
+
+HOSTILE = """\
+#!{python} -I
+import os, socket, struct, sys, time
+with open({turns!r}, "a+") as f:
+    f.write("x")
+    f.flush()
+    turn = os.fstat(f.fileno()).st_size
+if turn > {most}:
+    os.execv({honest!r}, sys.argv)
+s = socket.socket(fileno=3)
+s.setblocking(True)
+def say(kind, body=b"", fds=()):
+    socket.send_fds(s, [b"CEDE" + struct.pack("<HH", 1, kind) + body], fds)
+def hello():
+    say(1, struct.pack("<HII", 1, 0xffffffff, 0))
+def hear(*kinds):
+    while True:
+        packet = s.recv(1 << 16)
+        if not packet:
+            sys.exit(0)
+        kind = struct.unpack("<H", packet[6:8])[0]
+        if kind in kinds:
+            return packet[8:]
+def failed(bundle, kind=b"reset"):
+    return bundle + struct.pack("<H", len(kind)) + kind + bytes(9)
+"""
+
+
+def taken_over(w, code, most=1):
+    """Starts the agent; its courier does that, so many times, then the true one is started."""
+    script = w.dir / "cede-courier"
+    text = HOSTILE.format(python=sys.executable, turns=str(w.dir / "turns"), most=most, honest=program("cede-courier"))
+    script.write_text(text + textwrap.dedent(code))
+    script.chmod(0o755)
+    w.agent = w.spawn("agent", *w.agent_words(), "--courier", script)
+
+
+def said(w, pattern, seconds=20):
+    until(lambda: re.search(pattern, w.agent.said()), seconds, f"the log says {pattern!r}")
+
+
+def nonsense():
+    """a courier that says what it may not say is killed and replaced; the keeper goes on, all arrives once"""
+    for code, why in (
+            ("say(3, bytes(18))", "out of turn"),
+            ("hello(); say(98)", "not this side's"),
+            ("hello(); say(7, bytes(1000))", "too long"),
+            ("hello(); say(5, bytes(3))", "too short"),
+            ("hello(); say(5, bytes(17), [0])", "descriptors"),
+            ("hello(); s.send(bytes(40000))", "cut short"),
+            ("hello(); say(9, struct.pack('<HHQHH', 999, 0, 1 << 63, 0, 0))", "no such destination"),
+            ("hello(); b = hear(4)[2:18]; say(5, b + bytes([1]))", "absence of what was being sent")):
+        with World(source={"quiet": "0s"}) as w:
+            w.start_receiver()
+            taken_over(w, code + "\nhear(12)")
+            w.write("a.jpg", b"picture")
+            said(w, f"courier.bad error=.*{why}")
+            w.settled()
+
+
+def forged():
+    """outcomes that a courier invents change nothing: no receipt, no wipe before the true one"""
+    with World(source={"quiet": "0s"}) as w:
+        w.start_receiver()
+        taken_over(w, """\
+            hello()
+            bundle = hear(4)[2:18]
+            note = b"a receipt, as it were"
+            for i in range(300):
+                for b in (bundle, os.urandom(16)):
+                    say(3, b + struct.pack("<H", len(note)) + note)
+                    say(7, failed(b, b'slow'))
+                    say(7, failed(b, b'x\\n"y'))
+            """)
+        w.write("a.jpg", b"picture")
+        said(w, "reason=receipt ")
+        said(w, "courier.exited")
+        check('x\n"' not in w.agent.said(), "its words stand in the log as they came")
+        w.settled()
+
+
+def dies_again_and_again():
+    """a courier that invents an outcome and dies is started after waits that double"""
+    with World(source={"quiet": "0s"}) as w:
+        w.start_receiver()
+        taken_over(w, "hello(); say(7, failed(os.urandom(16)))", most=5)
+        w.write("a.jpg", b"picture")
+        w.settled()
+        waits = [int(ms) for ms in re.findall(r"again_ms=(\d+)", w.agent.said())]
+        equal(len(waits), 5, "times that it died")
+        check(all(250 * 2 ** i // 2 <= ms for i, ms in enumerate(waits)), f"waits of {waits} ms")
+
+
+def absent_without_promise():
+    """a courier that denies a bundle without the agency's promise is not asked again and again"""
+    with World(source={"quiet": "0s"}, receiver=False) as w:
+        w.start_agent()
+        w.write("a.jpg", b"picture")
+        until(lambda: w.counts()[1].get("sealed", 0) == 1, 20, "its bundle is sealed")
+        w.agent.kill()
+        taken_over(w, """\
+            hello()
+            while True:
+                say(5, hear(6)[2:18] + bytes(1))
+            """)
+        said(w, "courier.bad error=.*absence without the promise")
+        w.start_receiver()
+        w.settled()
+
+
+def mute():
+    """a courier that hangs is replaced within half a minute, before its hello and after it"""
+    for code in ("hear(12)", "hello(); time.sleep(1000)"):
+        with World(source={"quiet": "0s"}) as w:
+            w.start_receiver()
+            taken_over(w, code)
+            w.write("a.jpg", b"picture")
+            said(w, "courier.bad error=.*not said anything for 30 seconds", 45)
+            w.settled()
+
+
 if __name__ == "__main__":
-    tap.run([too_much_at_once])
+    tap.run([mute, too_much_at_once, nonsense, forged, dies_again_and_again, absent_without_promise], at_once=3)

@@ -236,6 +236,9 @@ class Recorder:
                         self.rfile.read(int(self.headers["Content-Length"]))
                     return
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                if len(body) < int(self.headers["Content-Length"]):
+                    self.close_connection = True
+                    return
                 recorder.bodies += 1
                 host = dict(x[0] for x in self.connection.getpeercert()["subject"])["commonName"]
                 ruled = recorder.ruled("PUT", bundle)

@@ -98,6 +98,8 @@ static void copy_body(struct ipc_reader *r, struct ipc_writer *w) {
 		ipc_put_u32(w, ipc_get_u32(r));
 		ipc_put_u32(w, ipc_get_u32(r));
 		break;
+	case IPC_PING:
+	case IPC_PONG:
 	case IPC_STOP:
 		break;
 	}
