@@ -48,6 +48,7 @@ struct push {
 	struct curl_slist *headers;
 	uint64_t at; /* of the body */
 	bool sent_any;
+	bool requested; /* connected, and the request goes out */
 	bool address_refused;
 	bool too_long;
 	int socket;       /* libcurl's, or -1 */
@@ -266,6 +267,7 @@ static int before_request(void *ctx, char *address, char *local_address, int por
 		p->address_refused = true;
 		return CURL_PREREQFUNC_ABORT;
 	}
+	p->requested = true;
 	if (p->stage == STAGE_PUT && !p->uploads) {
 		p->uploads = true;
 		pace_join(&p->to->line, &p->pace, clock_boot_ns());
@@ -392,7 +394,7 @@ static int begin(struct push *p, enum stage stage, struct cede_error *reterr) {
 	p->stage = stage;
 	p->answer_len = 0;
 	p->socket = -1;
-	p->uploads = p->unanswered = false;
+	p->requested = p->uploads = p->unanswered = false;
 	p->all_boot_ns = 0;
 	p->verdict = PACE_ON;
 	buf_clear(&p->retry_after);
@@ -493,6 +495,8 @@ static const char *kind_of(const struct push *p, CURLcode result) {
 		return "slow";
 	if (p->verdict == PACE_DEAD || p->unanswered)
 		return "timeout";
+	if (result == CURLE_OUT_OF_MEMORY && p->requested)
+		return "http"; /* libcurl says so of a header that is too long, too */
 	for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++)
 		if (kinds[i].code == result)
 			return kinds[i].kind;

@@ -9,12 +9,16 @@ import os
 import pathlib
 import re
 import socket
+import ssl
 import sys
 import textwrap
+import threading
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
+from clocks import Lapse
 from keeper import FAILED, Courier
 from tap import check, equal
 from world import World, program, until
@@ -45,6 +49,88 @@ def too_much_at_once():
             courier.put(bundle, content, hashlib.sha256(content).digest())
             equal(courier.outcome(), (FAILED, bundle, "courier"), "what became of it")
         equal([fd for fd in courier.descriptors() if "memfd:" in fd], [], "memory files that it holds")
+
+
+# ---- a server that was taken over
+
+class Endless(threading.Thread):
+    """A TLS server that reads what it is sent, and answers each connection with `start`, then `more` again and again,
+    every so many seconds."""
+
+    def __init__(self, w, start, more, pause_s):
+        super().__init__(daemon=True)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(w.pki / "server.pem", w.pki / "server.key")
+        self.start_with, self.more, self.pause_s = start, more, pause_s
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.ended = threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.ended.is_set():
+            with contextlib.suppress(OSError):
+                client, _ = self.listener.accept()
+                with client, self.context.wrap_socket(client, server_side=True) as s:
+                    self.answer(s)
+
+    def answer(self, s):
+        s.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):
+            while s.recv(1 << 16):
+                pass
+        s.settimeout(None)
+        s.sendall(self.start_with)
+        while not self.ended.wait(self.pause_s):
+            s.sendall(self.more)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+def peak_kib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as f:
+        return int(next(line for line in f if line.startswith("VmHWM")).split()[1])
+
+
+def endless_answers():
+    """a server whose answer never ends is given up in time, whatever it is made of, and costs no memory"""
+    block = 1 << 14
+    answers = (
+        ("headers", b"HTTP/1.1 200 OK\r\n", b"X-A: " + b"a" * block + b"\r\n", 0),
+        ("one header", b"HTTP/1.1 200 OK\r\nX-A: ", b"a" * block, 0),
+        ("interim answers", b"", b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" * 100, 0),
+        ("interim answers, one by one", b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05),
+        ("trailers", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-A: " + b"a" * block + b"\r\n", 0),
+        ("chunk extensions", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1", b";a" * block, 0),
+        ("drops of a header", b"HTTP/1.1 200 OK\r\nX-A: ", b"a", 0.05),
+        ("drops of a receipt", b"HTTP/1.1 200 OK\r\nContent-Length: 8000\r\n\r\n", b"a", 0.05),
+        ("nothing", b"", b"", 0.2))
+    content = b"sealed"
+    with World(receiver=False) as w, Lapse(w.dir / "lapse", 20) as lapse:
+        for what, *how in answers:
+            with Endless(w, *how) as server, \
+                    Courier(program("cede-courier"), server.port, env=lapse.env) as courier:
+                courier.destination(f"https://localhost:{server.port}/", w.pki / "ca.pem", w.pki / "agent.pem", w.pki / "agent.key")
+                for ask in (True, False):
+                    bundle, began = os.urandom(16), time.monotonic()
+                    if ask:
+                        courier.ask(bundle)
+                    else:
+                        courier.put(bundle, content, hashlib.sha256(content).digest())
+                    kind, of, reason = courier.outcome()
+                    took = 20 * (time.monotonic() - began)
+                    tap.diag(f"{what}: {reason} after {took:.0f} s; {peak_kib(courier.process.pid)} KiB")
+                    equal((kind, of), (FAILED, bundle), f"what became of {what}")
+                    check(took < 40 + 6 * 20, f"{what}: given up after {took:.0f} s")  # a timer of a second is 20 late
+                    check(reason in ("http", "reset", "timeout"), f"{what}: {reason}")
+                check(peak_kib(courier.process.pid) < 64 << 10, f"{what}: {peak_kib(courier.process.pid)} KiB")
 
 
 # ---- the other way round: a courier that was taken over
@@ -171,4 +257,4 @@ def mute():
 
 
 if __name__ == "__main__":
-    tap.run([mute, too_much_at_once, nonsense, forged, dies_again_and_again, absent_without_promise], at_once=3)
+    tap.run([mute, endless_answers, too_much_at_once, nonsense, forged, dies_again_and_again, absent_without_promise], at_once=3)

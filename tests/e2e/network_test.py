@@ -21,6 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import cameras
 import servers
 import tap
+from clocks import Lapse
 from metrics import metric
 from proxy import CLOSE, Dumb, Proxy, Recorder, cpu_s, wakeups
 from stock import Store
@@ -234,30 +235,13 @@ def just_fast_enough():
 @contextlib.contextmanager
 def lapsed(w, times):
     """Starts an agent whose time passes so many times as fast."""
-    library = build_dir() / "tests" / "fault" / "clock.so"
-    if not library.exists():
-        raise Skip(f"{library} is not built")
-    page, wrapper = w.dir / "lapse", w.dir / "cede-courier"
-    page.write_bytes(bytes(16))
-    fast = {"LD_PRELOAD": str(library), "CEDE_CLOCK": str(page), "CEDE_CLOCK_ALL": "1"}
-    wrapper.write_text("#!/bin/sh\nexport " + " ".join(f"{name}='{value}'" for name, value in fast.items()) + "\n"
-                       f"exec '{program('cede-courier')}' \"$@\"\n")
-    wrapper.chmod(0o755)
-    enough = threading.Event()
-    began = time.monotonic()
-
-    def lapse():
-        with open(page, "r+b", buffering=0) as f:
-            while not enough.wait(0.02):
-                os.pwrite(f.fileno(), struct.pack("<q", int((times - 1) * (time.monotonic() - began) * 1e9)), 8)
-    thread = threading.Thread(target=lapse, daemon=True)
-    thread.start()
-    try:
-        w.agent = w.spawn("agent", *w.agent_words(), "--courier", wrapper, env={**os.environ, **fast})
+    with Lapse(w.dir / "lapse", times) as lapse:
+        wrapper = w.dir / "cede-courier"  # the courier's environment is always empty: a script sets it
+        wrapper.write_text("#!/bin/sh\nexport " + " ".join(f"{name}='{value}'" for name, value in lapse.words.items()) + "\n"
+                           f"exec '{program('cede-courier')}' \"$@\"\n")
+        wrapper.chmod(0o755)
+        w.agent = w.spawn("agent", *w.agent_words(), "--courier", wrapper, env=lapse.env)
         yield
-    finally:
-        enough.set()
-        thread.join()
 
 
 @contextlib.contextmanager

@@ -26,10 +26,10 @@ def memory(content):
 
 
 class Courier:
-    def __init__(self, program, port):
+    def __init__(self, program, port, env=None):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process = subprocess.Popen([program, "--fd", str(theirs.fileno()), "--port", str(port)],
-                                        pass_fds=[theirs.fileno()], stderr=subprocess.PIPE)
+                                        pass_fds=[theirs.fileno()], env=env, stderr=subprocess.PIPE)
         theirs.close()
         self.socket = ours
         self.socket.settimeout(60)
