@@ -68,10 +68,12 @@ enum pace_verdict pace_look(struct pace_line *line, struct pace *p, uint64_t mov
 	if (now_ns - p->since_ns < PACE_WINDOW_S * NS)
 		return PACE_ON;
 	size_t n = count(line);
-	if (gain == 0 || n < 2)
+	uint64_t all = line->all - p->all_before;
+	bool thin = all < n * ENOUGH;
+	if (n < 2 || all == 0 || (gain == 0 && !thin))
 		return PACE_DEAD;
-	if (line->all - p->all_before >= n * ENOUGH)
-		p->yields = true; /* there is enough for all: this one alone does badly */
+	if (gain == 0 || !thin)
+		p->yields = true; /* it is starved, or it alone does badly */
 	else
 		thin_out(line, n, now_ns);
 	return p->yields ? PACE_YIELDS : PACE_ON;

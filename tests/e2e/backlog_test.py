@@ -19,7 +19,7 @@ import tap
 from tap import Skip, check, equal
 from world import World, until
 
-FILES = int(os.environ.get("CEDE_FILES", "0")) or {"quick": 4_000, "normal": 20_000, "full": 1_000_000}[tap.mode()]
+FILES = int(os.environ.get("CEDE_FILES", "0")) or {"quick": 12_000, "normal": 20_000, "full": 1_000_000}[tap.mode()]
 SIZE = 4096
 A_FOLDER = 1000
 KEEPER_MOST_KIB = 160 << 10
@@ -59,17 +59,21 @@ def ask(w, sql):
 
 def rates_with(w):
     """Files a second while most of the backlog is there, and while little is: a tenth each."""
-    start, seen = ask(w, DONE), []
+    start, began, seen = ask(w, DONE), time.monotonic(), []
 
     def look():
         seen.append((time.monotonic(), ask(w, DONE)))
         return seen[-1][1] >= FILES
     until(look, WAIT_S, "all bundles are done", 0.05)
 
+    def when(share):
+        """The time at which so much of what waited was done; between two looks it went evenly."""
+        want = start + (FILES - start) * share
+        (t0, n0), (t1, n1) = next(pair for pair in zip([(began, start), *seen], seen) if pair[1][1] >= want)
+        return t0 + (t1 - t0) * (want - n0) / max(n1 - n0, 1)
+
     def rate(low, high):
-        within = [(t, n) for t, n in seen if start + (FILES - start) * low <= n <= start + (FILES - start) * high]
-        (t0, n0), (t1, n1) = within[0], within[-1]
-        return (n1 - n0) / (t1 - t0) if t1 > t0 else 0
+        return (FILES - start) * (high - low) / (when(high) - when(low))
     rates = rate(0.05, 0.25), rate(0.75, 0.95)
     tap.diag(f"{rates[0]:.0f} files/s in the second to fifth twentieth of what waited, {rates[1]:.0f} in the sixteenth to nineteenth")
     return rates

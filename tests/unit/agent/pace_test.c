@@ -161,6 +161,23 @@ static void one_that_does_badly_alone_ends_alone(void **state) {
 }
 
 /* The kernel's buffer was taken for the other end; then it is known how little has arrived. */
+/* A connection that lost its packets on a link that is too thin: no sign that the link is down. */
+static void one_that_is_starved_gives_way(void **state) {
+	struct pace_line line = {0};
+	struct upload u[2], starved;
+
+	(void)state;
+	join(&line, &starved, 0);
+	for (int i = 0; i < 2; i++)
+		join(&line, &u[i], 0);
+	run(&line, u, 2, 2 * PACE_FLOOR + 200, 0, PACE_WINDOW_S, false);
+	assert_int_equal(pace_look(&line, &starved.pace, 0, PACE_WINDOW_S * INT64_C(1000000000)),
+		PACE_YIELDS);
+	pace_leave(&line, &starved.pace);
+	run(&line, u, 2, 2 * PACE_FLOOR + 200, PACE_WINDOW_S, 300, false);
+	assert_int_equal(count_open(u, 2), 2);
+}
+
 static void what_was_counted_too_early_counts_when_it_arrives(void **state) {
 	struct pace_line line = {0};
 	struct upload u[1];
@@ -200,6 +217,7 @@ int main(void) {
 		cmocka_unit_test(the_newcomer_gives_way),
 		cmocka_unit_test(on_a_link_that_died_all_are_dead_within_two_windows),
 		cmocka_unit_test(one_that_does_badly_alone_ends_alone),
+		cmocka_unit_test(one_that_is_starved_gives_way),
 		cmocka_unit_test(what_was_counted_too_early_counts_when_it_arrives),
 		cmocka_unit_test(what_ended_is_out_of_the_line),
 	};
