@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/courier/acked.h"
 #include "agent/courier/retry_after.h"
 #include "base/check.h"
 #include "base/cleanup.h"
@@ -51,7 +52,9 @@ struct push {
 	bool requested; /* connected, and the request goes out */
 	bool address_refused;
 	bool too_long;
-	int socket;       /* libcurl's, or -1 */
+	int socket;      /* libcurl's, or -1 */
+	bool is_counted; /* what was acknowledged on it before */
+	uint64_t acked_before;
 	bool uploads;     /* it is connected, and the body goes */
 	struct pace pace; /* ... how that gets on */
 	enum pace_verdict verdict;
@@ -197,23 +200,34 @@ static size_t take_header(char *data, size_t size, size_t n, void *ctx) {
 	return line.len;
 }
 
-/* Bytes of the body that the other end has acknowledged: what lies in the kernel's buffer says
- * nothing of a slow link. */
+/* Bytes that the other end has acknowledged. What lies in the kernel's buffer says nothing of a
+ * slow link, and what libcurl has written may lie still for as long as a whole buffer of its own
+ * takes to go out. */
 static uint64_t arrived(struct push *p, uint64_t sent) {
+	uint64_t acked;
+
+	if (p->socket < 0 || !acked_bytes(p->socket, &acked))
+		return sent; /* it did not have to wait for its socket yet */
+	if (!p->is_counted) {
+		p->is_counted = true;
+		p->acked_before = acked;
+	}
+	return acked - p->acked_before;
+}
+
+static bool has_all(const struct push *p, uint64_t sent) {
 	int unsent = 0;
 
-	if (p->socket < 0 || ioctl(p->socket, SIOCOUTQ, &unsent) < 0 || unsent < 0)
-		return sent; /* it did not have to wait for its socket yet */
-	return sent - ((uint64_t)unsent < sent ? (uint64_t)unsent : sent);
+	return sent == p->size && p->socket >= 0 && ioctl(p->socket, SIOCOUTQ, &unsent) == 0 &&
+		unsent == 0;
 }
 
 static bool gets_on(struct push *p, uint64_t sent) {
 	int64_t now = clock_boot_ns();
 
 	if (p->all_boot_ns == 0) {
-		uint64_t moved = arrived(p, sent);
-		p->verdict = pace_look(&p->to->line, &p->pace, moved, now);
-		if (moved < p->size || p->socket < 0)
+		p->verdict = pace_look(&p->to->line, &p->pace, arrived(p, sent), now);
+		if (!has_all(p, sent))
 			return p->verdict == PACE_ON;
 		p->all_boot_ns = now;
 		pace_leave(&p->to->line, &p->pace);
@@ -394,6 +408,7 @@ static int begin(struct push *p, enum stage stage, struct cede_error *reterr) {
 	p->stage = stage;
 	p->answer_len = 0;
 	p->socket = -1;
+	p->is_counted = false;
 	p->requested = p->uploads = p->unanswered = false;
 	p->all_boot_ns = 0;
 	p->verdict = PACE_ON;
@@ -513,7 +528,11 @@ static struct push *push_of(CURL *easy) {
 }
 
 void push_curl_socket(CURL *easy, int fd) {
-	push_of(easy)->socket = fd;
+	struct push *p = push_of(easy);
+
+	if (p->socket != fd)
+		p->is_counted = false;
+	p->socket = fd;
 }
 
 void push_curl_done(void *ctx, CURL *easy, CURLcode result) {

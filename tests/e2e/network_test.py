@@ -4,6 +4,7 @@
 names, certificates and clocks that change while the agent runs (docs/network.md)."""
 
 import contextlib
+import ctypes
 import email.utils
 import os
 import pathlib
@@ -12,6 +13,7 @@ import re
 import shutil
 import signal
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -32,6 +34,7 @@ FIRST_S, MOST_S = 0.25, 30  # agent/send/backoff.h
 SLACK_S = 1.5  # a busy machine
 ONE_MIB = {"bundle_size": "1MiB"}  # a bundle for each capture of that size
 NOW = {"quiet": "0s"}
+CLONE_NEWNET = 0x40000000
 
 
 def big(n):
@@ -281,6 +284,36 @@ def slow_as_a_modem():
             check(took > 90, f"it took {took:.0f} s: the proxy is too fast to show anything")
             equal((w.agent.said().count("push.failed"), len(proxy.times)), (0, 1), "failures and connections")
             once(w)
+
+
+def in_own_network(body):
+    """Runs it in a network of its own, where the kernel buffers next to nothing of what is sent."""
+    if os.geteuid() != 0:
+        raise Skip("a network of its own needs root (unshare -n)")
+    errors = []
+
+    def enter():
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+            raise Skip(f"no network of its own: {os.strerror(ctypes.get_errno())}")
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        pathlib.Path("/proc/sys/net/ipv4/tcp_wmem").write_text("4096 16384 32768")
+        body()
+    thread = threading.Thread(target=failing, args=(enter, errors))  # of this thread alone, and what it starts
+    thread.start()
+    thread.join()
+    for error in errors:
+        raise error
+
+
+def larger_than_the_buffers():
+    """80 kbit/s, and a bundle that no buffer on the way takes whole: it arrives at the first try"""
+    def body():
+        with recorded_behind(10_000, 8, source=NOW, destination=ONE_MIB) as (w, proxy):
+            w.write("a.jpg", os.urandom(700_000))
+            w.empty(60)
+            equal((w.agent.said().count("push.failed"), len(proxy.times)), (0, 1), "failures and connections")
+            once(w)
+    in_own_network(body)
 
 
 def sealed_in_time():
@@ -923,7 +956,7 @@ def flood():
 
 
 if __name__ == "__main__":
-    tap.run([just_fast_enough, too_slow, too_slow_for_all, slow_as_a_modem, flapping, sealed_in_time, wiped_after_seal, clock_jumps, unreachable, down, steps, cable, together,
+    tap.run([just_fast_enough, too_slow, too_slow_for_all, slow_as_a_modem, larger_than_the_buffers, flapping, sealed_in_time, wiped_after_seal, clock_jumps, unreachable, down, steps, cable, together,
              hanging, cut, answer_lost, asked_first, crash_between, crash_before, retry_after_seconds, retry_after_date,
              retry_after_absurd, *map(refuses, (413, 507, 403, 404, 500)), poisoned, names, resolver_hangs,
              client_certificate, server_certificate, clock_and_deadlines, clock_and_destruction, idle, one_in_doubt, two_destinations, flood], at_once=4)
