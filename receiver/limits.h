@@ -12,7 +12,9 @@
 #define LIMIT_CONNECTIONS_SPARE 64U  /* fewer places left: who needs none goes (visitors.h) */
 #define LIMIT_HEAD_S            20   /* from the connect to the end of the headers */
 #define LIMIT_IDLE_S            30   /* a connection that neither sends nor reads */
-#define LIMIT_BODY_SLOWEST      (UINT64_C(16) << 10) /* bytes a second; the agent's limit, too */
+#define LIMIT_BODY_S            60   /* in which at least ... */
+#define LIMIT_BODY_LEAST        (UINT64_C(30) << 10) /* ... so much of a body comes, or the rest of it */
+#define LIMIT_BODY_SLOW         (UINT64_C(16) << 10) /* bytes a second: slower ones make place */
 #define LIMIT_SWALLOWED         (UINT64_C(1) << 20)  /* of a body that was refused before it came */
 #define LIMIT_REFUSED_S         10 /* for what still comes of a refused body, and ... */
 #define LIMIT_REFUSED_SLOWEST   (UINT64_C(256) << 10) /* ... one second more for so many bytes */

@@ -184,6 +184,8 @@ static void begin_put(struct request *r, struct MHD_Connection *c) {
 	if (!check_put_headers(r, c))
 		return;
 	int result = store_begin(r->setup->store, r->host, &r->bundle, &found, &r->upload, &err);
+	if (result == CEDE_ERR_BUSY)
+		visitors_make_place(r->setup->visitors, r->host);
 	if (result < 0) {
 		refuse_store(r, result, &err);
 		return;

@@ -102,6 +102,7 @@ static enum MHD_Result handle_part(struct server *s, struct MHD_Connection *c, c
 	}
 	if (*size > 0) {
 		bool wanted = !request_refused(r);
+		visitors_sent(s->visitors, c, *size);
 		request_body(r, data, *size);
 		*size = 0;
 		if (wanted && request_refused(r))

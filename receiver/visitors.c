@@ -30,6 +30,9 @@ struct visitor {
 	char host[HOST_ID_MAX + 1]; /* whose request it is; "": nobody's */
 	int64_t since_ns;           /* of the connection */
 	int64_t deadline_ns;
+	int64_t sending_ns; /* since when its body comes */
+	uint64_t body;      /* what has come of it */
+	uint64_t lately;    /* since the deadline was set */
 	struct sockaddr_storage from;
 	socklen_t from_len;
 };
@@ -94,7 +97,9 @@ static void set_deadline(struct visitor *v, enum visit now, uint64_t length) {
 		seconds = v->asked ? LIMIT_IDLE_S + LIMIT_HEAD_S : LIMIT_HEAD_S;
 		break;
 	case VISIT_SENDING:
-		seconds = LIMIT_IDLE_S + (int64_t)(length / LIMIT_BODY_SLOWEST);
+		seconds = LIMIT_BODY_S;
+		v->sending_ns = clock_boot_ns();
+		v->body = v->lately = 0;
 		break;
 	case VISIT_REFUSED:
 		seconds = LIMIT_REFUSED_S + (int64_t)(length / LIMIT_REFUSED_SLOWEST);
@@ -247,6 +252,50 @@ void visitors_now(struct visitors *vs, struct MHD_Connection *c, enum visit now,
 		v->host[0] = 0; /* a front's connection: the next request may be another host's */
 	if (!v->cut)
 		set_deadline(v, now, length);
+	(void)pthread_mutex_unlock(&vs->lock);
+}
+
+void visitors_sent(struct visitors *vs, struct MHD_Connection *c, uint64_t length) {
+	struct visitor *v = visitor_of(c);
+
+	if (v == NULL)
+		return;
+	(void)pthread_mutex_lock(&vs->lock);
+	v->body += length;
+	v->lately += length;
+	if (!v->cut && v->now == VISIT_SENDING && v->lately >= LIMIT_BODY_LEAST) {
+		v->lately = 0;
+		v->deadline_ns = clock_boot_ns() + LIMIT_BODY_S * NS_PER_SECOND;
+	}
+	(void)pthread_mutex_unlock(&vs->lock);
+}
+
+/* Bytes a second; of one that has just begun nothing can be said. */
+static uint64_t pace(const struct visitor *v, int64_t now_ns) {
+	int64_t seconds = (now_ns - v->sending_ns) / NS_PER_SECOND;
+
+	return seconds < LIMIT_IDLE_S ? UINT64_MAX : v->body / (uint64_t)seconds;
+}
+
+void visitors_make_place(struct visitors *vs, const char *host) {
+	struct visitor *slowest = NULL;
+	int64_t now_ns = clock_boot_ns();
+	size_t of_host = 0;
+
+	(void)pthread_mutex_lock(&vs->lock);
+	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++)
+		of_host += vs->places[i].used && vs->places[i].now == VISIT_SENDING &&
+			strcmp(vs->places[i].host, host) == 0;
+	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
+		struct visitor *v = &vs->places[i];
+		if (!v->used || v->cut || v->now != VISIT_SENDING ||
+			(of_host >= LIMIT_UPLOADS_HOST && strcmp(v->host, host) != 0))
+			continue;
+		if (slowest == NULL || pace(v, now_ns) < pace(slowest, now_ns))
+			slowest = v;
+	}
+	if (slowest != NULL && pace(slowest, now_ns) < LIMIT_BODY_SLOW)
+		cut(slowest, "connection.cut", "places for uploads are short and it is the slowest");
 	(void)pthread_mutex_unlock(&vs->lock);
 }
 

@@ -4,13 +4,12 @@
  *
  * Owns    a place for each connection, and a thread that looks at them each second.
  * Promise whatever a client trickles, each thing it does has a deadline: to ask (with the TLS
- *         handshake), to send the body it announced, to take its answer; a short one for a body
- *         that is thrown away. One address has so many places, and so has one host, behind a front
- *         as well. When places get short, one connection makes room for each that comes, so that
- *         crowds don't shut honest hosts out: the oldest that was refused; if there is none, the
- *         oldest of those that never asked for anything or of those that wait between two
- *         requests, whichever are more.
- * Thread  any. */
+ *         handshake), to send the next part of the body it announced, to take its answer; a short
+ *         one for a body that is thrown away. One address has so many places, and so has one host,
+ * behind a front as well. When places get short, one connection makes room for each that comes, so
+ * that crowds don't shut honest hosts out: the oldest that was refused; if there is none, the oldest
+ * of those that never asked for anything or of those that wait between two requests, whichever are
+ * more. Thread  any. */
 #pragma once
 
 #include <microhttpd.h>
@@ -38,6 +37,11 @@ bool visitors_host(struct visitors *v, struct MHD_Connection *connection, const 
 /* What the client does now. length: of what is to come of its body. */
 void visitors_now(
 	struct visitors *v, struct MHD_Connection *connection, enum visit now, uint64_t length);
+/* So much of its body has come. However long a body takes, it is not cut as long as enough of it
+ * comes: the host's link may be no better. */
+void visitors_sent(struct visitors *v, struct MHD_Connection *connection, uint64_t length);
+/* All uploads (of this host) that may be in progress are: the slowest (of it) is cut, if it is slow. */
+void visitors_make_place(struct visitors *v, const char *host);
 /* For MHD_OPTION_NOTIFY_CONNECTION, with the visitors as its context. */
 void visitors_notify(void *visitors, struct MHD_Connection *connection, void **place,
 	enum MHD_ConnectionNotificationCode code);

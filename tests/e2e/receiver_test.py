@@ -25,6 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import cameras
 import stock
 import tap
+from clocks import Lapse
 from raw import Client, Front, digest, head, issue, new_id, path, put
 from servers import Ca
 from tap import Failure, Skip, check, equal
@@ -924,7 +925,7 @@ def slow_clients():
         def all_cut():
             crowd.drip()
             return not any(kind in crowd.kinds() for kind in ("idle", "headers", "bodies"))
-        until(all_cut, 60, lambda: f"every slow one is cut: {crowd.kinds()}", each=0.5)
+        until(all_cut, 90, lambda: f"every slow one is cut: {crowd.kinds()}", each=0.5)
         tap.diag(f"all cut after {time.monotonic() - began:.0f} s")
         until(lambda: figures(w)[1] < 100, 60, lambda: f"descriptors are free again: {figures(w)}", each=0.2)
         said = w.receiver.said()
@@ -1088,6 +1089,69 @@ def many_uploads():
         must_be_small(w)
 
 
+def accelerated(w, lapse):
+    """The receiver, for which time passes faster."""
+    w.receiver = w.spawn("receiver", *w.receiver_words(), env=lapse.env)
+    w.listening(w.receiver, w.port)
+
+
+def trickle(wire, data, size):
+    """Five pieces a second, as a thin link would bring them."""
+    for at in range(0, len(data), size):
+        time.sleep(0.2)
+        wire.send(data[at:at + size])
+
+
+def thin_link():
+    """a body at 1 KiB a second takes its minutes and is stored; one at a few bytes a second is cut within two"""
+    with World() as w, Lapse(w.dir / "clock", 40) as lapse:
+        accelerated(w, lapse)
+        bundle, body, client = new_id(), os.urandom(256 << 10), Client(w)
+        with client.open() as thin, client.open() as dead:
+            began = time.monotonic()
+            dead.send(put(new_id(), body)[:-len(body)])
+            thin.send(put(bundle, body)[:-len(body)])
+            for at in range(0, len(body) - 1, 8 << 10):
+                trickle(thin, body[at:min(at + (8 << 10), len(body) - 1)], 8 << 10)
+                with contextlib.suppress(OSError):  # cut by then
+                    dead.send(body[:1])
+            check(40 * (time.monotonic() - began) > 30 + len(body) / (16 << 10), "it took longer than at 16 KiB a second")
+            a = thin.ask(body[-1:])
+            check(a is not None and a.status == 201, f"the slow push: {a}")
+            must_prove(w, a.body, bundle, body)
+            check(dead.closed(5), "the other one was cut")
+        equal(w.receiver.said().count("its body came too slowly"), 1, "bodies that were cut")
+
+
+def slow_uploads_make_place():
+    """16 slow uploads of a host hold no place for ever: the slowest makes room for its next one; another host's are not touched"""
+    with World() as w, Lapse(w.dir / "clock", 40) as lapse:
+        accelerated(w, lapse)
+        issue(w, "other")
+        client, body = Client(w), os.urandom(200 << 10)
+        with contextlib.ExitStack() as stack:
+            other = stack.enter_context(Client(w, "other").open())
+            other.send(put(new_id(), body)[:-len(body)])
+            slow = [stack.enter_context(client.open()) for _ in range(16)]
+            for wire in slow:
+                wire.send(put(new_id(), body, "Expect: 100-continue")[:-len(body)])
+                equal(wire.answer().status, 100, "told to go on")
+            a = client.push(new_id(), BODY)
+            check(a is not None and a.status == 503, f"a push beside 16 that have just begun: {a}")
+            check("places for uploads" not in w.receiver.said(), "none of them is slow yet")
+            for _ in range(5):  # 40 s at about 4 KiB a second, but one at half of it
+                for wire in (other, *slow):
+                    wire.send(body[:16 << 10] if wire is not slow[7] else body[:8 << 10])
+                time.sleep(0.2)
+            a = client.push(new_id(), BODY)
+            check(a is not None and a.status == 503, f"a push that makes place: {a}")
+            until(lambda: client.push(new_id(), BODY).status == 201, 10, "the next one finds it", each=0.1)
+            check(slow[7].closed(5), "the slowest was cut")
+            for wire in (other, *slow[:7], *slow[8:]):
+                wire.send(b"a")
+        equal(w.receiver.said().count("places for uploads are short and it is the slowest"), 1, "uploads that were cut")
+
+
 def slowhttptest():
     """slowhttptest: slow headers, slow bodies and slow reading, 200 connections each: honest pushes go through"""
     tool = shutil.which("slowhttptest")
@@ -1116,4 +1180,5 @@ if __name__ == "__main__":
              kill_at_every_call_of_a_promise, kill_at_every_call_of_a_new_receipt, same_bytes_again, other_bytes_under_an_id, two_at_once,
              after_a_reinstall, disk_full, no_room_for_names, errors_of_the_disk, others_bundles, strangers, forged_subjects, path_tricks,
              targets_and_methods, malformed_requests, header_floods, body_and_length, expectations, digests_that_lie, log_is_limited,
-             noise_at_the_tls_port, slow_clients, crowds, one_hostile_host, many_hostile_hosts, connections_of_hosts_behind_a_front, many_uploads, slowhttptest], at_once=3)
+             noise_at_the_tls_port, slow_clients, crowds, one_hostile_host, many_hostile_hosts, connections_of_hosts_behind_a_front, many_uploads,
+             thin_link, slow_uploads_make_place, slowhttptest], at_once=3)

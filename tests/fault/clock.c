@@ -2,9 +2,12 @@
  * LD_PRELOAD: a wall clock that a test sets while the program runs. CEDE_CLOCK names a file of eight
  * bytes, the nanoseconds (little-endian, signed) that are added to the true time; it is mapped, so a
  * write to it counts at once. The other clocks stay true, as they do when a clock is set.
- * CEDE_CLOCK_ALL: eight more bytes are added to them, as if so much time had passed.
+ * CEDE_CLOCK_ALL: eight more bytes are added to them, as if so much time had passed; waits for a
+ * condition (by CLOCK_MONOTONIC, as everywhere here) last as long as they were meant to.
  * CEDE_CLOCK_KEPT=1 or 0: what the kernel says of whether a time service keeps the clock right. */
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -44,6 +47,22 @@ EXPORT int clock_gettime(clockid_t id, struct timespec *ts) {
 		ts->tv_nsec = (long)(ns % BILLION);
 	}
 	return r;
+}
+
+EXPORT int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restrict mutex,
+	const struct timespec *restrict end) {
+	typedef int timedwait_fn(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+	static timedwait_fn *real;
+	struct timespec true_end = *end;
+
+	if (real == NULL)
+		*(void **)&real = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+	if (offset != NULL && all) {
+		int64_t ns = (int64_t)end->tv_sec * BILLION + end->tv_nsec - offset[1];
+		true_end = (struct timespec){
+			.tv_sec = (time_t)(ns / BILLION), .tv_nsec = (long)(ns % BILLION)};
+	}
+	return real(cond, mutex, &true_end);
 }
 
 EXPORT time_t time(time_t *ret) {

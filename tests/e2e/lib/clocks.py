@@ -12,7 +12,8 @@ from world import build_dir
 
 class Lapse:
     """In the environment .env time passes so many times as fast; the wall clock stays true. What waits in the
-    kernel waits as ever: a program that has nothing else to do sees its timers late."""
+    kernel waits as ever: a program that has nothing else to do sees its timers late. A wait for a condition lasts
+    as long as it would."""
 
     def __init__(self, page, times):
         library = build_dir() / "tests" / "fault" / "clock.so"
