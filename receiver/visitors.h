@@ -7,9 +7,9 @@
  *         handshake), to send the next part of the body it announced, to take its answer; a short
  *         one for a body that is thrown away. One address has so many places, and so has one host,
  * behind a front as well. When places get short, one connection makes room for each that comes, so
- * that crowds don't shut honest hosts out: the oldest that was refused; if there is none, the oldest
- * of those that never asked for anything or of those that wait between two requests, whichever are
- * more. Thread  any. */
+ * that crowds don't shut honest hosts out: the oldest that was refused; if there is none, the
+ * oldest of those that never asked for anything or of those that wait between two requests,
+ * whichever are more. Thread  any. */
 #pragma once
 
 #include <microhttpd.h>
