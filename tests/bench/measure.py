@@ -139,7 +139,7 @@ def wait_empty(source, alive):
                     return False
             folders.pop()
         return True
-    until(look, DEADLINE_S, "the source is empty")
+    until(look, DEADLINE_S, "the source is empty", each=0.05)  # each look is work that is measured as well
 
 
 class Peaks(threading.Thread):
