@@ -49,6 +49,10 @@ void log_setup(const char *program, enum log_level level) {
 	logger.set_up = true;
 }
 
+const char *log_level_name(enum log_level level) {
+	return level_names[level];
+}
+
 int log_level_parse(const char *name, enum log_level *ret) {
 	for (size_t i = 0; i < ARRAY_LENGTH(level_names); i++)
 		if (strcmp(name, level_names[i]) == 0) {

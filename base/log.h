@@ -16,6 +16,7 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_D
 
 /* program stands before each line; must live for ever. */
 void log_setup(const char *program, enum log_level level);
+const char *log_level_name(enum log_level level);
 CEDE_MUST_USE int log_level_parse(const char *name, enum log_level *ret);
 /* event: a dotted constant, "courier.exited". fmt: "key=%s key=%d" (may be ""). Values with spaces
  * go in quotes: "error=\"%s\"". Control characters are replaced by '?'. */

@@ -674,8 +674,13 @@ static int start(struct keeper *k, struct cede_error *reterr) {
 		k->options->courier, "courier/", "cede-courier", CEDE_COURIER, k->courier, reterr));
 	CEDE_TRY(program_find(NULL, "guard/", "cede-guard", CEDE_GUARD, k->guard, reterr));
 	/* before a key, a policy or the ledger is read: it is to have nothing of them */
-	CEDE_TRY(spawner_start(k->courier, k->guard, k->config->courier_user, k->config->metrics,
-		metrics, &k->spawner, reterr));
+	const struct spawner_setup spawned = {.courier = k->courier,
+		.guard = k->guard,
+		.user = k->config->courier_user,
+		.metrics = k->config->metrics,
+		.metrics_fd = metrics,
+		.log_level = k->config->log_level};
+	CEDE_TRY(spawner_start(&spawned, &k->spawner, reterr));
 	CEDE_TRY(open_state(k, &ledger, reterr));
 	CEDE_TRY(standing_new(k->config->state, &k->sandbox, &k->standing, reterr));
 	CEDE_TRY(answer_open(&k->answer, k->standing->state_fd, reterr));

@@ -28,7 +28,8 @@ static void harden(void) {
 int main(int argc, char **argv) {
 	static const struct option options[] = {{"fd", required_argument, NULL, 'f'},
 		{"metrics", required_argument, NULL, 'm'}, {"port", required_argument, NULL, 'p'},
-		{0}};
+		{"log-level", required_argument, NULL, 'l'}, {0}};
+	enum log_level level = LOG_LEVEL_INFO;
 	struct sandbox_report report = {0};
 	uint16_t ports[PORTS_MAX];
 	size_t port_count = 0;
@@ -46,6 +47,8 @@ int main(int argc, char **argv) {
 			ports[port_count++] = (uint16_t)port;
 			continue;
 		}
+		if (c == 'l' && log_level_parse(optarg, &level) == CEDE_OK)
+			continue;
 		if (c != 'm')
 			break;
 		metrics = optarg;
@@ -55,7 +58,7 @@ int main(int argc, char **argv) {
 		return 2;
 	}
 	harden();
-	log_setup("cede-courier", LOG_LEVEL_INFO);
+	log_setup("cede-courier", level);
 	const struct courier_setup setup = {
 		.socket = (int)fd, .metrics = metrics, .ports = ports, .port_count = port_count};
 	if (sandbox_begin(&report, &err) < 0 || courier_run(&setup, &report, &err) < 0) {

@@ -193,7 +193,12 @@ static int start_quietly(
 	CEDE_TRY(program_find(NULL, "guard/", "cede-guard", CEDE_GUARD, guard, reterr));
 	if (log < 0 || screen < 0 || dup2(log, STDERR_FILENO) < 0)
 		return CEDE_FAIL_SYS(reterr, "a file for what the courier says");
-	int r = spawner_start(courier, guard, d->config->courier_user, NULL, -1, ret, reterr);
+	const struct spawner_setup setup = {.courier = courier,
+		.guard = guard,
+		.user = d->config->courier_user,
+		.metrics_fd = -1,
+		.log_level = LOG_LEVEL_INFO};
+	int r = spawner_start(&setup, ret, reterr);
 	if (dup2(screen, STDERR_FILENO) < 0)
 		r = CEDE_FAIL_SYS(reterr, "standard error");
 	if (r == CEDE_OK)

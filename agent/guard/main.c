@@ -72,19 +72,22 @@ static void harden(void) {
 }
 
 int main(int argc, char **argv) {
-	static const struct option options[] = {{"fd", required_argument, NULL, 'f'}, {0}};
+	static const struct option options[] = {{"fd", required_argument, NULL, 'f'},
+		{"log-level", required_argument, NULL, 'l'}, {0}};
+	enum log_level level = LOG_LEVEL_INFO;
 	struct cede_error err = {0};
 	uint64_t fd = UINT64_MAX;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
-		if (c != 'f' || parse_u64(slice_str(optarg), 3, 1024, &fd, NULL) < 0)
+		if ((c != 'f' || parse_u64(slice_str(optarg), 3, 1024, &fd, NULL) < 0) &&
+			(c != 'l' || log_level_parse(optarg, &level) < 0))
 			break;
 	if (c != -1 || fd == UINT64_MAX) {
 		(void)fputs("cede-guard is started by `cede run`\n", stderr);
 		return 2;
 	}
-	log_setup("cede-guard", LOG_LEVEL_INFO);
+	log_setup("cede-guard", level);
 	harden();
 	if (sentry_run((int)fd, &err) < 0) {
 		log_event(LOG_LEVEL_ERROR, "guard.stopped", "error=\"%s\"", err.text);

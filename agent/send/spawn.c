@@ -36,19 +36,21 @@ static int find_user(const char *name, struct spawn_courier *c, struct cede_erro
 	return CEDE_OK;
 }
 
-int spawner_start(const char *courier, const char *guard, const char *user, const char *metrics,
-	int metrics_fd, struct spawner **ret, struct cede_error *reterr) {
+int spawner_start(const struct spawner_setup *setup, struct spawner **ret, struct cede_error *reterr) {
 	CLEANUP(fd_closep) int ours = -1;
 	CLEANUP(fd_closep) int theirs = -1;
 	CLEANUP(freep) struct spawner *s = calloc(1, sizeof *s);
-	struct spawn_courier c = {
-		.path = courier, .guard = guard, .metrics = metrics, .metrics_fd = metrics_fd};
+	struct spawn_courier c = {.path = setup->courier,
+		.guard = setup->guard,
+		.metrics = setup->metrics,
+		.metrics_fd = setup->metrics_fd,
+		.log_level = log_level_name(setup->log_level)};
 	pid_t keeper = getpid();
 	int pair[2];
 
 	if (s == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	CEDE_TRY(find_user(user, &c, reterr));
+	CEDE_TRY(find_user(setup->user, &c, reterr));
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return CEDE_FAIL_SYS(reterr, "socket for the spawner");
 	ours = pair[0];

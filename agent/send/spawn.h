@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "base/log.h"
 
 #define SPAWN_PORTS_MAX 16
 #define SPAWN_USER      "cede-courier"
@@ -29,11 +30,19 @@ struct spawned {
 	int socket; /* the keeper's end */
 };
 
-/* metrics_fd: a socket that listens already, for the courier's scrape endpoint (borrowed), or -1.
- * user: to run the courier as; NULL: SPAWN_USER if this is root and there is one, else as this
- * process. metrics: address for its scrape endpoint, or NULL. INPUT: there is no such user. */
-CEDE_MUST_USE int spawner_start(const char *courier, const char *guard, const char *user,
-	const char *metrics, int metrics_fd, struct spawner **ret, struct cede_error *reterr);
+struct spawner_setup {
+	const char *courier; /* path of the program */
+	const char *guard;   /* of that one */
+	const char *user;    /* to run the courier as; NULL: SPAWN_USER if this is root and there
+				is one, else as this process */
+	const char *metrics; /* address for its scrape endpoint, or NULL */
+	int metrics_fd;      /* a socket that listens already, in its place (borrowed), or -1 */
+	enum log_level log_level; /* of both */
+};
+
+/* INPUT: there is no such user. */
+CEDE_MUST_USE int spawner_start(
+	const struct spawner_setup *setup, struct spawner **ret, struct cede_error *reterr);
 /* Readable once the spawner has ended: then no courier can be started any more. */
 int spawner_fd(const struct spawner *s);
 /* Kills the one before, if it lives. ports: the ones it may connect to. */

@@ -25,6 +25,7 @@ struct spawn_courier { /* what the spawner knows of the courier; fixed when it i
 	const char *guard;   /* that other program's path */
 	const char *metrics; /* or NULL */
 	int metrics_fd;      /* a socket that listens, in its place; -1: none */
+	const char *log_level;
 	bool as_user;
 	uid_t uid;
 	gid_t gid;

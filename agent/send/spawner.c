@@ -20,7 +20,7 @@
 #define CHILD_FD   3
 #define SPAWNER_FD 3
 #define METRICS_FD 4 /* of both; if one was passed */
-#define WORDS_MAX  (6 + 2 * SPAWN_PORTS_MAX)
+#define WORDS_MAX  (8 + 2 * SPAWN_PORTS_MAX)
 
 #define CAP(name) (1ULL << CAP_##name)
 
@@ -36,7 +36,8 @@ __attribute__((noreturn)) static void run_child(
 	static char *const no_environment[] = {NULL};
 	static char name[] = "cede-courier", fd_option[] = "--fd", fd_text[] = "3";
 	static char metrics_option[] = "--metrics", port_option[] = "--port";
-	char ports[SPAWN_PORTS_MAX][8], metrics[256];
+	static char level_option[] = "--log-level";
+	char ports[SPAWN_PORTS_MAX][8], metrics[256], level[16];
 	char *argv[WORDS_MAX];
 	bool has_socket = c->metrics_fd >= 0;
 	size_t n = 0;
@@ -47,6 +48,9 @@ __attribute__((noreturn)) static void run_child(
 	argv[n++] = name;
 	argv[n++] = fd_option;
 	argv[n++] = fd_text;
+	(void)snprintf(level, sizeof level, "%s", c->log_level);
+	argv[n++] = level_option;
+	argv[n++] = level;
 	if (c->metrics != NULL) {
 		(void)snprintf(metrics, sizeof metrics, "%s", has_socket ? "fd:4" : c->metrics);
 		argv[n++] = metrics_option;
@@ -71,8 +75,12 @@ __attribute__((noreturn)) static void run_child(
 __attribute__((noreturn)) static void run_guard(const struct spawn_courier *c, int fd) {
 	static char *const no_environment[] = {NULL};
 	static char name[] = "cede-guard", fd_option[] = "--fd", fd_text[] = "3";
-	char *const argv[] = {name, fd_option, fd_text, NULL};
+	static char level_option[] = "--log-level";
+	char level[16];
+	char *const argv[] = {name, fd_option, fd_text, level_option, level, NULL};
 	sigset_t none;
+
+	(void)snprintf(level, sizeof level, "%s", c->log_level);
 
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);

@@ -248,6 +248,18 @@ def log():
         check("KA-7-PL8" in w.cede("ledger", "events", "--state", w.state), "the ledger names them")
 
 
+def log_level():
+    """log.level is the keeper's and the courier's: with error a hand-over that goes well says nothing at all"""
+    with World(source={"quiet": "0s"}) as w:
+        w.config["log"] = {"level": "error"}
+        w.write_files()
+        w.write("a.jpg", b"picture")
+        w.start()
+        w.settled()
+        w.agent.stop()
+        equal(w.agent.said(), "", "the agent's log")
+
+
 def many_waiting():
     """with many files waiting a scrape takes less than 10 ms, as with none"""
     count = {"quick": 2_000, "normal": 5_000, "full": 1_000_000}[mode()]
@@ -271,4 +283,4 @@ def many_waiting():
 
 
 if __name__ == "__main__":
-    tap.run([series, figures, after_a_kill, negotiation, health, policy_expires, sockets, log, many_waiting])
+    tap.run([series, figures, after_a_kill, negotiation, health, policy_expires, sockets, log, log_level, many_waiting])
