@@ -46,13 +46,8 @@ static void append(struct flow *flow, struct disposal *d) {
 }
 
 void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, bool alone) {
-	struct parcel *missing = ledger_is_destroyed(c) ? NULL : outbox_missing(flow, c);
 	size_t source;
 
-	if (missing != NULL) {
-		outbox_withdraw(flow, missing, c->row);
-		return;
-	}
 	if (!flow_source_named(flow, c->source, &source)) {
 		log_event(LOG_LEVEL_ERROR, "wipe.deferred",
 			"error=\"the policy no longer has the source of a capture that is to be wiped\"");
@@ -309,7 +304,8 @@ static void wiped_done(struct flow *flow, void *ctx) {
 			log_event(LOG_LEVEL_ERROR, "wipe.failed", "capture=%s error=\"%s\"", id,
 				item->err.text);
 			d->failed = true;
-			d->begun = d->begun || item->touched;
+			d->touched = d->touched || item->touched;
+			d->begun = d->begun || d->touched;
 			try_again(flow, &b->captures[i]);
 			break;
 		case WIPE_HELD:
@@ -323,6 +319,7 @@ static void wiped_done(struct flow *flow, void *ctx) {
 			break;
 		}
 	}
+	outbox_give_up(flow);
 	disposal_run(flow);
 	epochs_look(flow);
 	handover_plan(flow); /* it may have waited for this */
@@ -401,6 +398,11 @@ static struct wipe_item item_of(struct flow *flow, struct disposal *d, size_t nu
 	return item;
 }
 
+/* The proof may have been taken out of the spool; then the agency is asked for it. */
+static bool is_proven(const struct flow *flow, const struct disposal *d) {
+	return d->touched || d->destroyed || !outbox_is_missing(flow, d->row, d->bundle_row);
+}
+
 /* Moves what is due from the waiting list into the batch. */
 static void fill(struct flow *flow, struct batch *b) {
 	struct disposal **at = &flow->disposals;
@@ -409,7 +411,7 @@ static void fill(struct flow *flow, struct batch *b) {
 	tree_drain(flow->tree); /* what happened to them up to now */
 	while (*at != NULL && b->count < WIPE_BATCH) {
 		struct disposal *d = *at;
-		bool there = flow_source_there(flow, d->source);
+		bool there = flow_source_there(flow, d->source) && is_proven(flow, d);
 		if (d->due_boot_ns > now || !there || names_wait(flow, d->source)) {
 			if (!there && d->counted) {
 				d->counted = false; /* sealing does not wait for it */
@@ -448,27 +450,39 @@ static bool start_batch(struct flow *flow) {
 	return true;
 }
 
-void disposal_withdraw(struct flow *flow, struct parcel *p) {
+void disposal_give_up(struct flow *flow, const struct parcel *p) {
 	struct disposal **at = &flow->disposals;
 
 	while (*at != NULL) {
 		struct disposal *d = *at;
 		bool in_it = d->bundle_row == p->row || d->row == p->segment_of;
-		if (!in_it || d->begun || d->destroyed) {
+		if (!in_it || d->touched || d->destroyed) {
 			at = &d->next;
 			continue;
 		}
 		*at = d->next;
 		flow->disposal_count--;
 		flow->wipes_ahead -= d->counted;
-		outbox_withdraw(flow, p, d->row);
 		disposal_drop(d);
 	}
 	flow->disposals_end = at;
 }
 
+bool disposal_touched(const struct flow *flow, int64_t **ret, size_t *ret_count) {
+	size_t count = 0;
+
+	for (const struct disposal *d = flow->disposals; d != NULL; d = d->next)
+		count += d->touched;
+	*ret_count = 0;
+	*ret = calloc(count + 1, sizeof **ret);
+	for (const struct disposal *d = flow->disposals; *ret != NULL && d != NULL; d = d->next)
+		if (d->touched)
+			(*ret)[(*ret_count)++] = d->row;
+	return *ret != NULL;
+}
+
 void disposal_run(struct flow *flow) {
-	if (flow->stopping || flow->failed || flow_expired(flow))
+	if (flow->stopping || flow->failed || flow_expired(flow) || flow->giving_up > 0)
 		return;
 	while (flow->disposals != NULL && flow->wipe_jobs < WIPE_JOBS && start_batch(flow))
 		;

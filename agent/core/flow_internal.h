@@ -106,12 +106,12 @@ struct parcel {
 	uint8_t sha256[32];
 	bool spooled;
 	bool lost;    /* no ciphertext: ask for the receipt, or seal its captures again */
-	bool missing; /* lost from the spool, by another program; withdrawn[] are its captures */
+	bool missing; /* lost from the spool, by another program: nothing is wiped for it any more */
+	bool absent;  /* ... and the agency does not have it: given up when no wipe is under way */
+	bool given_up;      /* ... which is being recorded */
 	int64_t segment_of; /* row of the large capture of which it has a segment; 0: none */
-	int64_t *withdrawn; /* that were to be wiped, and wait for the agency's word now: their rows */
-	size_t withdrawn_count;
-	bool recovered; /* may have been sent before: ask first */
-	bool may_spool; /* every source of it says at_max_age: seal */
+	bool recovered;     /* may have been sent before: ask first */
+	bool may_spool;     /* every source of it says at_max_age: seal */
 	bool spooling;
 	int64_t pushed_boot_ns; /* the first try of this process; 0: none */
 	int64_t urgent_ns;      /* when it must be spooled if there is no receipt */
@@ -143,9 +143,10 @@ struct disposal {
 	uint64_t segment_size;
 	int64_t born_ns;
 	int64_t deadline_ns;
-	bool counted;  /* in wipes_ahead */
-	bool key_goes; /* its content goes with the key of its epoch: it is unlinked only */
-	bool begun;
+	bool counted;   /* in wipes_ahead */
+	bool key_goes;  /* its content goes with the key of its epoch: it is unlinked only */
+	bool begun;     /* or may have been, by an earlier process */
+	bool touched;   /* by this one */
 	bool destroyed; /* the policy says so at its age: needs no proof */
 	bool failed;    /* the ledger has the event */
 	bool alone;     /* its bundle's last event does not tell of it */
@@ -198,6 +199,8 @@ struct flow {
 	size_t disposal_count;
 	size_t wipes_ahead; /* of these, the ones that need only their turn: sealing waits for them */
 	size_t wipe_jobs;
+	size_t missing; /* bundles that were lost from the spool: what hangs on them is not wiped */
+	size_t giving_up; /* of these, absent at the agency: until they are given up no wipe begins */
 	bool lifting, expiring;  /* under way in the ledger */
 	bool keeping;            /* what was kept for its storage is still to be looked at */
 	int64_t kept_row;        /* up to here it was */
@@ -324,12 +327,12 @@ void outbox_adopt(struct flow *flow, const struct ledger_bundle *b); /* at start
 void outbox_inherit(struct flow *flow, struct flow *from);           /* after a change of policy */
 void outbox_free(struct flow *flow);
 struct parcel *outbox_find(struct flow *flow, const struct id *bundle); /* NULL: it has none of it */
-/* A bundle that has the capture, or a segment of it, and is missing from the spool; NULL: none is. */
-struct parcel *outbox_missing(struct flow *flow, const struct ledger_capture *c);
+/* Whether a bundle that has the capture, or a segment of it, is missing from the spool. */
+bool outbox_is_missing(const struct flow *flow, int64_t row, int64_t bundle_row);
 /* Whether what was spooled of a large capture is still there, now that it is about to be wiped. */
 void outbox_look_for_segments(struct flow *flow, const struct ledger_capture *c);
-/* A capture of a missing bundle is not wiped: its proof is gone, unless the agency has it. */
-void outbox_withdraw(struct flow *flow, struct parcel *p, int64_t capture_row);
+/* Gives up what the agency does not have, unless a wipe is under way: when that ends. */
+void outbox_give_up(struct flow *flow);
 /* The newest checkpoint's header field, in exchange for the one before. */
 void outbox_checkpoint(struct flow *flow, size_t destination, struct buf *field);
 struct slice outbox_take_checkpoint(void *flow, size_t destination);
@@ -358,8 +361,10 @@ void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun,
 /* Each of them, of a bundle whose proof is recorded, before all that wait if its deadline is
  * nearer; then disposal_run(). */
 void disposal_add_all(struct flow *flow, const struct capture_list *list, bool begun);
-/* What waits to be wiped for this bundle, and was not begun, waits for the agency's word. */
-void disposal_withdraw(struct flow *flow, struct parcel *p);
+/* What was not touched yet is not wiped for this bundle any more: it is sealed again. */
+void disposal_give_up(struct flow *flow, const struct parcel *p);
+/* Rows of what waits and was touched already; *ret is the caller's to free. False: no memory. */
+bool disposal_touched(const struct flow *flow, int64_t **ret, size_t *ret_count);
 void disposal_run(struct flow *flow);
 void disposal_tick(struct flow *flow);
 /* The file system of a source has another device number. */

@@ -22,23 +22,12 @@ struct parcel *outbox_find(struct flow *flow, const struct id *bundle) {
 	return NULL;
 }
 
-struct parcel *outbox_missing(struct flow *flow, const struct ledger_capture *c) {
-	for (size_t d = 0; d < flow->policy->destination_count; d++)
-		for (struct parcel *p = flow->destinations[d].parcels; p != NULL; p = p->next)
-			if (p->missing && (p->row == c->bundle_row || p->segment_of == c->row))
-				return p;
-	return NULL;
-}
-
-void outbox_withdraw(struct flow *flow, struct parcel *p, int64_t capture_row) {
-	int64_t *more = reallocarray(p->withdrawn, p->withdrawn_count + 1, sizeof *more);
-
-	if (more == NULL) {
-		flow_fail(flow, "out of memory");
-		return;
-	}
-	p->withdrawn = more;
-	more[p->withdrawn_count++] = capture_row;
+bool outbox_is_missing(const struct flow *flow, int64_t row, int64_t bundle_row) {
+	for (size_t d = 0; flow->missing > 0 && d < flow->policy->destination_count; d++)
+		for (const struct parcel *p = flow->destinations[d].parcels; p != NULL; p = p->next)
+			if (p->missing && (p->row == bundle_row || p->segment_of == row))
+				return true;
+	return false;
 }
 
 static bool is_open(const struct parcel *p) {
@@ -56,6 +45,7 @@ void outbox_add(struct flow *flow, struct parcel *p) {
 	*at = p;
 	d->open += is_open(p);
 	flow->spool_bytes += p->spooled ? p->size : 0;
+	flow->missing += p->missing;
 }
 
 static void parcel_drop(struct flow *flow, struct parcel *p) {
@@ -67,9 +57,10 @@ static void parcel_drop(struct flow *flow, struct parcel *p) {
 	*at = p->next;
 	d->open -= is_open(p);
 	flow->spool_bytes -= p->spooled ? p->size : 0;
+	flow->missing -= p->missing;
+	flow->giving_up -= p->absent;
 	if (p->fd >= 0)
 		(void)close(p->fd);
-	free(p->withdrawn);
 	free(p);
 }
 
@@ -114,7 +105,7 @@ static void set_missing(struct flow *flow, struct parcel *p) {
 	flow->spool_bytes -= p->spooled ? p->size : 0;
 	p->spooled = false;
 	p->lost = p->missing = true;
-	disposal_withdraw(flow, p);
+	flow->missing++;
 }
 
 void outbox_look_for_segments(struct flow *flow, const struct ledger_capture *c) {
@@ -196,9 +187,9 @@ struct proof { /* a verified receipt on its way into the ledger */
 	int64_t row;
 	uint8_t *note;
 	size_t size;
-	bool wiped_already;           /* the spooled bundle was the proof */
-	const struct parcel *missing; /* that one is gone: of its captures, those that were withdrawn */
-	struct capture_list to_wipe;
+	bool wiped_already; /* the spooled bundle was the proof */
+	bool missing;       /* that one is gone: its captures wait to be wiped already */
+	struct capture_list before, to_wipe;
 	const char *destination; /* of the policy */
 	uint64_t known_size; /* events of this ledger that the agency knows; 0: it does not say */
 	uint8_t known_root[32];
@@ -230,27 +221,27 @@ static int acknowledge(
 	return ours ? CEDE_OK : record_rollback(ledger, p, now, reterr);
 }
 
-static int list_withdrawn(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+static int list_news(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
 	struct proof *p = ctx;
 
-	for (size_t i = 0; i < p->missing->withdrawn_count; i++)
-		if (p->missing->withdrawn[i] == c->row)
-			return capture_list_add(&p->to_wipe, c, reterr);
-	return CEDE_OK;
+	for (size_t i = 0; i < p->before.count; i++)
+		if (p->before.items[i].row == c->row)
+			return CEDE_OK;
+	return capture_list_add(&p->to_wipe, c, reterr);
 }
 
 static int record_proof(
 	struct ledger *ledger, struct proof *p, int64_t now, struct cede_error *reterr) {
 	bool done;
 
-	capture_list_done(&p->to_wipe); /* of a first try */
+	capture_list_done(&p->before); /* of a first try */
+	capture_list_done(&p->to_wipe);
+	if (p->missing)
+		CEDE_TRY(ledger_bundle_captures(
+			ledger, p->row, CAPTURE_WIPING, capture_list_add, &p->before, reterr));
 	CEDE_TRY(ledger_bundle_receipted(ledger, p->row, slice_of(p->note, p->size), now, reterr));
-	if (p->missing != NULL)
-		CEDE_TRY(ledger_bundle_captures(
-			ledger, p->row, CAPTURE_WIPING, list_withdrawn, p, reterr));
-	else if (!p->wiped_already)
-		CEDE_TRY(ledger_bundle_captures(
-			ledger, p->row, CAPTURE_WIPING, capture_list_add, &p->to_wipe, reterr));
+	if (!p->wiped_already)
+		CEDE_TRY(ledger_bundle_captures(ledger, p->row, CAPTURE_WIPING, list_news, p, reterr));
 	if (p->to_wipe.count == 0) /* wiped after sealing, or a segment that is not the last */
 		return ledger_bundle_done(ledger, p->row, now, &done, reterr);
 	return CEDE_OK;
@@ -297,9 +288,8 @@ static void proof_done(struct flow *flow, void *ctx) {
 	if (parcel->spooled)
 		spooling_remove(flow, &parcel->id, parcel->size);
 	size_t destination = parcel->destination;
-	bool begun = parcel->missing; /* an earlier process may have */
 	parcel_drop(flow, parcel);
-	disposal_add_all(flow, &p->to_wipe, begun);
+	disposal_add_all(flow, &p->to_wipe, false);
 	outbox_push(flow, destination);
 	handover_plan(flow);
 }
@@ -308,6 +298,7 @@ static void proof_release(void *ctx) {
 	struct proof *p = ctx;
 	struct flow *flow = p->flow;
 
+	capture_list_done(&p->before);
 	capture_list_done(&p->to_wipe);
 	buf_done(&p->checkpoint);
 	buf_done(&p->field);
@@ -381,7 +372,7 @@ bool outbox_receipt(void *ctx, const struct id *bundle, struct slice note) {
 		.note = copy,
 		.size = note.len,
 		.wiped_already = p->spooled,
-		.missing = p->missing ? p : NULL, /* stays until the record is done */
+		.missing = p->missing,
 		.destination = flow->policy->destinations[p->destination].name,
 		.known_size = receipt.checkpoint_size,
 		.checkpoint = BUF_INIT(CHECKPOINT_MAX),
@@ -426,19 +417,32 @@ void outbox_link(void *ctx, size_t destination, bool up) {
 struct abandon {
 	struct flow *flow;
 	struct id bundle;
-	const struct parcel *parcel; /* stays until the record is done */
+	int64_t row;
+	int64_t *touched; /* captures whose wipe was begun while they were proven: it goes on */
+	size_t touched_count;
+	struct capture_list wiping;
 };
+
+static int keep(struct ledger *ledger, const struct abandon *a, int64_t row, int64_t now,
+	struct cede_error *reterr) {
+	for (size_t i = 0; i < a->touched_count; i++)
+		if (a->touched[i] == row)
+			return CEDE_OK;
+	return ledger_capture_kept(
+		ledger, row, now, "reason=spooled-bundle-missing effect=kept", reterr);
+}
 
 static int abandon_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
 	struct abandon *a = ctx;
-
 	int64_t now = clock_wall_ns();
 
+	capture_list_done(&a->wiping); /* of a first try */
+	CEDE_TRY(ledger_bundle_captures(
+		ledger, a->row, CAPTURE_WIPING, capture_list_add, &a->wiping, reterr));
 	/* kept, and with the bundle's end ready again */
-	for (size_t i = 0; i < a->parcel->withdrawn_count; i++)
-		CEDE_TRY(ledger_capture_kept(ledger, a->parcel->withdrawn[i], now,
-			"reason=spooled-bundle-missing effect=kept", reterr));
-	return ledger_bundle_abandoned(ledger, a->parcel->row, now, reterr);
+	for (size_t i = 0; i < a->wiping.count; i++)
+		CEDE_TRY(keep(ledger, a, a->wiping.items[i].row, now, reterr));
+	return ledger_bundle_abandoned(ledger, a->row, now, reterr);
 }
 
 static void abandon_done(struct flow *flow, void *ctx) {
@@ -447,8 +451,10 @@ static void abandon_done(struct flow *flow, void *ctx) {
 
 	require(p != NULL);
 	size_t destination = p->destination;
+	disposal_give_up(flow, p);
 	parcel_drop(flow, p);
 	flow->destinations[destination].nothing = false;
+	disposal_run(flow);
 	outbox_push(flow, destination);
 	handover_plan(flow);
 }
@@ -457,30 +463,61 @@ static void abandon_release(void *ctx) {
 	struct abandon *a = ctx;
 	struct flow *flow = a->flow;
 
+	capture_list_done(&a->wiping);
+	free(a->touched);
 	free(a);
 	flow_settled(flow);
+}
+
+/* false: no memory, the tick tries again. */
+static bool abandon(struct flow *flow, struct parcel *p) {
+	struct abandon *a = calloc(1, sizeof *a);
+
+	if (a == NULL || !disposal_touched(flow, &a->touched, &a->touched_count)) {
+		free(a);
+		return false;
+	}
+	a->flow = flow;
+	a->bundle = p->id;
+	a->row = p->row;
+	p->state = PARCEL_CONFIRMED;
+	p->given_up = true;
+	flow_record(flow, abandon_work, abandon_done, abandon_release, a);
+	return true;
+}
+
+/* No wipe is under way and none begins: what waits to be wiped for it is whole, and known. */
+void outbox_give_up(struct flow *flow) {
+	if (flow->giving_up == 0 || flow->wipe_jobs > 0 || !flow->running)
+		return;
+	for (size_t i = 0; i < flow->policy->destination_count; i++)
+		for (struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
+			if (p->absent && !p->given_up && !abandon(flow, p))
+				return;
 }
 
 void outbox_absent(void *ctx, const struct id *bundle) {
 	struct flow *flow = ctx;
 	struct parcel *p = outbox_find(flow, bundle);
-	struct abandon *a = calloc(1, sizeof *a);
 
-	if (p == NULL || !p->lost || p->state != PARCEL_PUSHING || a == NULL) {
-		free(a);
-		if (p != NULL && p->state == PARCEL_PUSHING)
-			p->state = PARCEL_WAITING; /* asked again at the next occasion */
+	if (p == NULL || p->state != PARCEL_PUSHING)
+		return;
+	if (p->lost && p->missing && flow->running) {
+		p->state = PARCEL_CONFIRMED;
+		p->absent = true;
+		flow->giving_up++;
+		outbox_give_up(flow);
 		return;
 	}
-	*a = (struct abandon){.flow = flow, .bundle = *bundle, .parcel = p};
-	p->state = PARCEL_CONFIRMED;
-	flow_record(flow, abandon_work, abandon_done, abandon_release, a);
+	if (!p->lost || p->missing || !abandon(flow, p))
+		p->state = PARCEL_WAITING; /* asked again at the next occasion */
 }
 
 void outbox_tick(struct flow *flow) {
 	int64_t now = clock_wall_ns();
 
 	spooling_tick(flow);
+	outbox_give_up(flow);
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
 		for (struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
 			if (p->fd >= 0 && !p->spooled && !p->spooling && p->may_spool &&
@@ -504,7 +541,7 @@ static void inherit(struct flow *flow, struct parcel *p, size_t destination) {
 
 	p->destination = destination;
 	p->spooling = false; /* that job has ended; its record may have gone with the flow before */
-	p->withdrawn_count = 0; /* recovery reads them anew */
+	p->absent = p->given_up = false; /* asked again */
 	p->recovered = p->recovered || p->state != PARCEL_WAITING;
 	if (in_link && !stays)
 		link_forget(setup->link, &p->id);
@@ -532,7 +569,6 @@ void outbox_inherit(struct flow *flow, struct flow *from) {
 			}
 			log_homeless();
 			fd_closep(&p->fd);
-			free(p->withdrawn);
 			free(p);
 		}
 	}

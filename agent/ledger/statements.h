@@ -85,7 +85,7 @@ static const char *const ledger_sql[ST_COUNT] = {
 		"UPDATE capture SET state = 3 WHERE state = 2 AND segments > 1 "
 		"AND id IN (SELECT capture FROM segment WHERE bundle = ?1) "
 		"AND NOT EXISTS (SELECT 1 FROM segment g JOIN bundle b ON b.id = g.bundle "
-		"  WHERE g.capture = capture.id AND b.state = 0 AND b.spooled = 0)",
+		"  WHERE g.capture = capture.id AND ((b.state = 0 AND b.spooled = 0) OR b.state = 3))",
 	[ST_PROVEN] =
 		"SELECT 1 FROM capture c LEFT JOIN bundle b ON b.id = c.bundle WHERE c.id = ?1 AND "
 		"(CASE WHEN c.segments = 1 THEN b.receipt IS NOT NULL OR b.spooled = 1 "

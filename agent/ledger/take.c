@@ -64,7 +64,8 @@ static int keep_other(void *ctx, const struct ledger_capture *c, struct cede_err
 	return has_row(o->taken, c->row) ? CEDE_OK : keep_row(&o->more, c, reterr);
 }
 
-/* The rest of a capture's group travels with it, as far as it is ready and fits. */
+/* The rest of a capture's group travels with it, as far as it is ready, fits, and does not go in
+ * segments. */
 static int take_group(struct ledger *l, int64_t source, struct slice group, uint64_t bytes,
 	size_t captures, int64_t now_ns, struct row_list *list, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf end = BUF_INIT(8192);
@@ -82,7 +83,8 @@ static int take_group(struct ledger *l, int64_t source, struct slice group, uint
 	int r = ledger_each(l, st, keep_other, &o, reterr);
 	(void)sqlite3_clear_bindings(st);
 	for (size_t i = 0; r == CEDE_OK && i < o.more.count; i++)
-		if (list->count < captures && list->bytes + o.more.rows[i].identity.size <= bytes)
+		if (o.more.rows[i].segment_count == 1 && list->count < captures &&
+			list->bytes + o.more.rows[i].identity.size <= bytes)
 			r = keep_row(list, &o.more.rows[i], reterr);
 	rows_done(&o.more);
 	return r;

@@ -507,16 +507,15 @@ static enum wipe_outcome unlink_ours(struct open_file *f) {
 	return WIPE_FAILED;
 }
 
-/* A writer that waited for a lease of ours for reading may have come when we can write again. */
+/* Instead of the descriptor for reading, with its lease. */
 static enum wipe_outcome open_for_emptying(struct open_file *f) {
 	CLEANUP(fd_closep) int reading = f->fd;
 	struct cede_error err = {0};
 
 	f->fd = -1;
-	if (f->leased && fcntl(reading, F_SETLEASE, F_UNLCK) < 0) {
-		(void)CEDE_FAIL_SYS(&err, "give the lease back");
-		return failed(f->item, &err);
-	}
+	if (f->leased)
+		(void)fcntl(reading, F_SETLEASE, F_UNLCK); /* EAGAIN: it was broken already */
+	f->leased = false;
 	if (file_open_again(reading, O_WRONLY, &f->fd, &err) < 0)
 		return failed(f->item, &err);
 	return compare_open_again(f);
@@ -524,6 +523,9 @@ static enum wipe_outcome open_for_emptying(struct open_file *f) {
 
 static enum wipe_outcome empty_ours(struct open_file *f) {
 	if (f->readers) {
+		/* what it writes when our lease is gone must not be cut off: overwritten is enough */
+		if (writer_waits(f))
+			return written_meanwhile(f->item);
 		enum wipe_outcome still = open_for_emptying(f);
 		if (still != WIPE_DONE)
 			return still;
@@ -572,9 +574,11 @@ static enum wipe_outcome remove_name(const struct batch *b, struct open_file *f)
 	if (so_far != WIPE_DONE)
 		return so_far;
 	/* the name may have been given to another file by now: that one stays */
+	if (ours && writer_waits(f))
+		return empty_ours(f);
 	if (ours) {
 		f->parent->changed = true;
-		outcome = writer_waits(f) ? empty_ours(f) : unlink_ours(f);
+		outcome = unlink_ours(f);
 	}
 	if (outcome == WIPE_REPLACED) {
 		/* its content is overwritten, the name no longer ours to remove: under its new

@@ -316,6 +316,11 @@ def segments_taken_out_and_lost():
     taken_out_before_the_wipe(False, {"large.jpg": random.Random(20).randbytes(1200 << 10)}, slice(1, 4, 2), leased)
 
 
+def segments_all_taken_out():
+    """the same with all of its segments: it is sealed again whole"""
+    taken_out_before_the_wipe(False, {"large.jpg": random.Random(22).randbytes(1200 << 10)}, slice(None), leased)
+
+
 def segments_taken_out_and_had():
     """the same, and the agency has them"""
     taken_out_before_the_wipe(True, {"large.jpg": random.Random(21).randbytes(1200 << 10)}, slice(1, 4, 2), leased)
@@ -324,4 +329,4 @@ def segments_taken_out_and_had():
 if __name__ == "__main__":
     tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_hold, limit, limit_with_slow_commits,
              clear_before_spool, no_plaintext, stuck_in_spool, taken_out, taken_out_and_lost, taken_out_and_had,
-             segments_taken_out_and_lost, segments_taken_out_and_had], at_once=3)
+             segments_taken_out_and_lost, segments_all_taken_out, segments_taken_out_and_had], at_once=3)

@@ -185,6 +185,21 @@ static void large_ones_are_passed_or_end_what_is_taken(void **state) {
 	assert_int_equal(rows[0], large);
 }
 
+/* The next policy has larger bundles: what was begun in segments goes on in them, alone. */
+static void what_goes_in_segments_is_no_company(void **state) {
+	struct ledger *l = of(state);
+	int64_t large, small, rows[64];
+
+	(void)seen(l, "a.mp4", "a", 1, 200, NOW + 5, &large);
+	assert_int_equal(take(l, 10, 100, rows), 1);
+	one_segment(l, large, seal(l, NULL, 0, false, NULL), 0, 2);
+	(void)seen(l, "a.jpg", "a", 2, 50, NOW, &small);
+	assert_int_equal(take(l, 10, 1000, rows), 1);
+	assert_int_equal(rows[0], small);
+	assert_int_equal(take(l, 10, 1000, rows), 1);
+	assert_int_equal(rows[0], large);
+}
+
 #define WITH_LEDGER(f) cmocka_unit_test_setup_teardown(f, bench_open, bench_close)
 
 int main(void) {
@@ -197,6 +212,7 @@ int main(void) {
 		WITH_LEDGER(a_large_capture_can_be_wiped_after_seal),
 		WITH_LEDGER(a_large_capture_stays_while_its_next_segment_is_sealed),
 		WITH_LEDGER(large_ones_are_passed_or_end_what_is_taken),
+		WITH_LEDGER(what_goes_in_segments_is_no_company),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
