@@ -199,7 +199,9 @@ static void taken(struct flow *flow, void *ctx) {
 		spooling_full(flow);
 	for (size_t i = 0; i < l->count; i++) {
 		struct flow_source *s = &flow->sources[l->items[i].source];
-		uint64_t bytes = l->items[i].length;
+		/* of a large one all that is left: what does not follow is ready again later */
+		uint64_t bytes = l->segment ? l->items[i].identity.size - l->items[i].offset
+					    : l->items[i].length;
 		s->ready_bytes -= bytes < s->ready_bytes ? bytes : s->ready_bytes;
 		s->ready_files -= s->ready_files > 0;
 	}

@@ -180,8 +180,10 @@ static void expect_rest(struct flow *flow, const struct load *l) {
 	const struct seal_item *item = &l->job.items[0];
 	struct flow_source *source = &flow->sources[item->source];
 
-	source->ready_bytes += item->identity.size - item->offset - item->length;
-	source->ready_files++;
+	if (item->outcome == SEAL_DONE && !is_last(item)) {
+		source->ready_bytes += item->identity.size - item->offset - item->length;
+		source->ready_files++;
+	}
 	flow->destinations[l->destination].nothing = false;
 }
 
@@ -271,6 +273,7 @@ static int fill_next(struct load *l, const struct load *before, struct cede_erro
 	l->items[0] = *item;
 	l->items[0].path = strdup(item->path);
 	l->items[0].group = strdup(item->group);
+	l->items[0].again = false;
 	l->items[0].segment_index++;
 	l->items[0].offset = end;
 	l->items[0].length = rest < item->length ? rest : item->length;
