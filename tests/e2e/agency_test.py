@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
 from tap import check, equal
-from world import World, program
+from world import World, is_sanitized, program
 
 HOST = "dev-host-1"
 
@@ -159,7 +159,7 @@ def hostile():
 
 def bounded(*words, cpu_s=10, memory_mb=256):
     """(status, output) of cede-receiver, which gets so much of the machine and no more; a sanitizer takes what it wants."""
-    sanitized = b"__asan_init" in pathlib.Path(program("cede-receiver")).read_bytes()
+    sanitized = is_sanitized()
 
     def limit():
         if sanitized:

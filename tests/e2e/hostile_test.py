@@ -129,7 +129,8 @@ class Witness:
         masks, at = [], 0
         while at < len(data):
             _, mask, _, n = struct.unpack_from("iIII", data, at)
-            masks.append(hex(mask))
+            if not mask & 0x18:  # the end of what was open before: of a child that another test was just starting
+                masks.append(hex(mask))
             at += 16 + n
         return masks
 

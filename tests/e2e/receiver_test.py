@@ -1070,14 +1070,18 @@ def many_uploads():
                 client = Client(w, host, source=f"127.0.6.{number + 1}")
                 for _ in range(20):
                     wire, bundle = client.open(), new_id()
-                    wire.send(put(bundle, body)[:-1])
-                    wires.append((wire, bundle, host))
+                    a = wire.send(put(bundle, body, "Expect: 100-continue")[:-len(body)]) and wire.answer()
+                    check(a and a.status in (100, 503), f"{host}: {a}")
+                    wires.append((wire, bundle, host, a.status))
             got = {}
-            for wire, bundle, host in wires:
-                a = wire.ask(body[-1:])
-                check(a is not None and a.status in (201, 503), f"{host}: {a}")
-                got.setdefault(host, []).append(a.status)
-                if a.status == 201:
+            for wire, _, _, status in wires:
+                if status == 100:
+                    wire.send(body[:-1])
+            for wire, bundle, host, status in wires:
+                a = wire.ask(body[-1:]) if status == 100 else None
+                check(a is None if status == 503 else a is not None and a.status == 201, f"{host}: {a}")
+                got.setdefault(host, []).append(status if a is None else a.status)
+                if a is not None:
                     must_prove(w, a.body, bundle, body, host)
         finally:
             for wire, *_ in wires:

@@ -32,6 +32,10 @@ def build_dir():
     return pathlib.Path(os.environ.get("BUILD", TOP / "build"))
 
 
+def is_sanitized():
+    return b"__asan_init" in pathlib.Path(program("cede-courier")).read_bytes()
+
+
 def cache_dir():
     """What is dear to make and good for all builds: packages, images of systems."""
     place = TOP / "build-tests" / "cache"
