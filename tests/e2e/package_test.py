@@ -307,7 +307,9 @@ def alerted():
         os.utime(old, (old.stat().st_mtime - 6000,) * 2)
         old.rename(c.dir / "captures" / "old.jpg")
         until(lambda: late <= prometheus.firing(), 60, lambda: f"{late} fire: {prometheus.firing()}", each=0.2)
-        c.sh("systemctl start cede-receiver")
+        status, out = c.try_sh("systemctl start cede-receiver")
+        if status != 0:
+            raise Failure(f"it does not start again: {out}\n{c.journal('cede-receiver')[-2000:]}")
         until(lambda: not late & prometheus.firing(), 90, lambda: f"{late} clear: {prometheus.firing()}", each=0.2)
         check(not (c.dir / "captures" / "old.jpg").exists(), "the picture is gone")
         c.sh("systemctl stop cede")
