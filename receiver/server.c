@@ -305,10 +305,8 @@ int server_start(const struct receiver_config *config, const struct request_setu
 
 void server_drain(struct server *s, unsigned ms) {
 	struct timespec until;
-	MHD_socket listening = MHD_quiesce_daemon(s->daemon);
 
-	if (listening != MHD_INVALID_SOCKET)
-		(void)close(listening);
+	visitors_shut(s->visitors);
 	(void)clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += ms / 1000;
 	(void)pthread_mutex_lock(&s->lock);

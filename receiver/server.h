@@ -17,6 +17,6 @@ CEDE_MUST_USE int server_start(const struct receiver_config *config,
 	unsigned *ret_port, struct cede_error *reterr);
 /* False if a thread has been in one step of a request (a write, a flush) for longer than that. */
 bool server_gets_on(struct server *s, int64_t longest_ns);
-/* No new connections; waits up to ms for the requests under way. */
+/* Whoever connects now is sent away; waits up to ms for the requests under way. */
 void server_drain(struct server *s, unsigned ms);
 void server_stop(struct server *s);

@@ -43,6 +43,7 @@ struct visitors {
 	pthread_t watch;
 	bool by_address;
 	bool ending;
+	bool shut;
 	struct visitor places[LIMIT_CONNECTIONS];
 };
 
@@ -194,7 +195,10 @@ static void come(struct visitors *vs, struct MHD_Connection *c, void **place) {
 		v->from_len = 0; /* gone already */
 	set_deadline(v, VISIT_ASKING, 0);
 	*place = v;
-	if (vs->by_address && count_of_origin(vs, v) > LIMIT_CONNECTIONS_PEER)
+	if (vs->shut) {
+		v->cut = true;
+		(void)shutdown(v->fd, SHUT_RDWR);
+	} else if (vs->by_address && count_of_origin(vs, v) > LIMIT_CONNECTIONS_PEER)
 		cut(v, "connection.refused", "too many connections of this address");
 	else
 		make_room(vs, v);
@@ -296,6 +300,12 @@ void visitors_make_place(struct visitors *vs, const char *host) {
 	}
 	if (slowest != NULL && pace(slowest, now_ns) < LIMIT_BODY_SLOW)
 		cut(slowest, "connection.cut", "places for uploads are short and it is the slowest");
+	(void)pthread_mutex_unlock(&vs->lock);
+}
+
+void visitors_shut(struct visitors *vs) {
+	(void)pthread_mutex_lock(&vs->lock);
+	vs->shut = true;
 	(void)pthread_mutex_unlock(&vs->lock);
 }
 

@@ -24,6 +24,11 @@ struct visitors;
 CEDE_MUST_USE int visitors_new(bool by_address, struct visitors **ret, struct cede_error *reterr);
 void visitors_free(struct visitors *v); /* when the daemon has stopped; NULL allowed */
 
+/* From now on nobody is let in; who is here may go on. (MHD_quiesce_daemon() is not for this: it
+ * and a worker that a new connection wakes up both take the listening socket out of the worker's
+ * epoll set, and whoever comes second ends the process.) */
+void visitors_shut(struct visitors *v);
+
 enum visit {
 	VISIT_ASKING,  /* handshake and headers */
 	VISIT_SENDING, /* a body */

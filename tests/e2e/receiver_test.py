@@ -12,6 +12,7 @@ import pathlib
 import random
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -1156,6 +1157,44 @@ def slow_uploads_make_place():
         equal(w.receiver.said().count("places for uploads are short and it is the slowest"), 1, "uploads that were cut")
 
 
+def stopped_among_connections():
+    """stopped again and again while connections come: exit status 0 each time; an upload that was under way is finished, who comes then is sent away"""
+    body, over = os.urandom(5000), threading.Event()
+    with World() as w:
+        def knock():
+            while not over.is_set():
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", w.port), 1) as s:
+                    s.sendall(b"\x16\x03\x01")
+        threads = [threading.Thread(target=knock, daemon=True) for _ in range(4)]
+        for t in threads:
+            t.start()
+        try:
+            for _ in range(15):
+                w.start_receiver()
+                equal(w.receiver.stop(), 0, f"exit status: {w.receiver.said()[-500:]}")
+        finally:
+            over.set()
+            for t in threads:
+                t.join()
+        w.start_receiver()
+        with Client(w).open() as wire:
+            bundle = new_id()
+            wire.send(put(bundle, body, "Expect: 100-continue")[:-len(body)])
+            equal(wire.answer().status, 100, "told to go on")
+            w.receiver.signal(signal.SIGTERM)
+
+            def sent_away():
+                try:
+                    return Client(w).push(new_id(), body) is None
+                except (OSError, Failure):
+                    return True
+            until(sent_away, 4, "who comes then is sent away")
+            a = wire.ask(body)
+            check(a is not None and a.status == 201, f"the upload that was under way: {a}")
+            must_prove(w, a.body, bundle, body)
+        equal(w.receiver.stop(), 0, "exit status")
+
+
 def slowhttptest():
     """slowhttptest: slow headers, slow bodies and slow reading, 200 connections each: honest pushes go through"""
     tool = shutil.which("slowhttptest")
@@ -1185,4 +1224,4 @@ if __name__ == "__main__":
              after_a_reinstall, disk_full, no_room_for_names, errors_of_the_disk, others_bundles, strangers, forged_subjects, path_tricks,
              targets_and_methods, malformed_requests, header_floods, body_and_length, expectations, digests_that_lie, log_is_limited,
              noise_at_the_tls_port, slow_clients, crowds, one_hostile_host, many_hostile_hosts, connections_of_hosts_behind_a_front, many_uploads,
-             thin_link, slow_uploads_make_place, slowhttptest], at_once=3)
+             thin_link, slow_uploads_make_place, stopped_among_connections, slowhttptest], at_once=3)
