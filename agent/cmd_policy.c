@@ -87,19 +87,6 @@ static int compare_with_host(const struct policy_words *w, const char *path,
 	return CEDE_OK;
 }
 
-static int load_config(
-	const struct policy_words *w, struct agent_config **ret, struct cede_error *reterr) {
-	char **lines = NULL;
-	int r = agent_config_load(w->config, ret, &lines, reterr);
-
-	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
-		(void)fprintf(stderr, "%s\n", lines[i]);
-		freep(&lines[i]);
-	}
-	freep(&lines);
-	return r;
-}
-
 /* As `cede run` would load it. */
 static int load_signed(const struct policy_words *w, const char *path, struct policy **ret,
 	struct policy_mistakes *mistakes, struct cede_error *reterr) {
@@ -107,7 +94,7 @@ static int load_signed(const struct policy_words *w, const char *path, struct po
 	CLEANUP(trusted_policy_freep) struct trusted_policy *t = NULL;
 	struct note_keys *signers = NULL;
 
-	CEDE_TRY(load_config(w, &config, reterr));
+	CEDE_TRY(agent_config_read(w->config, &config, reterr));
 	CEDE_TRY(trust_signers(config->policy_signers, config->policy_signer_count, &signers, reterr));
 	int r = trusted_policy_load(path, signers, &t, mistakes, reterr);
 	note_keys_free(signers);
@@ -144,7 +131,7 @@ int policy_ledger_for(const struct policy_words *w, struct ledger **ret) {
 
 	if (state == NULL && w->config == NULL)
 		return EXIT_FINE;
-	int r = state == NULL ? load_config(w, &config, &err) : CEDE_OK;
+	int r = state == NULL ? agent_config_read(w->config, &config, &err) : CEDE_OK;
 	if (r == CEDE_OK && state == NULL)
 		state = config->state;
 	if (r == CEDE_OK)

@@ -66,18 +66,6 @@ static int parse(int argc, char **argv, struct words *ret) {
 
 /* ---- init */
 
-static int load_config(const char *path, struct agent_config **ret, struct cede_error *reterr) {
-	char **lines = NULL;
-	int r = agent_config_load(path, ret, &lines, reterr);
-
-	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
-		(void)fprintf(stderr, "%s\n", lines[i]);
-		freep(&lines[i]);
-	}
-	freep(&lines);
-	return r;
-}
-
 static int init_source(const struct policy_source *s, const struct agent_config *config) {
 	struct cede_error err = {0};
 	char epoch[64];
@@ -107,7 +95,7 @@ static int init(const struct words *w, struct cede_error *reterr) {
 		(void)fprintf(stderr, "%s\n", mistakes.lines[i]);
 	CEDE_TRY(r);
 	if (w->config != NULL)
-		CEDE_TRY(load_config(w->config, &config, reterr));
+		CEDE_TRY(agent_config_read(w->config, &config, reterr));
 	for (size_t i = 0; i < policy->source_count; i++) {
 		if (policy->sources[i].vault_epoch_ns == 0)
 			continue;

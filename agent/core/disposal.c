@@ -105,19 +105,18 @@ static void note_unbegun(struct flow *flow, const struct capture_list *list) {
 		rows[flow->unbegun_count++] = list->items[i].row;
 }
 
-void disposal_add_all(struct flow *flow, const struct capture_list *list, bool begun) {
+void disposal_add_all(struct flow *flow, const struct capture_list *list) {
 	int64_t deadline = INT64_MAX;
 
 	if (!flow->running) {
-		if (!begun)
-			note_unbegun(flow, list);
+		note_unbegun(flow, list);
 		return;
 	}
 	for (size_t i = 0; i < list->count; i++)
 		outbox_look_for_segments(flow, &list->items[i]);
 	struct disposal **last = flow->disposals_end;
 	for (size_t i = 0; i < list->count; i++) {
-		disposal_add(flow, &list->items[i], begun, false);
+		disposal_add(flow, &list->items[i], false, false);
 		if (list->items[i].deadline_ns < deadline)
 			deadline = list->items[i].deadline_ns;
 	}

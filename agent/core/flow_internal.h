@@ -360,7 +360,7 @@ void spooling_free(struct flow *flow);
 void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, bool alone);
 /* Each of them, of a bundle whose proof is recorded, before all that wait if its deadline is
  * nearer; then disposal_run(). */
-void disposal_add_all(struct flow *flow, const struct capture_list *list, bool begun);
+void disposal_add_all(struct flow *flow, const struct capture_list *list);
 /* What was not touched yet is not wiped for this bundle any more: it is sealed again. */
 void disposal_give_up(struct flow *flow, const struct parcel *p);
 /* Rows of what waits and was touched already; *ret is the caller's to free. False: no memory. */

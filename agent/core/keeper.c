@@ -105,20 +105,8 @@ static void await_ready(struct keeper *k) {
 	say_ready(k);
 }
 
-static void print_lines(char **lines) {
-	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
-		(void)fprintf(stderr, "%s\n", lines[i]);
-		free(lines[i]);
-	}
-	free(lines);
-}
-
 static int load_config(struct keeper *k, struct cede_error *reterr) {
-	char **lines = NULL;
-
-	int r = agent_config_load(k->options->config, &k->config, &lines, reterr);
-	print_lines(lines);
-	CEDE_TRY(r);
+	CEDE_TRY(agent_config_read(k->options->config, &k->config, reterr));
 	log_setup("cede", k->config->log_level);
 	return CEDE_OK;
 }

@@ -289,7 +289,7 @@ static void proof_done(struct flow *flow, void *ctx) {
 		spooling_remove(flow, &parcel->id, parcel->size);
 	size_t destination = parcel->destination;
 	parcel_drop(flow, parcel);
-	disposal_add_all(flow, &p->to_wipe, false);
+	disposal_add_all(flow, &p->to_wipe);
 	outbox_push(flow, destination);
 	handover_plan(flow);
 }

@@ -129,7 +129,7 @@ static void spooled_done(struct flow *flow, void *ctx) {
 		p->spooled = true;
 		flow->spool_bytes += p->size;
 	}
-	disposal_add_all(flow, &s->to_wipe, false);
+	disposal_add_all(flow, &s->to_wipe);
 }
 
 static void spooled_release(void *ctx) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/courier/pace.h"
 
-#define NS     INT64_C(1000000000)
+#include "base/clock.h"
+
 #define ENOUGH (PACE_FLOOR * PACE_WINDOW_S) /* bytes in a window */
 
 static void begin_window(const struct pace_line *line, struct pace *p, int64_t now_ns) {
@@ -65,7 +66,7 @@ enum pace_verdict pace_look(struct pace_line *line, struct pace *p, uint64_t mov
 		begin_window(line, p, now_ns);
 		return PACE_ON;
 	}
-	if (now_ns - p->since_ns < PACE_WINDOW_S * NS)
+	if (now_ns - p->since_ns < PACE_WINDOW_S * NS_PER_SECOND)
 		return PACE_ON;
 	size_t n = count(line);
 	uint64_t all = line->all - p->all_before;

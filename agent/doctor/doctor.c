@@ -48,16 +48,9 @@ static void doctor_done(struct doctor *d) {
 int doctor_run(const struct doctor_options *options, enum doctor_verdict *ret_worst,
 	struct cede_error *reterr) {
 	CLEANUP(doctor_done) struct doctor d = {.options = options};
-	char **lines = NULL;
 
 	CEDE_TRY(ossl_start(reterr));
-	int r = agent_config_load(options->config, &d.config, &lines, reterr);
-	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
-		(void)fprintf(stderr, "%s\n", lines[i]);
-		free(lines[i]);
-	}
-	free(lines);
-	CEDE_TRY(r);
+	CEDE_TRY(agent_config_read(options->config, &d.config, reterr));
 	for (size_t i = 0; i < ARRAY_LENGTH(checks); i++)
 		checks[i](&d);
 	*ret_worst = d.worst;

@@ -34,18 +34,6 @@ static void purge_done(struct purge *p) {
 
 /* ---- before anything is touched */
 
-static int load_config(struct purge *p, struct cede_error *reterr) {
-	char **lines = NULL;
-	int r = agent_config_load(p->options->config, &p->config, &lines, reterr);
-
-	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
-		(void)fprintf(stderr, "%s\n", lines[i]);
-		free(lines[i]);
-	}
-	free(lines);
-	return r;
-}
-
 static int load_policy(struct purge *p, struct cede_error *reterr) {
 	CLEANUP(policy_mistakes_done) struct policy_mistakes mistakes = {NULL, 0};
 	struct note_keys *signers = NULL;
@@ -140,7 +128,7 @@ static int check_output(const struct purge *p, const char *path, struct cede_err
 }
 
 static int prepare(struct purge *p, struct cede_error *reterr) {
-	CEDE_TRY(load_config(p, reterr));
+	CEDE_TRY(agent_config_read(p->options->config, &p->config, reterr));
 	CEDE_TRY(load_policy(p, reterr));
 	CEDE_TRY(load_key(p, reterr));
 	CEDE_TRY(load_copy_keys(p, reterr));

@@ -66,7 +66,7 @@ void link_interrupted(struct link *l) {
 
 /* ---- outcomes */
 
-static uint32_t chance(void) {
+uint32_t link_chance(void) {
 	uint32_t random = 0;
 
 	(void)!getrandom(&random, sizeof random, 0);
@@ -103,14 +103,14 @@ void link_take_failure(struct link *l, struct push *p, const struct reach_failur
 	p->ask_first = p->ask_first || f.may_have_arrived;
 	if (f.refused) /* one that is always refused must not be sent whenever others get through */
 		p->retry_boot_ns =
-			now + backoff_ms(++p->refusals, chance(), f.retry_after_s) * NS_PER_MS;
+			now + backoff_ms(++p->refusals, link_chance(), f.retry_after_s) * NS_PER_MS;
 	if (f.gave_way && reach->underway > 0) {
 		reach_gave_way(reach);
 		first(l, p);
 	} else {
 		unlink_push(l, p); /* others are tried first next time */
 		append(l, p);
-		news = reach_failed(reach, p->round, &f, now, chance());
+		news = reach_failed(reach, p->round, &f, now, link_chance());
 	}
 	l->events.failed(l->events.ctx, &id, i, f.kind, f.text);
 	if (news)

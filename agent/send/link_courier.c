@@ -2,7 +2,6 @@
  * The courier process as the keeper sees it: started, heard, killed, started again. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -59,9 +58,7 @@ void courier_gone(struct link *l) {
 		return;
 	}
 	l->restarts++;
-	uint32_t random = 0;
-	(void)!getrandom(&random, sizeof random, 0);
-	uint32_t wait = backoff_ms(l->restarts, random, 0);
+	uint32_t wait = backoff_ms(l->restarts, link_chance(), 0);
 	l->restart_boot_ns = clock_boot_ns() + wait * NS_PER_MS;
 	log_event(LOG_LEVEL_ERROR, "courier.exited", "%s=%d again_ms=%u",
 		WIFSIGNALED(status) ? "signal" : "status",

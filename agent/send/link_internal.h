@@ -87,6 +87,7 @@ void courier_send_metrics(struct link *l);
 
 /* ---- link.c */
 
+uint32_t link_chance(void); /* for backoff_ms() */
 /* Sends what may go, and sets the timer for what may go later. */
 void link_dispatch(struct link *l);
 /* The courier took what was under way with it. */

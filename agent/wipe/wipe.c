@@ -136,24 +136,14 @@ static enum wipe_outcome compare(const struct batch *b, struct open_file *f, boo
 
 /* ---- alone with the file */
 
-/* Opens it for reading and holds it if no program has it open for writing: a read lease is granted
- * only then. EAGAIN in *ret_sys: there is a writer; another number: no leases here. */
-static void hold_for_reading(const struct wipe_item *item, int *ret_fd, int *ret_sys) {
-	*ret_sys = 0;
-	*ret_fd = -1;
-	if (file_open_beneath(item->source_fd, item->path, O_RDONLY, ret_fd, NULL) < 0)
-		return; /* the open for writing will say why */
-	if (fcntl(*ret_fd, F_SETLEASE, F_RDLCK) < 0)
-		*ret_sys = errno;
-}
-
-/* Asked on a descriptor of its own and before ours for writing is there: that one would count. */
+/* Whether a program has it open for writing: then no read lease is granted. Asked on a descriptor
+ * of its own and before ours for writing is there: that one would count. */
 static bool has_writer(const struct wipe_item *item) {
 	CLEANUP(fd_closep) int fd = -1;
-	int sys;
 
-	hold_for_reading(item, &fd, &sys);
-	return sys == EAGAIN;
+	if (file_open_beneath(item->source_fd, item->path, O_RDONLY, &fd, NULL) < 0)
+		return false; /* the open for writing will say why */
+	return fcntl(fd, F_SETLEASE, F_RDLCK) < 0 && errno == EAGAIN; /* else: no leases here */
 }
 
 static void name_aside(const struct wipe_item *item, char ret[64]) {
