@@ -327,20 +327,25 @@ void outbox_adopt(struct flow *flow, const struct ledger_bundle *b); /* at start
 void outbox_inherit(struct flow *flow, struct flow *from);           /* after a change of policy */
 void outbox_free(struct flow *flow);
 struct parcel *outbox_find(struct flow *flow, const struct id *bundle); /* NULL: it has none of it */
+void outbox_drop(struct flow *flow, struct parcel *p);
+/* The newest checkpoint's header field, in exchange for the one before. */
+void outbox_checkpoint(struct flow *flow, size_t destination, struct buf *field);
+struct slice outbox_take_checkpoint(void *flow, size_t destination);
+bool outbox_receipt(void *flow, const struct id *bundle, struct slice note);
+void outbox_failed(void *flow, const struct id *bundle, size_t destination, const char *kind,
+	const char *text);
+void outbox_link(void *flow, size_t destination, bool up);
+
+/* ---- outbox_lost.c: bundles whose ciphertext is lost */
+void outbox_absent(void *flow, const struct id *bundle);
+/* Perhaps the agency has it. Until it says so nothing more is wiped for it. */
+void outbox_set_missing(struct flow *flow, struct parcel *p);
 /* Whether a bundle that has the capture, or a segment of it, is missing from the spool. */
 bool outbox_is_missing(const struct flow *flow, int64_t row, int64_t bundle_row);
 /* Whether what was spooled of a large capture is still there, now that it is about to be wiped. */
 void outbox_look_for_segments(struct flow *flow, const struct ledger_capture *c);
 /* Gives up what the agency does not have, unless a wipe is under way: when that ends. */
 void outbox_give_up(struct flow *flow);
-/* The newest checkpoint's header field, in exchange for the one before. */
-void outbox_checkpoint(struct flow *flow, size_t destination, struct buf *field);
-struct slice outbox_take_checkpoint(void *flow, size_t destination);
-bool outbox_receipt(void *flow, const struct id *bundle, struct slice note);
-void outbox_absent(void *flow, const struct id *bundle);
-void outbox_failed(void *flow, const struct id *bundle, size_t destination, const char *kind,
-	const char *text);
-void outbox_link(void *flow, size_t destination, bool up);
 
 /* ---- spooling.c: sealed bundles go to the disk, and from it */
 /* Whether one more bundle may go into the spool, beside those under way. */

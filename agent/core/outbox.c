@@ -22,14 +22,6 @@ struct parcel *outbox_find(struct flow *flow, const struct id *bundle) {
 	return NULL;
 }
 
-bool outbox_is_missing(const struct flow *flow, int64_t row, int64_t bundle_row) {
-	for (size_t d = 0; flow->missing > 0 && d < flow->policy->destination_count; d++)
-		for (const struct parcel *p = flow->destinations[d].parcels; p != NULL; p = p->next)
-			if (p->missing && (p->row == bundle_row || p->segment_of == row))
-				return true;
-	return false;
-}
-
 static bool is_open(const struct parcel *p) {
 	return p->state != PARCEL_WAITING || p->fd >= 0;
 }
@@ -48,7 +40,7 @@ void outbox_add(struct flow *flow, struct parcel *p) {
 	flow->missing += p->missing;
 }
 
-static void parcel_drop(struct flow *flow, struct parcel *p) {
+void outbox_drop(struct flow *flow, struct parcel *p) {
 	struct flow_destination *d = &flow->destinations[p->destination];
 	struct parcel **at = &d->parcels;
 
@@ -72,57 +64,13 @@ bool outbox_has_room(const struct flow *flow, size_t destination) {
 
 /* ---- pushing */
 
-struct missing {
-	struct id bundle;
-};
-
-static int missing_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
-	struct missing *m = ctx;
-
-	return ledger_event(ledger, LEDGER_VIOLATION, &m->bundle, clock_wall_ns(),
-		"reason=spooled-bundle-missing", reterr);
-}
-
-/* Another program took it out of the spool. */
-static void report_missing(struct flow *flow, const struct parcel *p) {
-	struct missing *m = malloc(sizeof *m);
-	char id[ID_TEXT_SIZE];
-
-	id_print(&p->id, id);
-	flow->figures.violations[VIOLATION_BUNDLE_MISSING]++;
-	log_event(LOG_LEVEL_ERROR, "spool.missing",
-		"bundle=%s text=\"another program removed it; lost, if the agency does not have it\"",
-		id);
-	if (m == NULL)
-		return;
-	m->bundle = p->id;
-	flow_record(flow, missing_work, NULL, free, m);
-}
-
-/* Perhaps the agency has it. Until it says so nothing more is wiped for it. */
-static void set_missing(struct flow *flow, struct parcel *p) {
-	report_missing(flow, p);
-	flow->spool_bytes -= p->spooled ? p->size : 0;
-	p->spooled = false;
-	p->lost = p->missing = true;
-	flow->missing++;
-}
-
-void outbox_look_for_segments(struct flow *flow, const struct ledger_capture *c) {
-	for (size_t d = 0; c->segment_count > 1 && d < flow->policy->destination_count; d++)
-		for (struct parcel *p = flow->destinations[d].parcels; p != NULL; p = p->next)
-			if (p->segment_of == c->row && p->spooled && p->fd < 0 &&
-				!spool_has(flow->setup.spool_fd, &p->id))
-				set_missing(flow, p);
-}
-
 static int push_parcel(struct flow *flow, struct parcel *p, struct cede_error *reterr) {
 	if (p->lost)
 		return link_ask(flow->link, p->destination, &p->id, reterr);
 	if (p->fd < 0 && spool_fetch(flow->setup.spool_fd, &p->id, &p->fd, reterr) < 0) {
 		if (reterr->sys != ENOENT)
 			return CEDE_ERR_IO;
-		set_missing(flow, p);
+		outbox_set_missing(flow, p);
 		return link_ask(flow->link, p->destination, &p->id, reterr);
 	}
 	return link_push(flow->link, p->destination, &p->id, p->fd, p->size, p->sha256,
@@ -288,7 +236,7 @@ static void proof_done(struct flow *flow, void *ctx) {
 	if (parcel->spooled)
 		spooling_remove(flow, &parcel->id, parcel->size);
 	size_t destination = parcel->destination;
-	parcel_drop(flow, parcel);
+	outbox_drop(flow, parcel);
 	disposal_add_all(flow, &p->to_wipe);
 	outbox_push(flow, destination);
 	handover_plan(flow);
@@ -412,107 +360,6 @@ void outbox_link(void *ctx, size_t destination, bool up) {
 	handover_plan(flow);
 }
 
-/* ---- a bundle whose ciphertext was lost, and which the agency never got and never will take */
-
-struct abandon {
-	struct flow *flow;
-	struct id bundle;
-	int64_t row;
-	int64_t *touched; /* captures whose wipe was begun while they were proven: it goes on */
-	size_t touched_count;
-	struct capture_list wiping;
-};
-
-static int keep(struct ledger *ledger, const struct abandon *a, int64_t row, int64_t now,
-	struct cede_error *reterr) {
-	for (size_t i = 0; i < a->touched_count; i++)
-		if (a->touched[i] == row)
-			return CEDE_OK;
-	return ledger_capture_kept(
-		ledger, row, now, "reason=spooled-bundle-missing effect=kept", reterr);
-}
-
-static int abandon_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
-	struct abandon *a = ctx;
-	int64_t now = clock_wall_ns();
-
-	capture_list_done(&a->wiping); /* of a first try */
-	CEDE_TRY(ledger_bundle_captures(
-		ledger, a->row, CAPTURE_WIPING, capture_list_add, &a->wiping, reterr));
-	/* kept, and with the bundle's end ready again */
-	for (size_t i = 0; i < a->wiping.count; i++)
-		CEDE_TRY(keep(ledger, a, a->wiping.items[i].row, now, reterr));
-	return ledger_bundle_abandoned(ledger, a->row, now, reterr);
-}
-
-static void abandon_done(struct flow *flow, void *ctx) {
-	struct abandon *a = ctx;
-	struct parcel *p = outbox_find(flow, &a->bundle);
-
-	require(p != NULL);
-	size_t destination = p->destination;
-	disposal_give_up(flow, p);
-	parcel_drop(flow, p);
-	flow->destinations[destination].nothing = false;
-	disposal_run(flow);
-	outbox_push(flow, destination);
-	handover_plan(flow);
-}
-
-static void abandon_release(void *ctx) {
-	struct abandon *a = ctx;
-	struct flow *flow = a->flow;
-
-	capture_list_done(&a->wiping);
-	free(a->touched);
-	free(a);
-	flow_settled(flow);
-}
-
-/* false: no memory, the tick tries again. */
-static bool abandon(struct flow *flow, struct parcel *p) {
-	struct abandon *a = calloc(1, sizeof *a);
-
-	if (a == NULL || !disposal_touched(flow, &a->touched, &a->touched_count)) {
-		free(a);
-		return false;
-	}
-	a->flow = flow;
-	a->bundle = p->id;
-	a->row = p->row;
-	p->state = PARCEL_CONFIRMED;
-	p->given_up = true;
-	flow_record(flow, abandon_work, abandon_done, abandon_release, a);
-	return true;
-}
-
-/* No wipe is under way and none begins: what waits to be wiped for it is whole, and known. */
-void outbox_give_up(struct flow *flow) {
-	if (flow->giving_up == 0 || flow->wipe_jobs > 0 || !flow->running)
-		return;
-	for (size_t i = 0; i < flow->policy->destination_count; i++)
-		for (struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
-			if (p->absent && !p->given_up && !abandon(flow, p))
-				return;
-}
-
-void outbox_absent(void *ctx, const struct id *bundle) {
-	struct flow *flow = ctx;
-	struct parcel *p = outbox_find(flow, bundle);
-
-	if (p == NULL || p->state != PARCEL_PUSHING)
-		return;
-	if (p->lost && p->missing && flow->running) {
-		p->state = PARCEL_CONFIRMED;
-		p->absent = true;
-		flow->giving_up++;
-		outbox_give_up(flow);
-		return;
-	}
-	if (!p->lost || p->missing || !abandon(flow, p))
-		p->state = PARCEL_WAITING; /* asked again at the next occasion */
-}
-
 void outbox_tick(struct flow *flow) {
 	int64_t now = clock_wall_ns();
 
@@ -603,13 +450,13 @@ void outbox_adopt(struct flow *flow, const struct ledger_bundle *b) {
 	memcpy(p->sha256, b->sha256, sizeof p->sha256);
 	outbox_add(flow, p);
 	if (p->spooled && !spool_has(flow->setup.spool_fd, &p->id))
-		set_missing(flow, p);
+		outbox_set_missing(flow, p);
 }
 
 void outbox_free(struct flow *flow) {
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
 		struct flow_destination *d = &flow->destinations[i];
 		while (d->parcels != NULL)
-			parcel_drop(flow, d->parcels);
+			outbox_drop(flow, d->parcels);
 	}
 }

@@ -7,10 +7,6 @@
 #include "base/cleanup.h"
 #include "tests/unit/ledger/tool.h"
 
-static struct ledger *of(void **state) {
-	return ((struct bench *)*state)->ledger;
-}
-
 static const uint8_t first[EPOCH_KEY_SIZE] = {1};
 static const uint8_t second[EPOCH_KEY_SIZE] = {2};
 

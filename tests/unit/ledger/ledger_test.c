@@ -6,10 +6,6 @@
 #include "base/cleanup.h"
 #include "tests/unit/ledger/tool.h"
 
-static struct ledger *of(void **state) {
-	return ((struct bench *)*state)->ledger;
-}
-
 static void move(struct ledger *l, int64_t row, enum capture_state to) {
 	begin(l);
 	assert_int_equal(ledger_capture_move(l, row, to, 0, NOW, "reason=test", NULL), CEDE_OK);

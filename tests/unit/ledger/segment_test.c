@@ -3,10 +3,6 @@
 #include "base/cleanup.h"
 #include "tests/unit/ledger/tool.h"
 
-static struct ledger *of(void **state) {
-	return ((struct bench *)*state)->ledger;
-}
-
 static void a_large_capture_waits_for_all_its_receipts(void **state) {
 	struct ledger *l = of(state);
 	int64_t row, rows[64];

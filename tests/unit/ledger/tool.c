@@ -72,6 +72,10 @@ void bench_path(const struct bench *b, const char *name, char out[128]) {
 	(void)snprintf(out, 128, "%s/%s", b->dir, name);
 }
 
+struct ledger *of(void **state) {
+	return ((struct bench *)*state)->ledger;
+}
+
 void begin(struct ledger *l) {
 	assert_int_equal(ledger_begin(l, NULL), CEDE_OK);
 }

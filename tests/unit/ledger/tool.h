@@ -28,6 +28,7 @@ void bench_path(const struct bench *b, const char *name, char out[128]);
  * asks it after every test. */
 bool tally_agrees(const struct bench *b);
 
+struct ledger *of(void **state); /* the bench's ledger */
 void begin(struct ledger *l);
 void commit(struct ledger *l);
 /* Records a complete file in a transaction of its own; inode tells files of one name apart. */
