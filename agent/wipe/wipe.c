@@ -458,6 +458,15 @@ static bool is_in_place(const struct parent *parent) {
 		then.st_dev == now.st_dev && then.st_ino == now.st_ino;
 }
 
+/* Why a name could not be put aside for lack of permission: its directory is not in the source any
+ * more, or it was given to what we may not rename (Landlock), such as a symlink. */
+static bool is_not_ours(const struct open_file *f) {
+	if (!is_in_place(f->parent))
+		return true;
+	enum named there = what_is_named(f->parent->fd, f->name, f->item);
+	return there == NAMED_OTHER || there == NAMED_NOTHING;
+}
+
 /* Between a look at a name and its unlinking a camera may rename its next capture to it, and that
  * one would go. So the name is put aside, where no program gives names, and only what is ours is
  * unlinked there; another file gets its name back. WIPE_REPLACED: it was another. */
@@ -471,7 +480,7 @@ static enum wipe_outcome unlink_ours(struct open_file *f) {
 	if (!is_aside && errno == ENOENT)
 		return WIPE_REPLACED;
 	int sys = errno;
-	if (!is_aside && sys == EACCES && !is_in_place(f->parent))
+	if (!is_aside && sys == EACCES && is_not_ours(f))
 		return WIPE_REPLACED;
 	errno = sys;
 	if (!is_aside && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP &&

@@ -37,7 +37,7 @@ static struct {
 	void (*at_syncfs)(int fd);
 	void (*at_flushed)(int fd);   /* a lease for reading was granted after the flush */
 	void (*at_rename)(int dirfd); /* before a name is put aside, once */
-	bool no_rename;               /* as on file systems without RENAME_NOREPLACE */
+	int rename_errno;             /* what it says then: EINVAL without RENAME_NOREPLACE */
 } calls;
 
 ssize_t __real_pread64(int fd, void *data, size_t n, off_t at);
@@ -97,8 +97,8 @@ int __wrap_renameat2(int from_fd, const char *from, int to_fd, const char *to, u
 	calls.at_rename = NULL;
 	if (first != NULL)
 		first(from_fd);
-	if (calls.no_rename) {
-		errno = EINVAL;
+	if (calls.rename_errno != 0) {
+		errno = calls.rename_errno;
 		return -1;
 	}
 	return __real_renameat2(from_fd, from, to_fd, to, flags);
@@ -694,11 +694,45 @@ static void unlinks_no_newcomer(void **state) {
 	assert_int_equal(calls.unlinkats, 0);
 }
 
+static void put_symlink(int fd) {
+	(void)fd;
+	require(renameat(root_fd, "d/a", root_fd, "d/b") == 0);
+	require(symlinkat("elsewhere", root_fd, "d/a") == 0);
+}
+
+/* The sandbox lets nobody rename a symlink: one that takes the name at the last moment. */
+static void empties_what_a_symlink_replaced(void **state) {
+	char text[256];
+
+	(void)state;
+	put(root_fd, "d/a", "plain", 1);
+	struct wipe_item item = item_of(root_fd, "d/a");
+	calls.at_rename = put_symlink;
+	calls.rename_errno = EACCES;
+	wipe_all(&item, 1);
+	must_be(&item, WIPE_DONE, "renamed-while-wiped");
+	get(root_fd, "d/b", text);
+	assert_string_equal(text, "");
+	assert_int_equal(calls.unlinkats, 0);
+}
+
+static void keeps_what_may_not_be_put_aside(void **state) {
+	(void)state;
+	put(root_fd, "d/a", "plain", 1);
+	struct wipe_item item = item_of(root_fd, "d/a");
+	calls.rename_errno = EACCES;
+	wipe_all(&item, 1);
+	assert_int_equal(item.outcome, WIPE_FAILED);
+	assert_int_equal(item.err.sys, EACCES);
+	assert_true(exists(root_fd, "d/a"));
+	assert_int_equal(calls.unlinkats, 0);
+}
+
 static void wipes_where_names_cannot_be_put_aside(void **state) {
 	(void)state;
 	put(root_fd, "d/a", "plain", 1);
 	struct wipe_item item = item_of(root_fd, "d/a");
-	calls.no_rename = true;
+	calls.rename_errno = EINVAL;
 	wipe_all(&item, 1);
 	must_be(&item, WIPE_DONE, NULL);
 	assert_false(exists(root_fd, "d/a"));
@@ -1132,6 +1166,8 @@ int main(void) {
 		TEST(unlinks_only_the_file_itself),
 		TEST(empties_what_a_program_reads_and_another_moved),
 		TEST(unlinks_no_newcomer),
+		TEST(empties_what_a_symlink_replaced),
+		TEST(keeps_what_may_not_be_put_aside),
 		TEST(wipes_where_names_cannot_be_put_aside),
 		TEST(unlinks_what_was_put_aside),
 		TEST(unlinks_what_was_put_aside_when_the_name_is_taken),
