@@ -38,6 +38,12 @@ static void decline(struct request *r, unsigned status) {
 	r->retry = status == MHD_HTTP_SERVICE_UNAVAILABLE;
 }
 
+/* The id is being uploaded: later, then. */
+static void decline_for_now(struct request *r) {
+	visitors_asked_anew(r->setup->visitors, r->host, &r->bundle);
+	decline(r, MHD_HTTP_SERVICE_UNAVAILABLE);
+}
+
 /* why: words of ours, never the client's. A contradiction is an event of its own: lines of one kind
  * are limited, and whoever is refused often enough would hide it. */
 static void refuse(struct request *r, unsigned status, const char *why) {
@@ -192,6 +198,7 @@ static void begin_put(struct request *r, struct MHD_Connection *c) {
 	}
 	switch (found) {
 	case STORE_NONE:
+		visitors_bundle(r->setup->visitors, c, &r->bundle);
 		break;
 	case STORE_THERE:
 		is_there_already(r);
@@ -200,7 +207,7 @@ static void begin_put(struct request *r, struct MHD_Connection *c) {
 		refuse(r, MHD_HTTP_GONE, "its host gave this id up");
 		break;
 	case STORE_IN_PROGRESS:
-		decline(r, MHD_HTTP_SERVICE_UNAVAILABLE);
+		decline_for_now(r);
 		break;
 	}
 }
@@ -262,7 +269,7 @@ static void get_receipt(struct request *r) {
 
 	int result = store_find(r->setup->store, r->host, &r->bundle, &found, NULL, &err);
 	if (result == CEDE_OK && found == STORE_IN_PROGRESS) {
-		decline(r, MHD_HTTP_SERVICE_UNAVAILABLE);
+		decline_for_now(r);
 		return;
 	}
 	if (result == CEDE_OK && found != STORE_THERE) {
@@ -285,7 +292,7 @@ static void abandon(struct request *r) {
 	if (result < 0) {
 		refuse_store(r, result, &err);
 	} else if (found == STORE_IN_PROGRESS) {
-		decline(r, MHD_HTTP_SERVICE_UNAVAILABLE);
+		decline_for_now(r);
 	} else if (found == STORE_THERE) {
 		r->status =
 			MHD_HTTP_CONFLICT; /* the client fetches the receipt now: no security event */

@@ -18,7 +18,6 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "formats/id.h"
 #include "receiver/limits.h"
 
 struct visitor {
@@ -30,7 +29,9 @@ struct visitor {
 	char host[HOST_ID_MAX + 1]; /* whose request it is; "": nobody's */
 	int64_t since_ns;           /* of the connection */
 	int64_t deadline_ns;
+	struct id bundle;   /* that it sends */
 	int64_t sending_ns; /* since when its body comes */
+	int64_t heard_ns;   /* its last part came */
 	uint64_t body;      /* what has come of it */
 	uint64_t lately;    /* since the deadline was set */
 	struct sockaddr_storage from;
@@ -99,7 +100,7 @@ static void set_deadline(struct visitor *v, enum visit now, uint64_t length) {
 		break;
 	case VISIT_SENDING:
 		seconds = LIMIT_BODY_S;
-		v->sending_ns = clock_boot_ns();
+		v->sending_ns = v->heard_ns = clock_boot_ns();
 		v->body = v->lately = 0;
 		break;
 	case VISIT_REFUSED:
@@ -267,9 +268,10 @@ void visitors_sent(struct visitors *vs, struct MHD_Connection *c, uint64_t lengt
 	(void)pthread_mutex_lock(&vs->lock);
 	v->body += length;
 	v->lately += length;
+	v->heard_ns = clock_boot_ns();
 	if (!v->cut && v->now == VISIT_SENDING && v->lately >= LIMIT_BODY_LEAST) {
 		v->lately = 0;
-		v->deadline_ns = clock_boot_ns() + LIMIT_BODY_S * NS_PER_SECOND;
+		v->deadline_ns = v->heard_ns + LIMIT_BODY_S * NS_PER_SECOND;
 	}
 	(void)pthread_mutex_unlock(&vs->lock);
 }
@@ -300,6 +302,29 @@ void visitors_make_place(struct visitors *vs, const char *host) {
 	}
 	if (slowest != NULL && pace(slowest, now_ns) < LIMIT_BODY_SLOW)
 		cut(slowest, "connection.cut", "places for uploads are short and it is the slowest");
+	(void)pthread_mutex_unlock(&vs->lock);
+}
+
+void visitors_bundle(struct visitors *vs, struct MHD_Connection *c, const struct id *bundle) {
+	struct visitor *v = visitor_of(c);
+
+	if (v == NULL)
+		return;
+	(void)pthread_mutex_lock(&vs->lock);
+	v->bundle = *bundle;
+	(void)pthread_mutex_unlock(&vs->lock);
+}
+
+void visitors_asked_anew(struct visitors *vs, const char *host, const struct id *bundle) {
+	int64_t quiet_since = clock_boot_ns() - LIMIT_QUIET_S * NS_PER_SECOND;
+
+	(void)pthread_mutex_lock(&vs->lock);
+	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
+		struct visitor *v = &vs->places[i];
+		if (v->used && !v->cut && v->now == VISIT_SENDING && v->heard_ns <= quiet_since &&
+			id_equal(&v->bundle, bundle) && strcmp(v->host, host) == 0)
+			cut(v, "connection.cut", "nothing came any more, and its host asked anew");
+	}
 	(void)pthread_mutex_unlock(&vs->lock);
 }
 

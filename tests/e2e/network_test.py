@@ -3,6 +3,7 @@
 """The network as it is: links that are down, slow, cut, mute or flap; servers that refuse and mend;
 names, certificates and clocks that change while the agent runs (docs/network.md)."""
 
+import collections
 import contextlib
 import ctypes
 import email.utils
@@ -203,6 +204,27 @@ def hanging():
         once(w)
 
 
+def silent_end():
+    """the link ends without a word, as when an address changes, and the receiver still waits: its old uploads make way for the new ones"""
+    times = 4
+    with linked(receiver=False, source=NOW, destination=ONE_MIB) as (w, proxy), contextlib.ExitStack() as stack:
+        proxy.trickle = 30_000 * times
+        stack.enter_context(lapsed(w, times, receiver=True))
+        for i in range(8):
+            w.write(f"{i}.jpg", big(i))
+        in_flight(w, proxy, 8)
+        for pair in list(proxy.alive):
+            pair.hold = True  # neither end hears of the other's
+        proxy.trickle = None
+        said(w, r"reason=timeout .*next to nothing arrived", 30)
+        ended = time.monotonic()
+        once(w)
+        took = times * (time.monotonic() - ended)
+        tap.diag(f"{took:.0f} s from the agent's giving up to the last receipt")
+        check("its host asked anew" in w.receiver.said(), "the receiver said why it cut them")
+        check("no request in time" not in w.receiver.said() and "too slowly" not in w.receiver.said(), "nothing waited for a deadline")
+
+
 # ---- links that are slow
 
 def too_slow():
@@ -236,9 +258,12 @@ def just_fast_enough():
 
 
 @contextlib.contextmanager
-def lapsed(w, times):
-    """Starts an agent whose time passes so many times as fast."""
+def lapsed(w, times, receiver=False):
+    """Starts an agent whose time passes so many times as fast; the receiver's as well."""
     with Lapse(w.dir / "lapse", times) as lapse:
+        if receiver:
+            w.receiver = w.spawn("receiver", *w.receiver_words(), env=lapse.env)
+            w.listening(w.receiver, w.port)
         wrapper = w.dir / "cede-courier"  # the courier's environment is always empty: a script sets it
         wrapper.write_text("#!/bin/sh\nexport " + " ".join(f"{name}='{value}'" for name, value in lapse.words.items()) + "\n"
                            f"exec '{program('cede-courier')}' \"$@\"\n")
@@ -283,6 +308,29 @@ def slow_as_a_modem():
             took = 8 * (time.monotonic() - began)
             check(took > 90, f"it took {took:.0f} s: the proxy is too fast to show anything")
             equal((w.agent.said().count("push.failed"), len(proxy.times)), (0, 1), "failures and connections")
+            once(w)
+
+
+def thin_link_to_the_receiver():
+    """eight bundles over 42 kbit/s, then one over 24 kbit/s: the limits of the agent and those of the receiver agree with each other"""
+    times = 6
+    with linked(receiver=False, source=NOW, destination={"bundle_size": "64KiB"}) as (w, proxy):
+        proxy.total = 5200 * times
+        with lapsed(w, times, receiver=True):
+            for i in range(8):
+                w.write(f"{i}.jpg", os.urandom(60_000))
+            w.empty(90)
+            failures = collections.Counter(re.findall("push.failed .*reason=([^ ]+)", w.agent.said()))
+            tap.diag(f"failures: {dict(failures)}")
+            # what still lies on the way when a push gives way is received by the agency: it is told to come again
+            check(set(failures) <= {"slow", "http-503"} and failures["slow"] <= 16, f"failures: {failures}")
+            proxy.total = 3000 * times
+            began = time.monotonic()
+            w.write("a.jpg", os.urandom(200_000))  # four segments
+            w.empty(90)
+            took = times * (time.monotonic() - began)
+            check(took > 60, f"it took {took:.0f} s: the proxy is too fast to show anything")
+            check("too slowly" not in w.receiver.said(), "the receiver cut an upload")
             once(w)
 
 
@@ -956,7 +1004,7 @@ def flood():
 
 
 if __name__ == "__main__":
-    tap.run([just_fast_enough, too_slow, too_slow_for_all, slow_as_a_modem, larger_than_the_buffers, flapping, sealed_in_time, wiped_after_seal, clock_jumps, unreachable, down, steps, cable, together,
-             hanging, cut, answer_lost, asked_first, crash_between, crash_before, retry_after_seconds, retry_after_date,
+    tap.run([just_fast_enough, too_slow, too_slow_for_all, slow_as_a_modem, thin_link_to_the_receiver, larger_than_the_buffers, flapping, sealed_in_time, wiped_after_seal, clock_jumps, unreachable, down, steps, cable, together,
+             hanging, silent_end, cut, answer_lost, asked_first, crash_between, crash_before, retry_after_seconds, retry_after_date,
              retry_after_absurd, *map(refuses, (413, 507, 403, 404, 500)), poisoned, names, resolver_hangs,
              client_certificate, server_certificate, clock_and_deadlines, clock_and_destruction, idle, one_in_doubt, two_destinations, flood], at_once=4)

@@ -1128,6 +1128,40 @@ def thin_link():
         equal(w.receiver.said().count("its body came too slowly"), 1, "bodies that were cut")
 
 
+def asked_anew():
+    """an upload that fell silent makes way when its host asks for its id anew; one that goes on does not, nor for another host or id"""
+    with World() as w, Lapse(w.dir / "clock", 10) as lapse:
+        accelerated(w, lapse)
+        issue(w, "other")
+        client, bundle, body = Client(w), new_id(), os.urandom(64 << 10)
+
+        def asks_for_silent_one(ask, status):
+            with client.open() as silent:
+                silent.send(put(bundle, body)[:-1])
+                until(lambda: client.receipt(bundle).status == 503, 10, "it has begun")
+                time.sleep(0.7)  # 7 s for the receiver
+                for _ in range(3):
+                    equal(Client(w, "other").receipt(bundle).status, 404, "the id of another host")
+                    equal(client.receipt(new_id()).status, 404, "another id")
+                time.sleep(0.1)
+                check(not silent.closed(0.05), "it was left alone")
+                equal(ask().status, 503, "the first answer")
+                check(silent.closed(5), "the silent one was cut")
+                until(lambda: ask().status == status, 5, f"{status} then")
+
+        asks_for_silent_one(lambda: client.receipt(bundle), 404)
+        asks_for_silent_one(lambda: client.push(bundle, body), 201)
+        bundle = new_id()
+        with client.open() as wire:  # one that goes on
+            wire.send(put(bundle, body)[:-len(body)])
+            for at in range(0, len(body) - 1, 4 << 10):
+                wire.send(body[at:min(at + (4 << 10), len(body) - 1)])
+                equal(client.receipt(bundle).status, 503, "asked while it comes")
+                time.sleep(0.1)
+            equal(wire.ask(body[-1:]).status, 201, "the upload that went on")
+        equal(w.receiver.said().count("its host asked anew"), 2, "uploads that were cut")
+
+
 def slow_uploads_make_place():
     """16 slow uploads of a host hold no place for ever: the slowest makes room for its next one; another host's are not touched"""
     with World() as w, Lapse(w.dir / "clock", 40) as lapse:
@@ -1224,4 +1258,4 @@ if __name__ == "__main__":
              after_a_reinstall, disk_full, no_room_for_names, errors_of_the_disk, others_bundles, strangers, forged_subjects, path_tricks,
              targets_and_methods, malformed_requests, header_floods, body_and_length, expectations, digests_that_lie, log_is_limited,
              noise_at_the_tls_port, slow_clients, crowds, one_hostile_host, many_hostile_hosts, connections_of_hosts_behind_a_front, many_uploads,
-             thin_link, slow_uploads_make_place, stopped_among_connections, slowhttptest], at_once=3)
+             thin_link, asked_anew, slow_uploads_make_place, stopped_among_connections, slowhttptest], at_once=3)
