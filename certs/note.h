@@ -17,7 +17,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-#define NOTE_MAX            16384
+#define NOTE_MAX            65536
 #define NOTE_SIGNATURES_MAX 16
 
 enum note_role { NOTE_RECEIPT, NOTE_POLICY, NOTE_CHECKPOINT, NOTE_WIPE_CERTIFICATE };
