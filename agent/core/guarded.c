@@ -368,6 +368,7 @@ int guarded_apply(struct guarded *g, const struct policy *policy, struct cede_er
 
 	g->mode = policy->guard.mode;
 	if (policy->guard.mode == GUARD_OFF) {
+		g->failed = false;
 		end_survivor(g);
 		forget_stored(g);
 		fd_closep(&g->found.fan);
@@ -402,11 +403,11 @@ void guarded_record(struct guarded *g, struct flow *flow) {
 		g->early = n->next;
 		flow_record(flow, note_work, NULL, free, n);
 	}
-	if (flow == NULL || g->guard == NULL)
+	if (flow == NULL)
 		return;
 	if (g->failed)
 		note(g, LEDGER_GUARD_LOST, "cause=not-started opens=allowed");
-	else
+	else if (g->guard != NULL)
 		say_started(g, false);
 }
 

@@ -211,15 +211,16 @@ static int json_summary(const struct printer *p, const struct report *r, struct 
 	id_print(&r->longest, id);
 	hex_print(r->hash, 32, hash);
 	return dump(p,
-		json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:o, s:{s:I, s:s, s:s}}",
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:I, s:o, s:{s:I, s:s, s:s}}",
 			"kind", "summary", "schema", "cede-exposure/1", "host", p->o->host, "from",
 			from, "to", until, "plaintext", (json_int_t)r->plain, "sealed",
 			(json_int_t)r->sealed, "peak", (json_int_t)r->peak, "peak_at",
 			r->peak > 0 ? json_string(peak) : json_null(), "plaintext_seconds",
 			r->plain_seconds, "longest_seconds",
 			(double)r->longest_ns / (double)NS_PER_SECOND, "longest",
-			r->plain > 0 ? json_string(id) : json_null(), "groups", groups, "ledger",
-			"sequence", (json_int_t)r->sequence, "hash", hash, "last_event", last),
+			r->plain > 0 ? json_string(id) : json_null(), "notes_left_out",
+			(json_int_t)r->notes_left_out, "groups", groups, "ledger", "sequence",
+			(json_int_t)r->sequence, "hash", hash, "last_event", last),
 		reterr);
 }
 

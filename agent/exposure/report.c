@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/exposure/notes.h"
 #include "base/check.h"
 #include "base/clock.h"
-#include "formats/detail.h"
 
 /* ---- how many at one moment */
 
@@ -138,181 +138,15 @@ static int take_item(void *ctx, const struct exposure_item *item, struct cede_er
 	return count_at_once(r, item, reterr);
 }
 
-/* ---- notes */
-
-const char *report_note_name(enum report_note_kind kind) {
-	static const char *const names[] = {"agent-down", "events-lost", "clock-stepped",
-		"source-away", "guard-open", "no-guard", "opened", "after-last-event"};
-
-	return names[kind];
-}
-
-bool report_note_is_gap(enum report_note_kind kind) {
-	return kind != NOTE_OPENED;
-}
-
-static void note(struct report *r, enum report_note_kind kind, int64_t from_ns, int64_t to_ns,
-	const char *text) {
-	if (to_ns < r->from_ns || from_ns >= r->to_ns)
-		return;
-	if (r->note_count == REPORT_NOTES) {
-		r->notes_left_out++;
-		return;
-	}
-	struct report_note *n = &r->notes[r->note_count++];
-	*n = (struct report_note){.kind = kind, .from_ns = from_ns, .to_ns = to_ns};
-	(void)snprintf(n->text, sizeof n->text, "%s", text);
-}
-
-/* What was going on when the next event of its kind comes. */
-struct watch {
-	struct report *report;
-	bool started;         /* the agent, at least once */
-	int64_t stopped_ns;   /* 0: it has not said that it stopped */
-	bool guarded;         /* opens are seen */
-	int64_t unguarded_ns; /* since when not */
-	bool ever_guarded;
-	int64_t away_ns; /* since when a source is missing; 0: none is */
-};
-
-/* The whole detail as it stands, but for names: an investigator looks the capture up by its id. */
-static void opened(struct watch *w, const struct ledger_row *row) {
-	char id[ID_TEXT_SIZE] = "-";
-	char text[400];
-
-	if (row->subject.len == ID_SIZE) {
-		struct id subject;
-		memcpy(subject.bytes, row->subject.data, ID_SIZE);
-		id_print(&subject, id);
-	}
-	struct slice detail = row->detail;
-	for (size_t i = 0; i + 6 <= detail.len; i++)
-		if (memcmp(detail.data + i, " path=", 6) == 0)
-			detail.len = i;
-	(void)snprintf(text, sizeof text, "%s capture %s: %.*s",
-		row->kind == LEDGER_GUARD_DENIED ? "denied" : "noted, not denied", id,
-		(int)detail.len, (const char *)detail.data);
-	note(w->report, NOTE_OPENED, row->at_ns, row->at_ns, text);
-}
-
-static void started(struct watch *w, const struct ledger_row *row) {
-	if (!w->started)
-		note(w->report, NOTE_AGENT_DOWN, INT64_MIN, row->at_ns,
-			"the agent had not run here yet: what was here is known as far as it was found later");
-	w->started = true;
-	w->stopped_ns = 0;
-}
-
-/* docs/ledger.md: watch-gap */
-static void gap(struct watch *w, const struct ledger_row *row) {
-	int64_t from, until;
-
-	if (slice_starts(row->detail, "cause=queue-overflow"))
-		note(w->report, NOTE_EVENTS_LOST, row->at_ns, row->at_ns,
-			"more happened at once than the kernel kept: a scan found what was still there");
-	else if (detail_i64(row->detail, "from", &from, NULL) == CEDE_OK &&
-		detail_i64(row->detail, "until", &until, NULL) == CEDE_OK)
-		note(w->report, NOTE_AGENT_DOWN, from, until,
-			"the agent was not running: files that came and went meanwhile are not known");
-}
-
-static void guard_back(struct watch *w, int64_t at_ns) {
-	if (!w->guarded && w->ever_guarded)
-		note(w->report, NOTE_GUARD_OPEN, w->unguarded_ns, at_ns,
-			"the guard did not see who opened captures");
-	else if (!w->guarded)
-		note(w->report, NOTE_NO_GUARD, INT64_MIN, at_ns,
-			"no guard was set: who opened captures is not known");
-	w->guarded = w->ever_guarded = true;
-}
-
-static int take_event(void *ctx, const struct ledger_row *row, struct cede_error *reterr) {
-	struct watch *w = ctx;
-	char text[200];
-
-	(void)reterr;
-	(void)snprintf(text, sizeof text, "%.*s",
-		(int)(row->detail.len < 150 ? row->detail.len : 150), (const char *)row->detail.data);
-	switch (row->kind) {
-	case LEDGER_AGENT_STARTED:
-		started(w, row);
-		break;
-	case LEDGER_AGENT_STOPPED:
-		w->stopped_ns = row->at_ns;
-		break;
-	case LEDGER_WATCH_GAP:
-		gap(w, row);
-		break;
-	case LEDGER_CLOCK_STEPPED:
-		note(w->report, NOTE_CLOCK_STEPPED, row->at_ns, row->at_ns, text);
-		break;
-	case LEDGER_SOURCE_MISSING:
-		if (w->away_ns == 0)
-			w->away_ns = row->at_ns;
-		break;
-	case LEDGER_SOURCE_BACK:
-		if (w->away_ns != 0)
-			note(w->report, NOTE_SOURCE_AWAY, w->away_ns, row->at_ns,
-				"a source could not be reached: what was in it meanwhile is not known");
-		w->away_ns = 0;
-		break;
-	case LEDGER_GUARD_STARTED:
-		guard_back(w, row->at_ns);
-		break;
-	case LEDGER_GUARD_LOST:
-		w->guarded = false;
-		w->unguarded_ns = row->at_ns;
-		break;
-	case LEDGER_GUARD_DENIED:
-	case LEDGER_GUARD_NOTED:
-		opened(w, row);
-		break;
-	default:
-		break;
-	}
-	return CEDE_OK;
-}
-
-static void end_notes(struct watch *w) {
-	struct report *r = w->report;
-
-	if (w->stopped_ns != 0)
-		note(r, NOTE_AGENT_DOWN, w->stopped_ns, INT64_MAX,
-			"the agent has not been started since");
-	if (w->away_ns != 0)
-		note(r, NOTE_SOURCE_AWAY, w->away_ns, INT64_MAX, "a source can't be reached");
-	if (!w->guarded)
-		note(r, w->ever_guarded ? NOTE_GUARD_OPEN : NOTE_NO_GUARD,
-			w->ever_guarded ? w->unguarded_ns : INT64_MIN, INT64_MAX,
-			w->ever_guarded ? "the guard does not see who opens captures"
-					: "no guard was set: who opened captures is not known");
-	if (r->last_event_ns < r->to_ns)
-		note(r, NOTE_AFTER_LAST, r->last_event_ns, r->to_ns,
-			"the span ends after the ledger's last event: what came after it is not in the ledger");
-}
-
-static int by_time(const void *a, const void *b) {
-	const struct report_note *x = a;
-	const struct report_note *y = b;
-
-	return (x->from_ns > y->from_ns) - (x->from_ns < y->from_ns);
-}
-
 int report_make(
 	struct ledger *ledger, struct slice source, struct report *r, struct cede_error *reterr) {
-	struct watch watch = {.report = r};
-
 	ledger_head(ledger, &r->sequence, r->hash);
 	CEDE_TRY(ledger_last_ns(ledger, &r->last_event_ns, reterr));
 	r->at_ns = r->from_ns;
 	CEDE_TRY(ledger_exposure(ledger, r->from_ns, r->to_ns, source, take_item, r, reterr));
 	pass_ends(r, r->to_ns);
 	advance(r, r->to_ns);
-	CEDE_TRY(ledger_watch_events(ledger, take_event, &watch, reterr));
-	end_notes(&watch);
-	if (r->note_count > 1)
-		qsort(r->notes, r->note_count, sizeof r->notes[0], by_time);
-	return CEDE_OK;
+	return notes_make(ledger, source, r, reterr);
 }
 
 void report_done(struct report *r) {

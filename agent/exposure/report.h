@@ -11,6 +11,7 @@
 #define REPORT_GROUPS 512 /* sources and classifications, by form */
 #define REPORT_SLOTS  240 /* of the timeline */
 #define REPORT_NOTES  400 /* more are counted */
+#define REPORT_OPENED 200 /* of them, those that tell of an open */
 
 struct report_group { /* captures of one source and classification */
 	char source[65];
@@ -28,7 +29,9 @@ enum report_note_kind {
 	NOTE_GUARD_OPEN,    /* opens were not seen */
 	NOTE_NO_GUARD,      /* nobody asked who opens captures */
 	NOTE_OPENED,        /* another program opened a capture, or tried to */
-	NOTE_AFTER_LAST,    /* the span ends after the ledger's last event */
+	NOTE_PRUNED,        /* captures were taken out of the ledger */
+	NOTE_SEALED_LOST, /* a sealed bundle was taken out of the spool: what it held is not listed */
+	NOTE_AFTER_LAST, /* the span ends after the ledger's last event */
 };
 
 struct report_note {
@@ -57,6 +60,7 @@ struct report {
 	uint64_t sequence; /* the ledger's head as read */
 	uint8_t hash[32];
 	/* work */
+	uint64_t opened;
 	int64_t *ends; /* a heap: when those in the clear end */
 	size_t end_count, end_room;
 	int64_t at_ns;

@@ -122,11 +122,44 @@ static int event_time(struct ledger *l, uint64_t sequence, int64_t *ret_ns, int 
 	return CEDE_OK;
 }
 
+/* Kinds that are written while no agent watches, too: by commands, and before the start is told. */
+static bool is_of_no_agent(int kind) {
+	return kind == LEDGER_PRUNED_KIND || kind == LEDGER_LEDGER_PRUNED ||
+		kind == LEDGER_LEDGER_MIGRATED || kind == LEDGER_KEY_CHANGED ||
+		kind == LEDGER_PURGE_BEGUN || kind == LEDGER_PURGE_DONE;
+}
+
+/* The newest start or stop; *ret_kind -1: there is none. */
+static int last_life(struct ledger *l, int64_t *ret_ns, int *ret_kind, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_EVENT_LIFE, &st, reterr));
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	*ret_ns = there ? sqlite3_column_int64(st, 0) : 0;
+	*ret_kind = there ? sqlite3_column_int(st, 1) : -1;
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+/* Since when nobody has watched. *ret_kind -1: nobody ever did. */
+static int last_watched(struct ledger *l, int64_t *ret_ns, int *ret_kind, struct cede_error *reterr) {
+	CEDE_TRY(last_life(l, ret_ns, ret_kind, reterr));
+	if (*ret_kind < 0 || *ret_kind == LEDGER_AGENT_STOPPED)
+		return CEDE_OK;
+	for (uint64_t at = l->sequence; at > 0; at--) { /* it ended without a word */
+		CEDE_TRY(event_time(l, at, ret_ns, ret_kind, reterr));
+		if (*ret_kind >= 0 && !is_of_no_agent(*ret_kind))
+			break;
+	}
+	return CEDE_OK;
+}
+
 int ledger_gap(struct ledger *l, int64_t now_ns, struct cede_error *reterr) {
 	int64_t from;
 	int kind;
 
-	CEDE_TRY(event_time(l, l->sequence, &from, &kind, reterr));
+	CEDE_TRY(last_watched(l, &from, &kind, reterr));
 	if (kind < 0)
 		return CEDE_OK;
 	buf_clear(&l->detail);

@@ -99,11 +99,10 @@ int ledger_exposure(struct ledger *l, int64_t from_ns, int64_t to_ns, struct sli
 	return each(l, ST_EXPOSED_SEALED, EXPOSURE_SEALED, from_ns, to_ns, source, fn, ctx, reterr);
 }
 
-int ledger_watch_events(struct ledger *l, ledger_row_fn *fn, void *ctx, struct cede_error *reterr) {
-	sqlite3_stmt *st;
+static int each_event(struct ledger *l, sqlite3_stmt *st, ledger_row_fn *fn, void *ctx,
+	struct cede_error *reterr) {
 	bool there;
 
-	CEDE_TRY(ledger_use(l, ST_WATCH_EVENTS, &st, reterr));
 	for (;;) {
 		CEDE_TRY(ledger_row(l, st, &there, reterr));
 		if (!there)
@@ -114,6 +113,56 @@ int ledger_watch_events(struct ledger *l, ledger_row_fn *fn, void *ctx, struct c
 			.subject = text_at(st, 3),
 			.detail = text_at(st, 4)};
 		int r = fn(ctx, &row, reterr);
+		if (r < 0) {
+			(void)sqlite3_reset(st);
+			return r;
+		}
+	}
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+int ledger_watch_events(struct ledger *l, ledger_row_fn *fn, void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, ST_WATCH_EVENTS, &st, reterr));
+	return each_event(l, st, fn, ctx, reterr);
+}
+
+int ledger_prunings(struct ledger *l, ledger_row_fn *fn, void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_NEVER_PRUNED, &st, reterr));
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	bool never = there && sqlite3_column_int(st, 0) != 0;
+	(void)sqlite3_reset(st);
+	if (never)
+		return CEDE_OK;
+	CEDE_TRY(ledger_use(l, ST_PRUNINGS, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 1, LEDGER_LEDGER_PRUNED), reterr);
+	return each_event(l, st, fn, ctx, reterr);
+}
+
+int ledger_lost_sealed(struct ledger *l, int64_t from_ns, int64_t to_ns, exposure_lost_fn *fn,
+	void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_LOST_SEALED, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, from_ns), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, to_ns), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 3, BUNDLE_ABANDONED), reterr);
+	for (;;) {
+		struct exposure_lost lost = {.captures = 0};
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		if (!there)
+			break;
+		(void)id_at(st, 0, &lost.bundle);
+		lost.captures = (uint64_t)sqlite3_column_int64(st, 1);
+		lost.sealed_ns = sqlite3_column_int64(st, 2);
+		lost.ended_ns = time_at(st, 3);
+		int r = fn(ctx, &lost, reterr);
 		if (r < 0) {
 			(void)sqlite3_reset(st);
 			return r;

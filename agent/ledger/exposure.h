@@ -28,7 +28,7 @@ struct exposure_item { /* slices are borrowed for the call */
 	const char *end;
 	struct slice level; /* of the wipe, or empty */
 	bool has_bundle;
-	struct id bundle; /* that holds it, or its last segment */
+	struct id bundle; /* that holds it, or its newest segment */
 };
 
 typedef int exposure_fn(void *ctx, const struct exposure_item *item, struct cede_error *reterr);
@@ -42,5 +42,18 @@ CEDE_MUST_USE int ledger_exposure(struct ledger *ledger, int64_t from_ns, int64_
  * what the guard saw, sources that were away, policies. All of them, first to last. */
 CEDE_MUST_USE int ledger_watch_events(
 	struct ledger *ledger, ledger_row_fn *fn, void *ctx, struct cede_error *reterr);
+/* The events that say what was taken out of the ledger. */
+CEDE_MUST_USE int ledger_prunings(
+	struct ledger *ledger, ledger_row_fn *fn, void *ctx, struct cede_error *reterr);
+
+struct exposure_lost { /* a bundle that was taken out of the spool and never came to the agency */
+	struct id bundle;
+	uint64_t captures;           /* that it held: which ones, its bundle-sealed event says */
+	int64_t sealed_ns, ended_ns; /* when that was found out */
+};
+
+typedef int exposure_lost_fn(void *ctx, const struct exposure_lost *lost, struct cede_error *reterr);
+CEDE_MUST_USE int ledger_lost_sealed(struct ledger *ledger, int64_t from_ns, int64_t to_ns,
+	exposure_lost_fn *fn, void *ctx, struct cede_error *reterr);
 /* The newest event's time; 0: there is none. */
 CEDE_MUST_USE int ledger_last_ns(struct ledger *ledger, int64_t *ret, struct cede_error *reterr);

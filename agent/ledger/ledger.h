@@ -104,8 +104,8 @@ const char *ledger_event_name(int kind); /* "?" for a number of another version 
 /* subject: a capture or bundle id, or NULL. detail: "key=value key=value". Inside a transaction. */
 CEDE_MUST_USE int ledger_event(struct ledger *ledger, enum ledger_event kind,
 	const struct id *subject, int64_t now_ns, const char *detail, struct cede_error *reterr);
-/* The agent was not there: from the last event on, or from its clean stop, until now. Nothing if
- * the ledger is empty. */
+/* The agent was not there: from its clean stop on, or from the last event that it wrote, until now.
+ * Nothing if there never was one. */
 CEDE_MUST_USE int ledger_gap(struct ledger *ledger, int64_t now_ns, struct cede_error *reterr);
 /* Newest event's sequence and hash (zero and zeros when empty), as of the last event call. */
 void ledger_head(const struct ledger *ledger, uint64_t *ret_sequence, uint8_t ret_hash[32]);

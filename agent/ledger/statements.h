@@ -20,6 +20,9 @@ static const char *const ledger_sql[ST_COUNT] = {
 	[ST_COMMIT] = "COMMIT",
 	[ST_EVENT_ADD] = "INSERT INTO event VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
 	[ST_EVENT_TIME] = "SELECT at_ns, kind FROM event WHERE seq = ?1",
+	/* the newest start or stop of the agent */
+	[ST_EVENT_LIFE] = "SELECT at_ns, kind FROM event WHERE kind IN (" LEDGER_WATCH_KINDS ") "
+			  "AND kind IN (0, 1) ORDER BY seq DESC LIMIT 1",
 	[ST_EVENT_LAST] = "SELECT seq, hash FROM event ORDER BY seq DESC LIMIT 1",
 	[ST_SOURCE_ADD] = "INSERT INTO source(name) VALUES(?1)",
 	[ST_SOURCE_FIND] = "SELECT id FROM source WHERE name = ?1",
@@ -143,19 +146,31 @@ static const char *const ledger_sql[ST_COUNT] = {
 									     "AND c.wiped_ns - c.born_ns > 86400000000000 "
 									     "AND c.reason IS NOT 'pending-erase' ") "ORDER BY 7, 1",
 /* From the bundles that were in the spool then to what they hold: there are few. */
-#define SEALED_IN(members)                                                                  \
-	"SELECT c.uuid, s.name, c.path, c.class, c.size, c.sha256, b.sealed_ns, "           \
-	"coalesce(b.receipted_ns, b.done_ns), b.state, NULL, b.uuid FROM bundle b " members \
+#define SEALED_IN(columns, members)                                                         \
+	"SELECT c.uuid, s.name, c.path, c.class, c.size, c.sha256, " columns                \
+	" FROM bundle b " members                                                           \
 	" CROSS JOIN source s ON s.id = c.source WHERE b.spooled = 1 AND b.sealed_ns < ?2 " \
 	"AND coalesce(b.receipted_ns, b.done_ns, 9223372036854775807) > ?1 "                \
 	"AND (?3 IS NULL OR " SOURCE_NAME " = ?3) "
-	/* a capture in segments is in each bundle that holds one */
-	[ST_EXPOSED_SEALED] =
-		SEALED_IN("CROSS JOIN capture c ON c.bundle = b.id AND c.segments = 1") "UNION ALL " SEALED_IN(
-			"CROSS JOIN segment g ON g.bundle = b.id "
-			"CROSS JOIN capture c ON c.id = g.capture") "ORDER BY 7, 1",
+#define SEALED_END   "coalesce(b.receipted_ns, b.done_ns)"
+#define SEALED_WHOLE "b.sealed_ns, " SEALED_END ", b.state, NULL, b.uuid"
+#define SEALED_PARTS                                                                        \
+	"min(b.sealed_ns), CASE WHEN count(*) = count(" SEALED_END ") THEN max(" SEALED_END \
+	") END, max(b.state), NULL, max(b.uuid)"
+	/* a capture in segments is there once: from the first of them to the last */
+	[ST_EXPOSED_SEALED] = SEALED_IN(SEALED_WHOLE,
+		"CROSS JOIN capture c ON c.bundle = b.id AND c.segments = 1") "UNION ALL " SEALED_IN(SEALED_PARTS,
+		"CROSS JOIN segment g ON g.bundle = b.id "
+		"CROSS JOIN capture c ON c.id = g.capture") "GROUP BY c.id ORDER BY 7, 1",
 	[ST_WATCH_EVENTS] = "SELECT seq, at_ns, kind, subject, detail FROM event WHERE kind IN "
 			    "(" LEDGER_WATCH_KINDS ") ORDER BY seq",
+	/* nothing else deletes bundles; the events have no index for this */
+	[ST_NEVER_PRUNED] = "SELECT count(*) = coalesce(max(id), 0) FROM bundle",
+	[ST_PRUNINGS] =
+		"SELECT seq, at_ns, kind, subject, detail FROM event WHERE kind = ?1 ORDER BY seq",
+	[ST_LOST_SEALED] = "SELECT uuid, captures, sealed_ns, done_ns FROM bundle "
+			   "WHERE state = ?3 AND spooled = 1 AND sealed_ns < ?2 "
+			   "AND coalesce(done_ns, 9223372036854775807) > ?1 ORDER BY id",
 	[ST_LAST_TIME] = "SELECT at_ns FROM event ORDER BY seq DESC LIMIT 1",
 	[ST_COUNT_RECEIPTED] = "SELECT count(*) FROM capture c JOIN bundle b ON b.id = c.bundle "
 			       "WHERE c.state IN (3, 4, 8) AND b.receipt IS NOT NULL",

@@ -152,6 +152,32 @@ def sealed_in_spool():
         check(all(i["end"] == "receipted" for i in items if i["kind"] == "sealed"), "how they ended")
 
 
+def pruned():
+    """what was taken out of the ledger is said, and the time in which nobody watched counts from the stop, whatever came after it"""
+    with World(source={"quiet": "0s"}) as w:
+        a = time.time()
+        w.start()
+        for i in range(3):  # the newest bundle stays
+            w.write(f"{i}.jpg", os.urandom(500))
+            w.settled()
+        w.idle()
+        b = time.time()
+        w.agent.stop()
+        time.sleep(0.1)  # the clock's grain
+        stopped = time.time()
+        _, notes, items = lines(w, "--from", stamp(a), "--to", stamp(b))
+        check(len(items) == 3 and not [n for n in notes if n["note"] == "pruned"], f"{notes}")
+        w.cede("ledger", "prune", "--state", w.state, "--before", "2200-01-01T00:00:00Z")
+        _, notes, items = lines(w, "--from", stamp(a), "--to", stamp(b))
+        told = [n for n in notes if n["note"] == "pruned"]
+        check(0 < len(items) < 3 and told and told[0]["gap"] and f"{3 - len(items)} captures" in told[0]["text"], f"{items} {notes}")
+        w.start_agent()
+        until(lambda: w.status()["agent"]["running"], 20, "it runs")
+        _, notes, _ = lines(w, "--from", stamp(stopped), "--to", stamp(stopped + 0.01))
+        check([n for n in notes if n["note"] == "agent-down"], f"nobody watched behind the stop: {notes}")
+        w.verify_ledger()
+
+
 def chromium():
     for name in ("chromium", "chromium-browser", "google-chrome"):
         found = shutil.which(name)
@@ -246,4 +272,4 @@ def usage():
 
 
 if __name__ == "__main__":
-    tap.run([truth, sealed_in_spool, page, usage])
+    tap.run([truth, sealed_in_spool, pruned, page, usage])
