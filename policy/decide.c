@@ -130,6 +130,15 @@ static void decide_wanted(const struct policy *policy, const struct policy_sourc
 	}
 }
 
+bool destroy_due(const struct policy *policy, const struct policy_source *source, struct slice path,
+	uint64_t size, int64_t born, int64_t now) {
+	return source->at_max_age == AT_MAX_AGE_DESTROY && policy->expires_ns > now &&
+		later_by(born, source->max_age_ns) <= now && size <= source->max_size &&
+		matching(source->ignore, source->ignore_count, path) == NULL &&
+		matching(source->match, source->match_count, path) != NULL &&
+		hold_of(policy, slice_str(source->name), path, born, now) == NULL;
+}
+
 struct decision decide(const struct policy *policy, const struct policy_source *source,
 	const struct decide_facts *f, const struct decide_known *known, int64_t now) {
 	const struct policy_pattern *ignore = matching(source->ignore, source->ignore_count, f->path);

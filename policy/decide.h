@@ -95,6 +95,10 @@ uint64_t destination_rate(const struct policy_destination *destination, int64_t 
 /* The hold of the policy that covers a capture now: the wipe asks again, with this one function. */
 const struct policy_hold *hold_of(const struct policy *policy, struct slice source,
 	struct slice path, int64_t born_ns, int64_t now_ns);
+/* Whether a capture that is known already is to be destroyed for its age now (REASON_DESTROYED):
+ * asked of the policy in force when that is done, whatever another one said before. */
+bool destroy_due(const struct policy *policy, const struct policy_source *source, struct slice path,
+	uint64_t size, int64_t born_ns, int64_t now_ns);
 const char *reason_name(enum reason reason); /* stable identifier */
 const char *reason_text(enum reason reason); /* a sentence */
 bool reason_is_finding(enum reason reason);

@@ -13,7 +13,7 @@
 
 struct release_place { /* copied: a vault's places come and go */
 	char key[EPOCH_SOURCE_SIZE];
-	bool destroy;
+	const struct policy_source *source;
 	bool there;
 	bool stays_below; /* what was kept for its storage would be kept again */
 };
@@ -25,6 +25,7 @@ struct release { /* captures on their way to WIPING */
 	struct capture_list list;
 	bool expire;
 	int64_t asked_ns; /* wall time; the clock may have been set ahead before the ledger's turn */
+	int64_t now_ns;   /* that ages count to */
 	size_t kept;      /* the first so many were kept for their storage */
 };
 
@@ -61,12 +62,25 @@ static int release_kept(void *ctx, const struct ledger_capture *c, struct cede_e
 	return release_one(ctx, c, reterr);
 }
 
-static int expired_captures(
-	struct ledger *ledger, struct release *r, int64_t now, struct cede_error *reterr) {
-	for (size_t i = 0; i < r->place_count; i++)
-		if (r->places[i].destroy)
-			CEDE_TRY(ledger_past_deadline(
-				ledger, slice_str(r->places[i].key), now, release_one, r, reterr));
+/* The policy in force says so, not the one under which it was found. */
+static int release_expired(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+	struct release *r = ctx;
+
+	if (r->list.count == WIPE_BATCH)
+		return 1;
+	return destroy_due(r->flow->policy, place_of(r, c->source)->source, c->path,
+		       c->identity.size, c->born_ns, r->now_ns)
+		? capture_list_add(&r->list, c, reterr)
+		: CEDE_OK;
+}
+
+static int expired_captures(struct ledger *ledger, struct release *r, struct cede_error *reterr) {
+	for (size_t i = 0; i < r->place_count; i++) {
+		const struct policy_source *s = r->places[i].source;
+		if (s->at_max_age == AT_MAX_AGE_DESTROY)
+			CEDE_TRY(ledger_born_by(ledger, slice_str(r->places[i].key),
+				r->now_ns - s->max_age_ns, release_expired, r, reterr));
+	}
 	return CEDE_OK;
 }
 
@@ -75,8 +89,9 @@ static int release_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 	int64_t now = clock_wall_ns();
 
 	capture_list_done(&r->list); /* of a first try */
+	r->now_ns = now < r->asked_ns ? now : r->asked_ns;
 	if (r->expire)
-		CEDE_TRY(expired_captures(ledger, r, now < r->asked_ns ? now : r->asked_ns, reterr));
+		CEDE_TRY(expired_captures(ledger, r, reterr));
 	else if (r->flow->keeping)
 		CEDE_TRY(ledger_kept(ledger, r->flow->kept_row, release_kept, r, reterr));
 	r->kept = r->expire ? 0 : r->list.count;
@@ -136,7 +151,7 @@ static bool note_places(struct release *r) {
 		if (r->flow->sources[i].idle)
 			continue;
 		struct release_place *p = &r->places[r->place_count++];
-		p->destroy = s->at_max_age == AT_MAX_AGE_DESTROY;
+		p->source = s;
 		p->there = flow_source_there(r->flow, i);
 		p->stays_below = p->there && s->wipe_keep_below && !epochs_has_key(r->flow, i) &&
 			storage_directory(r->flow->sources[i].fd, s->wipe_scrub_ns != 0, &reasons) <

@@ -6,6 +6,9 @@
 #include "base/buf.h"
 #include "base/check.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
+
+#define WAIT_MOST (60 * NS_PER_SECOND) /* no capture that is ready is put off for longer */
 
 static int remember_source(
 	struct ledger *l, struct slice name, int64_t id, struct cede_error *reterr) {
@@ -159,8 +162,8 @@ int ledger_is_over(
 
 struct live { /* the row that has the name now */
 	bool there;
-	bool to_destroy; /* by an earlier decision */
-	bool segments;   /* some of it may be at the agency already, under this id */
+	int64_t born_ns, deadline_ns, not_before_ns;
+	bool segments; /* some of it may be at the agency already, under this id */
 	int64_t row;
 	struct id id;
 	enum capture_state state;
@@ -196,12 +199,38 @@ static int find_live(struct ledger *l, int64_t source, struct slice path, struct
 			.ctime_ns = sqlite3_column_int64(st, 6)};
 		*ret_first_seen = sqlite3_column_int64(st, 7);
 		ret->segments = sqlite3_column_int64(st, 8) > 1;
-		ret->to_destroy = sqlite3_column_int64(st, 9) == INT64_MAX;
+		ret->not_before_ns = sqlite3_column_int64(st, 9);
 		if (sqlite3_column_bytes(st, 10) == ID_SIZE)
 			memcpy(ret->id.bytes, sqlite3_column_blob(st, 10), ID_SIZE);
+		ret->born_ns = sqlite3_column_int64(st, 11);
+		ret->deadline_ns = sqlite3_column_int64(st, 12);
 	}
 	(void)sqlite3_reset(st);
 	return CEDE_OK;
+}
+
+/* By the policy in force, from the earliest time that is known of it. */
+static int64_t deadline_now(const struct live *live, const struct ledger_capture *c) {
+	int64_t earlier, deadline;
+
+	if (live->born_ns >= c->born_ns || c->deadline_ns == INT64_MAX)
+		return c->deadline_ns;
+	return __builtin_sub_overflow(c->born_ns, live->born_ns, &earlier) ||
+			__builtin_sub_overflow(c->deadline_ns, earlier, &deadline)
+		? INT64_MIN
+		: deadline;
+}
+
+/* What was decided with a clock that has been set since: to be destroyed, or not; by when; a wait
+ * that lasts until the former time comes again. */
+static bool is_of_another_clock(
+	const struct live *live, const struct ledger_capture *c, int64_t now_ns) {
+	bool destroys = c->not_before_ns == INT64_MAX;
+	bool destroyed = live->not_before_ns == INT64_MAX;
+
+	return destroyed != destroys || deadline_now(live, c) < live->deadline_ns ||
+		(!destroyed && live->not_before_ns > c->not_before_ns &&
+			live->not_before_ns - now_ns > WAIT_MOST);
 }
 
 static int bind_identity(struct ledger *l, sqlite3_stmt *st, int first,
@@ -280,7 +309,7 @@ static int update_capture(struct ledger *l, const struct live *live, const struc
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, live->row), reterr);
 	CEDE_TRY(bind_identity(l, st, 2, &c->identity, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 7, c->born_ns), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 8, c->deadline_ns), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 8, deadline_now(live, c)), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 9, c->not_before_ns), reterr);
 	return ledger_run(l, st, reterr);
 }
@@ -362,9 +391,7 @@ int ledger_capture_seen(struct ledger *l, const struct ledger_capture *c, int64_
 		live.identity.dev = c->identity.dev;
 	}
 	*ret_row = live.row;
-	/* the clock may have been set back since it was to be destroyed, or ahead */
-	bool decided_anew =
-		live.state == CAPTURE_READY && live.to_destroy != (c->not_before_ns == INT64_MAX);
+	bool decided_anew = live.state == CAPTURE_READY && is_of_another_clock(&live, c, now_ns);
 	if (live.there && live.state != CAPTURE_SETTLING && !decided_anew &&
 		file_identity_equal(&live.identity, &c->identity)) {
 		*ret = LEDGER_SEEN_KNOWN;
@@ -603,17 +630,17 @@ int ledger_capture_absent(struct ledger *l, struct slice source, struct slice pa
 		l, live.row, CAPTURE_GONE, 0, now_ns, "reason=removed-by-another-program", reterr);
 }
 
-int ledger_past_deadline(struct ledger *l, struct slice source, int64_t now_ns,
-	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr) {
+int ledger_born_by(struct ledger *l, struct slice source, int64_t born_ns, ledger_capture_fn *fn,
+	void *ctx, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 	int64_t id;
 
 	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
 	if (id == 0)
 		return CEDE_OK;
-	CEDE_TRY(ledger_use(l, ST_PAST_DEADLINE, &st, reterr));
+	CEDE_TRY(ledger_use(l, ST_BORN_BY, &st, reterr));
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, now_ns), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, born_ns), reterr);
 	return ledger_each(l, st, fn, ctx, reterr);
 }
 

@@ -250,8 +250,8 @@ CEDE_MUST_USE int ledger_hold_lifted(
  * reason: "max-age" ... */
 CEDE_MUST_USE int ledger_capture_destroying(struct ledger *ledger, int64_t row, const char *reason,
 	int64_t now_ns, struct cede_error *reterr);
-/* Captures of a source in these three states whose deadline has come. */
-CEDE_MUST_USE int ledger_past_deadline(struct ledger *ledger, struct slice source, int64_t now_ns,
+/* Captures of a source in these three states that were born then or before, the oldest first. */
+CEDE_MUST_USE int ledger_born_by(struct ledger *ledger, struct slice source, int64_t born_ns,
 	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr);
 /* SETTLING captures of a source, at most `most`. */
 CEDE_MUST_USE int ledger_settling(struct ledger *ledger, struct slice source, size_t most,

@@ -28,7 +28,7 @@ static const char *const ledger_sql[ST_COUNT] = {
 	[ST_SOURCE_FIND] = "SELECT id FROM source WHERE name = ?1",
 	[ST_CAPTURE_LIVE] =
 		"SELECT id, state, dev, ino, size, mtime_ns, ctime_ns, first_seen_ns, segments, "
-		"not_before_ns, uuid "
+		"not_before_ns, uuid, born_ns, deadline_ns "
 		"FROM capture WHERE source = ?1 AND path = ?2 AND live = 1",
 	[ST_CAPTURE_ADD] =
 		"INSERT INTO capture(uuid, state, source, path, grp, dev, ino, size, mtime_ns, ctime_ns, "
@@ -36,7 +36,7 @@ static const char *const ledger_sql[ST_COUNT] = {
 		"VALUES(?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
 	[ST_CAPTURE_AGAIN] =
 		"UPDATE capture SET state = 0, dev = ?2, ino = ?3, size = ?4, mtime_ns = ?5, "
-		"ctime_ns = ?6, born_ns = min(born_ns, ?7), deadline_ns = min(deadline_ns, ?8), "
+		"ctime_ns = ?6, born_ns = min(born_ns, ?7), deadline_ns = ?8, "
 		"not_before_ns = ?9 WHERE id = ?1",
 	/* each names only the columns that change: an index is rewritten when a column of it is named */
 	[ST_CAPTURE_STATE] = "UPDATE capture SET state = ?2, not_before_ns = ?3 WHERE id = ?1",
@@ -176,9 +176,9 @@ static const char *const ledger_sql[ST_COUNT] = {
 			       "WHERE c.state IN (3, 4, 8) AND b.receipt IS NOT NULL",
 	[ST_COUNT_BUNDLES] = "SELECT state, count(*) FROM bundle GROUP BY state",
 	[ST_OLDEST] = "SELECT min(born_ns) FROM capture WHERE live = 1",
-	[ST_PAST_DEADLINE] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
-			     "WHERE c.source = ?1 AND c.live = 1 AND c.state IN (0, 2, 5) "
-			     "AND c.deadline_ns <= ?2",
+	[ST_BORN_BY] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
+		       "WHERE c.source = ?1 AND c.live = 1 AND c.state IN (0, 2, 5) "
+		       "AND c.born_ns <= ?2 ORDER BY c.born_ns",
 	[ST_KEPT] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
 		    "WHERE c.live = 1 AND c.state = 9 AND c.id > ?1 ORDER BY c.id",
 	[ST_SETTLING_OF] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM

@@ -813,6 +813,21 @@ def clock_and_destruction():
         check("capture-destroyed" not in w.cede("ledger", "events", "--state", w.state), "something was destroyed")
 
 
+def clock_and_spool():
+    """a clock set back a day does not keep what waits in the clear for a day: at_max_age: seal holds by the new time"""
+    with World(source={**NOW, "max_age": "8s", "at_max_age": "seal"}, destination=ONE_MIB, receiver=False) as w:
+        clock = Clock(w)
+        w.start_agent(env=clock.env)
+        w.write("first.jpg", b"picture")
+        until(lambda: not w.left(), 40, "the link is down, and it is sealed to the disk in time")
+        for i in range(40):
+            w.write(f"{i}.jpg", big(i))
+        until(lambda: w.in_state("ready") > 10, 20, lambda: f"most are ready: {w.counts()}")
+        clock.set(-86400)
+        said(w, "clock.stepped seconds=-86400")
+        until(lambda: not w.left(), 40, lambda: f"sealed to the disk in time: {w.counts()}")
+
+
 # ---- more than one destination; what it costs
 
 def one_in_doubt():
@@ -1007,4 +1022,4 @@ if __name__ == "__main__":
     tap.run([just_fast_enough, too_slow, too_slow_for_all, slow_as_a_modem, thin_link_to_the_receiver, larger_than_the_buffers, flapping, sealed_in_time, wiped_after_seal, clock_jumps, unreachable, down, steps, cable, together,
              hanging, silent_end, cut, answer_lost, asked_first, crash_between, crash_before, retry_after_seconds, retry_after_date,
              retry_after_absurd, *map(refuses, (413, 507, 403, 404, 500)), poisoned, names, resolver_hangs,
-             client_certificate, server_certificate, clock_and_deadlines, clock_and_destruction, idle, one_in_doubt, two_destinations, flood], at_once=4)
+             client_certificate, server_certificate, clock_and_deadlines, clock_and_destruction, clock_and_spool, idle, one_in_doubt, two_destinations, flood], at_once=4)

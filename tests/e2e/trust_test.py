@@ -440,6 +440,29 @@ def destroyed():
         w.verify_ledger()
 
 
+def destroy_in_force():
+    """what is destroyed for its age is decided by the policy in force, not by the one under which it was found"""
+    with World(receiver=False) as w:
+        w.policy["sources"] = sources = []
+        for name, age in (("longer", "6s"), ("narrower", "6s"), ("shorter", "1h"), ("witness", "6s")):
+            (w.dir / name).mkdir()
+            sources.append({**w.source, "name": name, "path": str(w.dir / name), "at_max_age": "destroy", "max_age": age})
+        w.write_files()
+        w.start_agent()
+        for source, name in (("longer", "a.jpg"), ("narrower", "ignored.jpg"), ("narrower", "large.jpg"), ("shorter", "a.jpg"), ("witness", "a.jpg")):
+            w.write(name, bytes(5000), top=w.dir / source, want=False)
+        until(lambda: w.in_state("ready", "sealed") == 5, 20, lambda: f"all are recorded: {w.counts()}")
+        sources[0]["max_age"], sources[2]["max_age"] = "1h", "6s"
+        sources[1]["ignore"] = ["ignored.jpg"]
+        sources[1]["max_size"] = "2KiB"
+        w.publish()
+        until(lambda: in_force(w) == 2, 10, "in force")
+        until(lambda: len(events(w, "capture-destroyed")) == 2, 30, "the witness, and what may be older no more, are destroyed")
+        until(lambda: w.in_state("wiped") == 2, 20, "they are wiped")
+        equal([sorted(os.listdir(w.dir / s["name"])) for s in sources], [["a.jpg"], ["ignored.jpg", "large.jpg"], [], []], "what is left")
+        w.verify_ledger()
+
+
 def violations():
     """what is overdue or incomplete when it is found goes, and the ledger and the metrics say so"""
     with World(source={"max_age": "1h", "group": {"by": "stem", "require": [".jpg", ".json"], "wait": "1s"}}) as w:
@@ -477,7 +500,8 @@ def removed_while_waiting():
 
 TESTS = [no_signature, tampered_policy, tampered_files, untrusted_signer, broken_signature, by_hand, older_serial,
          expired, reload_on_change, bad_reload, reload_under_load, another_destination, destination_gone_and_back,
-         source_removed, bandwidth, held_then_lifted, hold_ends, held_file_changes, destroyed, violations,
+         source_removed, bandwidth, held_then_lifted, hold_ends, held_file_changes, destroyed, destroy_in_force,
+         violations,
          removed_while_waiting]
 
 if __name__ == "__main__":
