@@ -70,6 +70,7 @@ struct flow_source {
 	size_t looks;        /* findings, and names being checked, that are under way */
 	struct scan *scan;
 	bool scan_wanted; /* as soon as the present one ended */
+	bool crowded;     /* more names settle than are kept in mind: a scan finds the rest */
 	bool unwatched;   /* poll */
 	bool missing;     /* nothing can be opened at its path: what is there is left alone */
 	bool elsewhere;   /* live captures are on a file system that is not at its path */

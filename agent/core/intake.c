@@ -130,7 +130,7 @@ void intake_look(struct flow *flow, size_t source, const char *path, int64_t aft
 	if (after_ns > most)
 		after_ns = most;
 	if (settle_add(flow->settle, source, path, clock_boot_ns() + after_ns, &err) < 0)
-		flow->sources[source].scan_wanted = true; /* full: the tree itself remembers */
+		flow->sources[source].crowded = true; /* the tree itself remembers */
 	settle_arm(flow);
 }
 
@@ -288,13 +288,14 @@ static void scan_ended_whole(struct flow *flow, size_t source, const struct scan
 		log_event(r->unwatched ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "source.watch",
 			"source=%s mode=%s", name, r->unwatched ? "poll" : "events");
 	s->unwatched = r->unwatched;
-	if (s->unwatched || r->err.code != CEDE_OK)
+	if (s->unwatched || s->crowded || r->err.code != CEDE_OK)
 		again = POLL_NS;
 	s->failed_scans = r->failed > 0 ? s->failed_scans + 1 : 0;
 	bool soon = s->failed_scans > 0 && s->failed_scans <= UNREADABLE_SOON;
 	if (soon && again > POLL_NS)
 		again = POLL_NS << (s->failed_scans - 1);
-	int64_t least = least_pause(soon || s->unwatched || r->err.code != CEDE_OK, r->took_ns);
+	int64_t least = least_pause(
+		soon || s->unwatched || s->crowded || r->err.code != CEDE_OK, r->took_ns);
 	if (again < least)
 		again = least;
 	s->next_scan_boot_ns = clock_boot_ns() + again;
@@ -343,8 +344,10 @@ void intake_scan(struct flow *flow, size_t source, const char *path) {
 		return;
 	}
 	s->scan_wanted = false;
-	if (path[0] == 0)
+	if (path[0] == 0) {
 		figures_scan_begins(&s->found);
+		s->crowded = false;
+	}
 	events = (struct scan_events){.ctx = flow, .found = on_found, .ended = on_scan_ended};
 	/* a vault's directories change their places: what is open stays what it is */
 	if (scan_start(flow->loop, flow->policy, source, s->epoch != NULL ? s->fd : -1, path,

@@ -69,6 +69,7 @@ struct abandon {
 	int64_t *touched; /* captures whose wipe was begun while they were proven: it goes on */
 	size_t touched_count;
 	struct capture_list wiping;
+	bool undecided; /* its captures are to be decided anew */
 };
 
 static int keep(struct ledger *ledger, const struct abandon *a, int64_t row, int64_t now,
@@ -90,7 +91,7 @@ static int abandon_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 	/* kept, and with the bundle's end ready again */
 	for (size_t i = 0; i < a->wiping.count; i++)
 		CEDE_TRY(keep(ledger, a, a->wiping.items[i].row, now, reterr));
-	return ledger_bundle_abandoned(ledger, a->row, now, reterr);
+	return ledger_bundle_abandoned(ledger, a->row, now, &a->undecided, reterr);
 }
 
 static void abandon_done(struct flow *flow, void *ctx) {
@@ -105,6 +106,8 @@ static void abandon_done(struct flow *flow, void *ctx) {
 	disposal_run(flow);
 	outbox_push(flow, destination);
 	handover_plan(flow);
+	for (size_t i = 0; a->undecided && i < flow->policy->source_count; i++)
+		intake_scan(flow, i, "");
 }
 
 static void abandon_release(void *ctx) {

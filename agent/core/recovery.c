@@ -158,10 +158,10 @@ static int recover_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 		CEDE_TRY(ledger_gap(ledger, now, reterr));
 	if (!r->succeeds)
 		CEDE_TRY(ledger_event(ledger, LEDGER_AGENT_STARTED, NULL, now, detail, reterr));
+	CEDE_TRY(ledger_recover(ledger, reterr)); /* what was being read is decided anew as well */
 	CEDE_TRY(record_policy(ledger, r->flow, now, reterr));
 	CEDE_TRY(record_keys(ledger, r->flow, now, reterr));
 	CEDE_TRY(opened_sources(ledger, r->flow, now, reterr));
-	CEDE_TRY(ledger_recover(ledger, reterr));
 	CEDE_TRY(finish_receipted(ledger, now, reterr));
 	CEDE_TRY(ledger_bundles(ledger, BUNDLE_SEALED, recover_bundle, r, reterr));
 	r->ledger = ledger;

@@ -297,15 +297,38 @@ int ledger_bundle_wiping(
 	return start_wiping(l, &b, "spool", now_ns, reterr);
 }
 
-int ledger_bundle_abandoned(
-	struct ledger *l, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr) {
-	static const enum statement steps[] = {ST_ABANDON_SEGMENTS, ST_ABANDON, ST_ABANDON_PARTS};
+/* Another policy may have come into force since they were sealed. */
+static int state_after_abandon(
+	struct ledger *l, int64_t bundle_row, int *ret, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_ABANDON_TO, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
+	CEDE_TRY(ledger_row(l, st, &there, reterr));
+	*ret = there ? sqlite3_column_int(st, 0) : CAPTURE_READY;
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+int ledger_bundle_abandoned(struct ledger *l, int64_t bundle_row, int64_t now_ns,
+	bool *ret_undecided, struct cede_error *reterr) {
+	static const enum statement steps[] = {ST_ABANDON_SEGMENTS, ST_ABANDON};
 	struct ledger_bundle b;
+	sqlite3_stmt *st;
+	int to = CAPTURE_READY;
 
 	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
 	CEDE_TRY(set_state(l, &b, BUNDLE_ABANDONED, now_ns, reterr));
-	for (size_t i = 0; i < ARRAY_LENGTH(steps); i++)
-		CEDE_TRY(on_bundle(l, steps[i], bundle_row, reterr));
+	CEDE_TRY(state_after_abandon(l, bundle_row, &to, reterr));
+	for (size_t i = 0; i < ARRAY_LENGTH(steps); i++) {
+		CEDE_TRY(ledger_use(l, steps[i], &st, reterr));
+		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
+		LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 2, to), reterr);
+		CEDE_TRY(ledger_run(l, st, reterr));
+	}
+	CEDE_TRY(on_bundle(l, ST_ABANDON_PARTS, bundle_row, reterr));
+	*ret_undecided = to == CAPTURE_SETTLING;
 	return ledger_event(l, LEDGER_BUNDLE_ABANDONED, &b.id, now_ns, "", reterr);
 }
 

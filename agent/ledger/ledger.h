@@ -348,9 +348,10 @@ CEDE_MUST_USE int ledger_bundle_spooled(
 CEDE_MUST_USE int ledger_bundle_wiping(
 	struct ledger *ledger, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr);
 /* SEALED -> ABANDONED; its captures SEALED/BUNDLED -> READY (to be sealed again; of a capture in
- * segments only the segment of this bundle). */
-CEDE_MUST_USE int ledger_bundle_abandoned(
-	struct ledger *ledger, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr);
+ * segments only the segment of this bundle), or SETTLING (*ret_undecided) if another policy than
+ * theirs is in force: a scan decides. */
+CEDE_MUST_USE int ledger_bundle_abandoned(struct ledger *ledger, int64_t bundle_row, int64_t now_ns,
+	bool *ret_undecided, struct cede_error *reterr);
 /* RECEIPTED -> DONE if no capture of it is WIPING or (in segments) still unproven; *ret_done. */
 CEDE_MUST_USE int ledger_bundle_done(struct ledger *ledger, int64_t bundle_row, int64_t now_ns,
 	bool *ret_done, struct cede_error *reterr);

@@ -109,10 +109,13 @@ static const char *const ledger_sql[ST_COUNT] = {
 	[ST_SEGMENT_BUNDLE] = "SELECT min(bundle) FROM segment WHERE capture = ?1 AND bundle > ?2",
 	/* of a capture in segments the others stay; one of which a segment is being read stays BUNDLED */
 	[ST_ABANDON_SEGMENTS] =
-		"UPDATE capture SET state = 0, not_before_ns = 0 "
+		"UPDATE capture SET state = ?2, not_before_ns = 0 "
 		"WHERE state IN (2, 8, 9) AND id IN (SELECT capture FROM segment WHERE bundle = ?1)",
-	[ST_ABANDON] = "UPDATE capture SET state = 0, not_before_ns = 0, bundle = NULL "
+	[ST_ABANDON] = "UPDATE capture SET state = ?2, not_before_ns = 0, bundle = NULL "
 		       "WHERE bundle = ?1 AND state IN (1, 2, 8, 9) AND segments = 1",
+	/* READY, or SETTLING where another policy decides since */
+	[ST_ABANDON_TO] = "SELECT CASE WHEN sealed_ns <= (SELECT max(loaded_ns) FROM policy) "
+			  "THEN 5 ELSE 0 END FROM bundle WHERE id = ?1",
 	/* of what is being wiped they stay: it was proven when that began */
 	[ST_ABANDON_PARTS] = "DELETE FROM segment WHERE bundle = ?1 "
 			     "AND capture NOT IN (SELECT id FROM capture WHERE state = 3)",

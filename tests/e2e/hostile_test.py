@@ -28,9 +28,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import cameras
 import tap
+from metrics import metric
 from stock import command
 from tap import Failure, Skip, check, equal, mode
-from world import World, loop_device, until
+from world import World, free_port, loop_device, until
 
 MANY, STAYING, FLOOD = {"quick": (20000, 34000, 9000), "normal": (50000, 34000, 10000), "full": (200000, 70000, 120000)}[mode()]
 RACE_S, GROW_S = {"quick": (2, 2), "normal": (5, 5), "full": (30, 30)}[mode()]
@@ -1090,6 +1091,21 @@ def very_many_that_stay():
         w.capture = top
 
 
+def very_many_that_settle():
+    """more names settle than are kept in mind: the source is scanned again and again for the rest, with pauses in between"""
+    with World(source={"quiet": "5m"}) as w, quick_captures(w):
+        w.config["metrics"] = f"127.0.0.1:{free_port()}"
+        w.write_files()
+        write_many(w.capture, 135_000)
+        w.start()
+        times = []
+        for number in (1, 2, 3):
+            until(lambda: (metric(w, "cede_scans_total") or 0) >= number, 120, f"scan {number}")
+            times.append(time.monotonic())
+        tap.diag(f"{times[1] - times[0]:.1f} s and {times[2] - times[1]:.1f} s from the end of one scan to the next")
+        check(times[2] - times[0] > 3, "scans follow each other without a pause")
+
+
 def no_watches_left():
     """inotify watches run out: said, and directories without a watch are polled"""
     with World() as w:
@@ -1134,4 +1150,4 @@ if __name__ == "__main__":
              unmounted_to_a_bare_directory, renamed_source, immutable, read_only, removed_before_a_wipe_that_failed,
              unreadable, strange_names, deep_paths, directories_that_move, directories_that_vanish, moved_out_and_back,
              state_is_full, spool_is_full, growing_files, rewritten_files, same_name_again, very_many_files,
-             very_many_that_stay, no_watches_left, events_overflow], at_once=4)
+             very_many_that_stay, very_many_that_settle, no_watches_left, events_overflow], at_once=4)

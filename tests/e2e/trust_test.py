@@ -478,6 +478,25 @@ def violations():
         until(lambda: metric(w, "cede_violations_total") == 3, 10, "the metrics count them")
 
 
+def lost_and_ignored():
+    """what was sealed under one policy and lost with the process is decided anew by the one in force"""
+    with World(receiver=False, source={"quiet": "0s"}) as w:
+        w.start_agent()
+        w.write("a.jpg", b"not wanted any more", want=False)
+        w.write("b.jpg", b"wanted")
+        until(lambda: w.in_state("sealed") == 2, 20, lambda: f"both are sealed in memory: {w.counts()}")
+        w.agent.stop()
+        w.source["ignore"] = ["a.jpg"]
+        w.write_files()
+        w.start_receiver()
+        w.start_agent()
+        w.empty(but=["a.jpg"])
+        until(lambda: w.in_state("wiped") == 1 and w.counts()[1]["done"] >= 1, 20, lambda: f"b.jpg is done: {w.counts()}")
+        equal(set(Store(w.store, w.pki).read().captures), {b"faces/b.jpg"}, "what arrived")
+        equal((w.left(), w.counts()[0]["settling"]), ([b"a.jpg"], 1), "what is left")
+        w.verify_ledger()
+
+
 def removed_while_waiting():
     """another program removes captures that wait: each a gap in custody, recorded once, also over a change of policy"""
     with World(receiver=False, destination={"bundle_size": "64KiB"}) as w:
@@ -502,7 +521,7 @@ TESTS = [no_signature, tampered_policy, tampered_files, untrusted_signer, broken
          expired, reload_on_change, bad_reload, reload_under_load, another_destination, destination_gone_and_back,
          source_removed, bandwidth, held_then_lifted, hold_ends, held_file_changes, destroyed, destroy_in_force,
          violations,
-         removed_while_waiting]
+         lost_and_ignored, removed_while_waiting]
 
 if __name__ == "__main__":
     tap.run(TESTS, at_once=4)

@@ -465,19 +465,20 @@ static void receipts_come_once_and_in_order(void **state) {
 	struct ledger *l = of(state);
 	int64_t row, rows[64];
 	struct cede_error err;
+	bool undecided;
 
 	(void)seen(l, "a", "", 1, 10, NOW, &row);
 	assert_int_equal(take(l, 1, 100, rows), 1);
 	int64_t bundle = seal(l, rows, 1, false, NULL);
 	begin(l);
-	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, &err), CEDE_OK);
+	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, &undecided, &err), CEDE_OK);
 	assert_int_equal(ledger_bundle_receipted(l, bundle, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
 	ledger_rollback(l);
 	assert_int_equal(state_of(l, row), CAPTURE_SEALED);
 	receipted(l, bundle);
 	begin(l);
 	assert_int_equal(ledger_bundle_receipted(l, bundle, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
-	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, &err), CEDE_ERR_BUG);
+	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, &undecided, &err), CEDE_ERR_BUG);
 	assert_int_equal(ledger_bundle_receipted(l, 999, slice_str("x"), NOW, &err), CEDE_ERR_BUG);
 	ledger_rollback(l);
 }

@@ -218,7 +218,9 @@ void one_segment(struct ledger *l, int64_t row, int64_t bundle, uint32_t i, uint
 }
 
 void abandon(struct ledger *l, int64_t bundle) {
+	bool undecided;
+
 	begin(l);
-	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, NULL), CEDE_OK);
+	assert_int_equal(ledger_bundle_abandoned(l, bundle, NOW, &undecided, NULL), CEDE_OK);
 	commit(l);
 }
