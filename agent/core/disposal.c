@@ -271,6 +271,12 @@ static void say_kept(struct flow *flow, const struct wipe_item *item, const char
 		id, wipe_level_name(item->level), why);
 }
 
+/* When its hold ends, or another policy comes, it is worth what it is worth now. */
+static void stays(struct flow *flow, const struct disposal *d) {
+	if (d->whole)
+		history_goes_on(flow, d->source, d->path);
+}
+
 static void wiped_done(struct flow *flow, void *ctx) {
 	struct batch *b = ctx;
 
@@ -309,9 +315,11 @@ static void wiped_done(struct flow *flow, void *ctx) {
 			break;
 		case WIPE_HELD:
 			flow->figures.kept++;
+			stays(flow, d);
 			break;
 		case WIPE_KEPT:
 			say_kept(flow, item, id);
+			stays(flow, d);
 			break;
 		case WIPE_BUSY:
 			try_again(flow, &b->captures[i]);
@@ -376,6 +384,14 @@ static bool is_held(const struct flow *flow, struct disposal *d) {
 	return hold != NULL;
 }
 
+/* Whether its whole life was seen. What a program does to it after the first look its times tell. */
+static bool is_whole(struct flow *flow, struct disposal *d) {
+	if (!d->asked)
+		d->whole = history_end(flow, d->source, d->path, d->identity.ino);
+	d->asked = true;
+	return d->whole && !d->begun;
+}
+
 static struct wipe_item item_of(struct flow *flow, struct disposal *d, size_t number) {
 	const struct policy_source *s = &flow->policy->sources[d->source];
 	struct wipe_item item = {.source_fd = flow->sources[d->source].fd,
@@ -387,7 +403,7 @@ static struct wipe_item item_of(struct flow *flow, struct disposal *d, size_t nu
 		.key_goes = d->key_goes,
 		.least = s->wipe_keep_below && !d->key_goes ? wipe_required(s->wipe_require)
 							    : WIPE_REMOVED,
-		.watched = history_end(flow, d->source, d->path, d->identity.ino) && !d->begun,
+		.watched = is_whole(flow, d),
 		.verify = s->wipe_verify == WIPE_VERIFY_SAMPLE && number % VERIFY_SAMPLE != 0
 			? WIPE_VERIFY_NONE
 			: s->wipe_verify,

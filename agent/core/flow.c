@@ -266,6 +266,7 @@ static void flow_free(struct flow *flow) {
 	epochs_free(flow);
 	lives_free(flow->lives);
 	free(flow->unbegun);
+	free(flow->untouched);
 	free(flow->reported);
 	fd_closep(&flow->setup.spool_fd);
 	free(flow->destinations);
@@ -323,8 +324,21 @@ static void on_ledger_closed(void *ctx) {
 	on_stopped(stop_ctx);
 }
 
+/* What is still to be wiped and was not touched: the next start must know it from what was. Without
+ * memory it counts as touched. */
+static void note_untouched(struct flow *flow) {
+	flow->untouched = calloc(flow->disposal_count + 1, sizeof *flow->untouched);
+	for (const struct disposal *d = flow->disposals; flow->untouched != NULL && d != NULL;
+		d = d->next)
+		if (!d->begun && flow->untouched_count < flow->disposal_count)
+			flow->untouched[flow->untouched_count++] = d->row;
+}
+
 static int stopped_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
-	(void)ctx;
+	const struct flow *flow = ctx; /* these rows stay as they are now */
+
+	for (size_t i = 0; i < flow->untouched_count; i++)
+		CEDE_TRY(ledger_wipe_untouched(ledger, flow->untouched[i], reterr));
 	CEDE_TRY(ledger_event(
 		ledger, LEDGER_AGENT_STOPPED, NULL, clock_wall_ns(), "clean=yes", reterr));
 	return ledger_checkpoint_keep(ledger, false, clock_wall_ns(), reterr);
@@ -345,6 +359,7 @@ static void on_tree_closed(void *ctx) {
 		flow_settled(flow);
 		return;
 	}
+	note_untouched(flow);
 	if (!flow->failed &&
 		ledger_writer_queue(flow->ledger, stopped_work, stopped_done, flow, &err) < 0)
 		log_event(LOG_LEVEL_WARNING, "ledger.unwritten", "error=\"%s\"", err.text);

@@ -152,6 +152,8 @@ struct disposal {
 	bool failed;    /* the ledger has the event */
 	bool alone;     /* its bundle's last event does not tell of it */
 	char hold[65];
+	bool asked,
+		whole; /* its life, asked for once: what opens the file from then on is the wipe */
 	unsigned tries;
 	int64_t due_boot_ns;
 };
@@ -211,6 +213,8 @@ struct flow {
 	int64_t expire_boot_ns;  /* when deadlines are looked at next */
 	int64_t *unbegun; /* rows that were to be wiped before recovery, and nobody touched */
 	size_t unbegun_count;
+	int64_t *untouched; /* at the end: rows that were still to be wiped, and are as they were */
+	size_t untouched_count;
 	uint64_t *reported; /* hashes of refused names that are in the ledger already */
 	size_t reported_room;
 	size_t reported_count;
@@ -289,6 +293,8 @@ void history_found(struct flow *flow, size_t source, const char *path);
 void history_listed(struct flow *flow, size_t source, const char *path);
 /* Whether the whole life of the file was seen; what is done to the name from here on is the wipe's. */
 bool history_end(struct flow *flow, size_t source, const char *path, uint64_t ino);
+/* It was looked at and left as it is, and may be asked for again. */
+void history_goes_on(struct flow *flow, size_t source, const char *path);
 
 /* ---- found.c */
 /* Empties found. settled: names that were waited for, not what a scan came upon. Only for those the

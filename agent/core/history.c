@@ -109,3 +109,10 @@ bool history_end(struct flow *flow, size_t source, const char *path, uint64_t in
 	return (st.stx_mask & STATX_BTIME) != 0 && st.stx_ino == ino && st.stx_nlink == 1 &&
 		clock_ns_of(&born) + CLOCK_TICK_NS >= since_ns;
 }
+
+void history_goes_on(struct flow *flow, size_t source, const char *path) {
+	if (!is_close(flow, source))
+		return;
+	tree_drain(flow->tree);                         /* what our looking at it was heard as */
+	(void)lives_goes_on(flow->lives, source, path); /* without room it is not claimed */
+}

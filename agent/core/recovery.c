@@ -17,6 +17,7 @@ struct recovery {
 	struct ledger_bundle *bundles; /* SEALED; destination points into one block each */
 	size_t bundle_count;
 	struct capture_list captures; /* WIPING */
+	bool untouched;               /* some of them, as the one before said when it stopped */
 };
 
 static void recovery_clear(struct recovery *r) {
@@ -142,6 +143,7 @@ static int recover_wiping(void *ctx, const struct ledger_capture *c, struct cede
 	struct recovery *r = ctx;
 
 	CEDE_TRY(ledger_must_be_proven(r->ledger, c->row, reterr));
+	r->untouched = r->untouched || ledger_is_untouched(c);
 	return capture_list_add(&r->captures, c, reterr);
 }
 
@@ -165,7 +167,8 @@ static int recover_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 	CEDE_TRY(finish_receipted(ledger, now, reterr));
 	CEDE_TRY(ledger_bundles(ledger, BUNDLE_SEALED, recover_bundle, r, reterr));
 	r->ledger = ledger;
-	return ledger_captures(ledger, CAPTURE_WIPING, recover_wiping, r, reterr);
+	CEDE_TRY(ledger_captures(ledger, CAPTURE_WIPING, recover_wiping, r, reterr));
+	return r->untouched ? ledger_wipes_begin(ledger, reterr) : CEDE_OK;
 }
 
 static bool is_wanted(void *ctx, const struct id *bundle) {
@@ -185,8 +188,10 @@ static int by_row(const void *a, const void *b) {
 }
 
 static void recover_wipe(struct flow *flow, const struct ledger_capture *c) {
-	bool begun = flow->unbegun_count == 0 ||
-		bsearch(&c->row, flow->unbegun, flow->unbegun_count, sizeof c->row, by_row) == NULL;
+	bool begun = !ledger_is_untouched(c) &&
+		(flow->unbegun_count == 0 ||
+			bsearch(&c->row, flow->unbegun, flow->unbegun_count, sizeof c->row,
+				by_row) == NULL);
 
 	disposal_add(flow, c, begun, begun);
 }

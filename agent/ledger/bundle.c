@@ -498,6 +498,23 @@ int ledger_receipt(struct ledger *l, const struct id *bundle, struct buf *out, b
 	return CEDE_OK;
 }
 
+int ledger_wipe_untouched(struct ledger *l, int64_t row, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, ST_UNTOUCHED, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, LEDGER_UNTOUCHED), reterr);
+	return ledger_run(l, st, reterr);
+}
+
+int ledger_wipes_begin(struct ledger *l, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, ST_TOUCHED, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, LEDGER_UNTOUCHED), reterr);
+	return ledger_run(l, st, reterr);
+}
+
 int ledger_recover(struct ledger *l, struct cede_error *reterr) {
 	sqlite3_stmt *st;
 

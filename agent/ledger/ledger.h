@@ -153,9 +153,16 @@ struct ledger_capture { /* slices are borrowed for the call */
 	int64_t bundle_row;     /* 0: none */
 };
 
+#define LEDGER_UNTOUCHED (-1) /* as the time before which a capture in WIPING is not looked at */
+
 /* Of one in WIPING: it is destroyed by the policy, and needs no proof. */
 static inline bool ledger_is_destroyed(const struct ledger_capture *c) {
 	return c->not_before_ns == INT64_MAX;
+}
+
+/* Of one in WIPING: the process that was to wipe it stopped in order, and had not touched it. */
+static inline bool ledger_is_untouched(const struct ledger_capture *c) {
+	return c->not_before_ns == LEDGER_UNTOUCHED;
 }
 
 enum ledger_seen { LEDGER_SEEN_NEW, LEDGER_SEEN_KNOWN, LEDGER_SEEN_UPDATED };
@@ -243,6 +250,11 @@ CEDE_MUST_USE int ledger_keep_ended(
 /* KEPT captures with a row above `after`, in order of their rows. */
 CEDE_MUST_USE int ledger_kept(struct ledger *ledger, int64_t after, ledger_capture_fn *fn,
 	void *ctx, struct cede_error *reterr);
+/* WIPING, and not touched until this orderly stop (what is destroyed without a proof is not told
+ * apart); and, once the next process has read them, before it touches any: no longer said of any. */
+CEDE_MUST_USE int ledger_wipe_untouched(
+	struct ledger *ledger, int64_t row, struct cede_error *reterr);
+CEDE_MUST_USE int ledger_wipes_begin(struct ledger *ledger, struct cede_error *reterr);
 /* HELD -> WIPING. */
 CEDE_MUST_USE int ledger_hold_lifted(
 	struct ledger *ledger, int64_t row, int64_t now_ns, struct cede_error *reterr);

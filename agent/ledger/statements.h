@@ -83,6 +83,10 @@ static const char *const ledger_sql[ST_COUNT] = {
 		"SELECT " CAPTURE_COLUMNS CAPTURE_FROM "WHERE c.state = ?1 ORDER BY c.deadline_ns",
 	[ST_CAPTURE_AT] = "SELECT " CAPTURE_COLUMNS CAPTURE_FROM
 			  "WHERE c.source = ?1 AND c.path = ?2 AND c.live = 1",
+	[ST_UNTOUCHED] = "UPDATE capture SET not_before_ns = ?2 WHERE id = ?1 AND state = 3 "
+			 "AND not_before_ns <> 9223372036854775807",
+	[ST_TOUCHED] =
+		"UPDATE capture SET not_before_ns = 0 WHERE state = 3 AND live = 1 AND not_before_ns = ?1",
 	[ST_WIPING] = "UPDATE capture SET state = 3 WHERE bundle = ?1 AND state = 2 AND segments = 1",
 	[ST_WIPING_SEGMENTS] =
 		"UPDATE capture SET state = 3 WHERE state = 2 AND segments > 1 "

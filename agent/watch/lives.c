@@ -168,6 +168,15 @@ bool lives_found(struct lives *l, size_t source, const char *path) {
 	return *place(l, source, path) != NULL || add(l, source, path, STAGE_BROKEN, 0, 0);
 }
 
+bool lives_goes_on(struct lives *l, size_t source, const char *path) {
+	struct life *e = *place(l, source, path);
+
+	if (e == NULL)
+		return add(l, source, path, STAGE_WRITTEN, 0, 0);
+	e->stage = STAGE_WRITTEN;
+	return true;
+}
+
 void lives_ended_below(struct lives *l, size_t source, const char *path) {
 	size_t len = strlen(path);
 

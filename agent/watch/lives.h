@@ -42,6 +42,8 @@ void lives_ended_below(struct lives *l, size_t source, const char *path);
 /* Events were lost: of what there is now nothing is known. */
 void lives_clear(struct lives *l);
 
+/* Its life was seen up to when it was looked at, and nothing was done to it then. False: no room. */
+bool lives_goes_on(struct lives *l, size_t source, const char *path);
 /* Whether all of its life was seen and it is written; *ret_since_ns: it cannot have been made before. */
 bool lives_whole(struct lives *l, size_t source, const char *path, int64_t *ret_since_ns);
 size_t lives_count(const struct lives *l);

@@ -39,6 +39,7 @@ struct open_file {
 	bool leased;
 	bool readers; /* no lease, since programs have it open: a writer may come */
 	bool sparse;
+	bool untouched;             /* it is as it was sealed: no earlier wipe has got to it */
 	bool attributes;            /* user attributes, to be removed */
 	struct file_identity after; /* as our overwriting left it */
 	struct storage_extents *before;
@@ -206,7 +207,6 @@ static enum wipe_outcome look_at_name(const struct open_file *f) {
 static enum wipe_outcome open_alone(struct batch *b, struct open_file *f) {
 	struct wipe_item *item = f->item;
 	struct cede_error err = {0};
-	bool untouched = false;
 
 	if (file_open_beneath(item->source_fd, item->path, O_RDWR, &f->fd, &err) < 0)
 		return from_open(item, &err);
@@ -220,8 +220,8 @@ static enum wipe_outcome open_alone(struct batch *b, struct open_file *f) {
 		f->leased = fcntl(f->fd, F_SETLEASE, F_WRLCK) == 0;
 		f->readers = !f->leased && errno == EAGAIN;
 	}
-	enum wipe_outcome same = compare(b, f, &untouched);
-	return same == WIPE_DONE && item->held && untouched ? WIPE_HELD : same;
+	enum wipe_outcome same = compare(b, f, &f->untouched);
+	return same == WIPE_DONE && item->held && f->untouched ? WIPE_HELD : same;
 }
 
 /* The directory that has the name, so that the unlinking can't be led astray. */
@@ -289,7 +289,7 @@ static enum wipe_outcome look_at_storage(struct open_file *f) {
 	if (!item->watched)
 		item->reasons |= WIPE_BIT(HISTORY_UNKNOWN);
 	item->level = forecast(f);
-	return item->begun || item->level >= item->least ? WIPE_DONE : WIPE_KEPT;
+	return (item->begun && !f->untouched) || item->level >= item->least ? WIPE_DONE : WIPE_KEPT;
 }
 
 static enum wipe_outcome overwrite(struct batch *b, struct open_file *f) {

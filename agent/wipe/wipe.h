@@ -48,7 +48,7 @@ struct wipe_item {
 	bool key_goes;
 	/* A legal hold covers it: it is left alone, unless an earlier wipe of it has begun. */
 	bool held;
-	/* Nothing is touched that would not reach this (unless an earlier wipe of it has begun);
+	/* Nothing is touched that would not reach this (unless an earlier wipe of it got to it);
 	 * WIPE_REMOVED: whatever the storage allows. */
 	enum wipe_level least;
 	bool watched; /* its whole life was seen: agent/watch/lives.h */

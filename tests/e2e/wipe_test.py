@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import struct
 import sys
@@ -201,6 +202,42 @@ def flags():
         ended(w, disk)
 
 
+def moved_while_stopped():
+    """what was to be wiped and could not be is moved away while the agent is stopped: removed by another program, not wiped"""
+    with world("mkfs.ext4 -q -F") as (w, disk):
+        w.write("a.jpg", content(), want=False)
+        set_flags(w.capture / "a.jpg", FS_IMMUTABLE_FL)
+        try:
+            w.start()
+            happened(w, "wipe-failed", "error=EPERM")
+            equal(w.agent.stop(10), 0, "exit status")
+        finally:
+            set_flags(w.capture / "a.jpg", 0)
+        shutil.move(w.capture / "a.jpg", w.dir / "moved.jpg")
+        w.start_agent()
+        happened(w, "capture-gone", "reason=removed-by-another-program")
+        equal(levels(w), {}, "wipes that are claimed")
+        equal((w.dir / "moved.jpg").read_bytes(), content(), "the file, where it is now")
+        ended(w, disk)
+
+
+def kept_over_a_restart():
+    """keep-and-report holds for what a program had open when it was to be wiped, and the agent was started again"""
+    with world("mkfs.btrfs -q -f", below_requirement="keep-and-report") as (w, disk):
+        w.start_agent()
+        w.write("a.jpg", content(), want=True)
+        until(lambda: w.in_state("sealed") == 1, 30, "it is sealed")
+        with open(w.capture / "a.jpg", "r+b"):
+            w.start_receiver()
+            until(lambda: w.in_state("wiping") == 1, 30, "it is to be wiped")
+            equal(w.agent.stop(10), 0, "exit status")
+        w.start_agent()
+        happened(w, "violation", "effect=kept ")
+        equal((w.capture / "a.jpg").read_bytes(), content(), "the file")
+        equal(levels(w), {}, "wipes")
+        ended(w, disk)
+
+
 def set_flags(path, flags_now):
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -278,6 +315,29 @@ def whole_lives():
         wiped_as(w, "overwritten-watched", "", 44)
         ended(w, disk)
         equal(disk.count(MARK), [0], "copies of content in the image")
+
+
+def life_goes_on():
+    """a look that leaves a file as it is (a legal hold covers it, a program has it open) does not end what is known of its life"""
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 12))
+    with world("mkfs.ext4 -q -F", require="watched", below_requirement="keep-and-report") as (w, disk):
+        w.policy["holds"] = [{"id": "case-1", "match": ["held.jpg"], "until": soon}]
+        w.write_files()
+        w.start()
+        w.write("first.jpg", content(), want=True)  # the directory was listed, or not: it may be kept
+        until(lambda: w.in_state("wiped", "kept") == 1, 30, "the directory has been listed")
+        before = w.in_state("wiped")
+        w.receiver.stop()
+        w.write("held.jpg", content())
+        w.write("open.jpg", content())
+        until(lambda: w.in_state("sealed") == 2, 30, "both are sealed")
+        with open(w.capture / "open.jpg", "r+b"):
+            w.start_receiver()
+            until(lambda: w.in_state("held") == 1 and w.in_state("wiping") == 1, 30, lambda: f"both were looked at: {w.counts()}")
+        until(lambda: w.in_state("wiped") == before + 2, 40, lambda: f"both are wiped: {w.counts()}")
+        wiped_as(w, "overwritten-watched", "", before + 2)
+        equal(len(events(w, "violation", "history-unknown")), 1 - before, "files that are kept, or wiped below what is required")
+        ended(w, disk)
 
 
 def broken_lives():
@@ -390,5 +450,6 @@ def flushed_first():
         ended(w, disk)
 
 
-tap.run([flushed_first, ext4_ordered, ext4_journalled, what_an_unlink_leaves, names_stay, below_is_wiped, below_is_kept, flags, sparse,
-         attributes, whole_lives, broken_lives, lost_events])
+tap.run([flushed_first, ext4_ordered, ext4_journalled, what_an_unlink_leaves, names_stay, below_is_wiped, below_is_kept, kept_over_a_restart, flags,
+         moved_while_stopped, sparse,
+         attributes, whole_lives, life_goes_on, broken_lives, lost_events])
