@@ -134,6 +134,18 @@ static bool find_start(struct slice tail, size_t end, bool whole, size_t *ret) {
 	return false;
 }
 
+/* The key is on the disk before the first checkpoint is: only a restore in part leaves checkpoints
+ * without it, and the next host to come would have its own key pinned and these written over. */
+static int without_key(const struct slot *s, struct cede_error *reterr) {
+	return s->file.st_size == 0
+		? CEDE_OK
+		: CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+			  "the checkpoints of host %s are there and their key " CUSTODY_KEY
+			  " is not: nothing of this host is taken as its next; restore " CUSTODY_KEY
+			  " from the backup, or move both away to let the host begin anew",
+			  s->host);
+}
+
 /* The newest whole note at the end of the file: a crash may have left part of one behind it. */
 static int load_newest(struct slot *s, int dir, struct cede_error *reterr) {
 	uint8_t bytes[TAIL_MAX];
@@ -141,8 +153,10 @@ static int load_newest(struct slot *s, int dir, struct cede_error *reterr) {
 
 	s->there = false;
 	s->end = 0;
-	if (s->file.st_ino == 0 || s->keys == NULL)
+	if (s->file.st_ino == 0)
 		return CEDE_OK;
+	if (s->keys == NULL)
+		return without_key(s, reterr);
 	CLEANUP(fd_closep)
 	int fd = openat(dir, CUSTODY_CHECKPOINTS, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)

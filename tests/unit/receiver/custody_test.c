@@ -259,12 +259,59 @@ static void damaged_files_take_nothing(void **state) {
 	custody_free(c);
 }
 
+/* A restore that brought back the checkpoints alone: whoever comes next must not have its key
+ * pinned and the checkpoints written over. */
+static void checkpoints_without_their_key_take_nothing(void **state) {
+	CLEANUP(fd_closep) int root = new_store("keyless");
+	CLEANUP(buf_done) struct buf value = BUF_INIT(CHECKPOINT_FIELD_MAX);
+	CLEANUP(buf_done) struct buf kept = BUF_INIT(1 << 20);
+	CLEANUP(buf_done) struct buf key = BUF_INIT(KEY_FILE_MAX);
+	CLEANUP(buf_done) struct buf after = BUF_INIT(1 << 20);
+	const struct host *const hosts[] = {&stranger, &ours};
+	enum custody_verdict verdict;
+	struct custody *c = NULL;
+	struct checkpoint checkpoint;
+	bool there;
+
+	(void)state;
+	assert_int_equal(custody_new(root, &c, NULL), CEDE_OK);
+	for (uint64_t size = 10; size <= 20; size += 10) {
+		field_of(&(struct push){&ours, "lane-1", 0, size, size - 10}, &value);
+		assert_int_equal(
+			custody_take(c, "lane-1", buf_slice(&value), &verdict, NULL), CEDE_OK);
+	}
+	assert_int_equal(file_load(root, "lane-1/" CUSTODY_CHECKPOINTS, &kept, NULL), CEDE_OK);
+	assert_int_equal(file_load(root, "lane-1/" CUSTODY_KEY, &key, NULL), CEDE_OK);
+	assert_int_equal(unlinkat(root, "lane-1/" CUSTODY_KEY, 0), 0);
+	for (size_t i = 0; i < ARRAY_LENGTH(hosts); i++) {
+		struct cede_error err = {0};
+		field_of(&(struct push){hosts[i], "lane-1", 0, 30, 20}, &value);
+		assert_int_equal(custody_take(c, "lane-1", buf_slice(&value), &verdict, &err),
+			CEDE_ERR_INPUT);
+		assert_non_null(strstr(err.text, "restore ledger.pub"));
+		assert_int_equal(
+			custody_newest(c, "lane-1", &checkpoint, &there, NULL), CEDE_ERR_INPUT);
+	}
+	assert_int_equal(faccessat(root, "lane-1/" CUSTODY_KEY, F_OK, 0), -1);
+	assert_int_equal(file_load(root, "lane-1/" CUSTODY_CHECKPOINTS, &after, NULL), CEDE_OK);
+	assert_true(slice_equal(buf_slice(&after), buf_slice(&kept)));
+	/* with the key it goes on where it was, and the receiver need not be restarted */
+	assert_int_equal(
+		file_create(root, "lane-1/" CUSTODY_KEY, buf_slice(&key), 0600, NULL), CEDE_OK);
+	assert_int_equal(newest(c), 20);
+	assert_int_equal(custody_take(c, "lane-1", buf_slice(&value), &verdict, NULL), CEDE_OK);
+	assert_int_equal(verdict, CUSTODY_TAKEN);
+	assert_int_equal(newest(c), 30);
+	custody_free(c);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(only_what_extends_the_last_is_taken),
 		cmocka_unit_test(nonsense_is_refused),
 		cmocka_unit_test(half_a_note_at_the_end_is_passed_over),
 		cmocka_unit_test(damaged_files_take_nothing),
+		cmocka_unit_test(checkpoints_without_their_key_take_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
