@@ -20,10 +20,10 @@
 #include "formats/checkpoint.h"
 #include "formats/receipt.h"
 #include "receiver/custody.h"
+#include "receiver/days.h"
 #include "receiver/limits.h"
 
-#define NAME_SIZE  (ID_TEXT_SIZE + 16)
-#define KNOWN_DAYS 256
+#define NAME_SIZE (ID_TEXT_SIZE + 16)
 
 struct claim {
 	bool used;
@@ -31,22 +31,15 @@ struct claim {
 	struct id bundle;
 };
 
-/* A folder of a day with what it held when we came, and all folders above it: on the disk. */
-struct known_day {
-	char host[HOST_ID_MAX + 1];
-	char day[ID_DAY_SIZE];
-};
-
 struct store {
 	int root;
 	EVP_PKEY *key;
 	struct custody *custody;
+	struct days *days;
 	struct note_keys *keys; /* the same key: what it signed is checked before it is told again */
 	char *signer;
 	pthread_mutex_t lock;
 	struct claim claims[LIMIT_UPLOADS];
-	struct known_day known[KNOWN_DAYS];
-	size_t next_known;
 };
 
 struct store_upload {
@@ -108,6 +101,8 @@ int store_open(const char *path, EVP_PKEY *receipt_key, const char *signer, stru
 	if (r == CEDE_OK)
 		r = custody_new(s->root, &s->custody, reterr);
 	if (r == CEDE_OK)
+		r = days_new(s->root, &s->days, reterr);
+	if (r == CEDE_OK)
 		r = note_keys_new(NOTE_RECEIPT, &s->keys, reterr);
 	if (r == CEDE_OK)
 		r = note_keys_add(s->keys, receipt_key, reterr);
@@ -125,6 +120,7 @@ void store_close(struct store *s) {
 	if (s == NULL)
 		return;
 	custody_free(s->custody);
+	days_free(s->days);
 	fd_closep(&s->root);
 	note_keys_free(s->keys);
 	(void)pthread_mutex_destroy(&s->lock);
@@ -139,74 +135,6 @@ static void name_of(const struct id *bundle, const char *ending, char name[NAME_
 
 	id_print(bundle, text);
 	(void)snprintf(name, NAME_SIZE, "%s%s", text, ending);
-}
-
-/* One directory further. BUSY: not there and not wanted. sync: its name is not known to be on the
- * disk; found is not enough, since whoever made it may have died before the flush. */
-static int step(
-	int parent, const char *name, bool make, bool sync, int *ret, struct cede_error *reterr) {
-	CLEANUP(fd_closep)
-	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-
-	if (fd < 0 && errno == ENOENT) {
-		if (!make)
-			return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "not there");
-		if (mkdirat(parent, name, 0700) < 0 && errno != EEXIST)
-			return CEDE_FAIL_SYS(reterr, "create a directory of the store");
-		fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	}
-	if (fd < 0)
-		return CEDE_FAIL_SYS(reterr, "open a directory of the store");
-	if (sync)
-		CEDE_TRY(file_sync(parent, reterr));
-	*ret = CEDE_TAKE_FD(fd);
-	return CEDE_OK;
-}
-
-static bool is_known(struct store *s, const char *host, const char *day) {
-	bool known = false;
-
-	(void)pthread_mutex_lock(&s->lock);
-	for (size_t i = 0; !known && i < KNOWN_DAYS; i++)
-		known = strcmp(s->known[i].host, host) == 0 && strcmp(s->known[i].day, day) == 0;
-	(void)pthread_mutex_unlock(&s->lock);
-	return known;
-}
-
-static void make_known(struct store *s, const char *host, const char *day) {
-	(void)pthread_mutex_lock(&s->lock);
-	struct known_day *k = &s->known[s->next_known++ % KNOWN_DAYS];
-	(void)snprintf(k->host, sizeof k->host, "%s", host);
-	(void)snprintf(k->day, sizeof k->day, "%s", day);
-	(void)pthread_mutex_unlock(&s->lock);
-}
-
-/* The first time that a day is looked at, what an earlier life left there is flushed, too: it may
- * have ended between a name and its flush, and what we find we shall sign for. */
-static int open_day(struct store *s, const char *host, const struct id *bundle, bool make, int *ret,
-	struct cede_error *reterr) {
-	CLEANUP(fd_closep) int at = -1;
-	char day[ID_DAY_SIZE], parts[ID_DAY_SIZE];
-	char *rest = parts;
-	char *part;
-
-	require(host_id_valid(slice_str(host)));
-	id_day(bundle, day);
-	memcpy(parts, day, sizeof parts);
-	bool known = is_known(s, host, day);
-	CEDE_TRY(step(s->root, host, make, !known, &at, reterr));
-	while ((part = strsep(&rest, "/")) != NULL) {
-		int next = -1;
-		CEDE_TRY(step(at, part, make, !known, &next, reterr));
-		(void)close(at);
-		at = next;
-	}
-	if (!known) {
-		CEDE_TRY(file_sync(at, reterr));
-		make_known(s, host, day);
-	}
-	*ret = CEDE_TAKE_FD(at);
-	return CEDE_OK;
 }
 
 /* What can't be looked at is not absent: a second copy, or a promise that it never came, would follow. */
@@ -397,7 +325,7 @@ int store_receipt(struct store *s, const char *host, const struct id *bundle, st
 	uint64_t size;
 	bool there;
 
-	CEDE_TRY(open_day(s, host, bundle, false, &day, reterr));
+	CEDE_TRY(days_open(s->days, host, bundle, false, &day, reterr));
 	CEDE_TRY(look_for(day, bundle, ".cms", &there, reterr));
 	if (!there)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "not there");
@@ -445,7 +373,7 @@ int store_find(struct store *s, const char *host, const struct id *bundle, enum 
 	CLEANUP(fd_closep) int day = -1;
 
 	*ret = STORE_NONE;
-	int r = open_day(s, host, bundle, false, &day, reterr);
+	int r = days_open(s->days, host, bundle, false, &day, reterr);
 	if (r < 0 && r != CEDE_ERR_BUSY)
 		return r;
 	if (r == CEDE_OK)
@@ -482,7 +410,7 @@ int store_abandon(struct store *s, const char *host, const struct id *bundle, en
 		*ret = STORE_IN_PROGRESS;
 		return CEDE_OK;
 	}
-	int r = open_day(s, host, bundle, true, &day, reterr);
+	int r = days_open(s->days, host, bundle, true, &day, reterr);
 	if (r == CEDE_OK)
 		r = find_in(day, bundle, ret, reterr);
 	if (r == CEDE_OK && *ret == STORE_NONE && (r = name_tombstone(day, bundle, reterr)) == CEDE_OK)
@@ -502,7 +430,7 @@ int store_checkpoint(
 
 static int start_upload(struct store_upload *u, const char *host, const struct id *bundle,
 	enum store_found *ret_found, struct cede_error *reterr) {
-	CEDE_TRY(open_day(u->store, host, bundle, true, &u->day, reterr));
+	CEDE_TRY(days_open(u->store->days, host, bundle, true, &u->day, reterr));
 	CEDE_TRY(find_in(u->day, bundle, ret_found, reterr));
 	if (*ret_found != STORE_NONE)
 		return CEDE_OK;

@@ -2,6 +2,7 @@
  * The agency's store: each bundle once, durable before its receipt, and nothing half done. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 #include "receiver/store.h"
 #include "tests/unit/certs/tool.h"
 
-#define DAY "2025/06/01"
+#define DAY "2025/05/31"
 
 static struct tool tool;
 static EVP_PKEY *key;
@@ -37,6 +38,38 @@ int __wrap_fstatat64(int dirfd, const char *name, struct stat *st, int flags) {
 		return __real_fstatat64(dirfd, name, st, flags);
 	errno = EIO;
 	return -1;
+}
+
+/* ---- what was flushed */
+
+static ino_t flushed[64];
+static size_t flushes;
+static void (*at_first_flush)(void); /* what another thread does meanwhile */
+
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+
+int __wrap_fsync(int fd) {
+	struct stat st;
+
+	if (at_first_flush != NULL) {
+		void (*other)(void) = at_first_flush;
+		at_first_flush = NULL;
+		other();
+	}
+	if (fstat(fd, &st) == 0 && flushes < ARRAY_LENGTH(flushed))
+		flushed[flushes++] = st.st_ino;
+	return __real_fsync(fd);
+}
+
+static bool was_flushed(const char *path) {
+	struct stat st;
+
+	assert_int_equal(__real_fstatat64(tool.dirfd, path, &st, 0), 0);
+	for (size_t i = 0; i < flushes; i++)
+		if (flushed[i] == st.st_ino)
+			return true;
+	return false;
 }
 
 static int set_up(void **state) {
@@ -63,7 +96,7 @@ static int tear_down(void **state) {
 	return 0;
 }
 
-/* An id of 1 June 2025. */
+/* An id of DAY. */
 static struct id fresh(void) {
 	char text[ID_TEXT_SIZE];
 	struct cede_error err;
@@ -364,6 +397,56 @@ static void a_receipt_that_a_crash_took_is_made_again(void **state) {
 	assert_int_equal(store_receipt(store, "lane-1", &never, &note, &err), CEDE_ERR_BUSY);
 }
 
+static int take_away(const char *path, const struct stat *st, int kind, struct FTW *at) {
+	(void)st;
+	(void)kind;
+	(void)at;
+	return remove(path);
+}
+
+static void remove_all(const char *path) {
+	char whole[256];
+
+	(void)snprintf(whole, sizeof whole, "%s/%s", tool.path, path);
+	assert_int_equal(nftw(whole, take_away, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+static const char *const places[] = {
+	"store", "store/lane-5", "store/lane-5/2025", "store/lane-5/2025/05", "store/lane-5/" DAY};
+
+static void push_another(void) {
+	CLEANUP(buf_done) struct buf note = BUF_INIT(RECEIPT_MAX);
+	struct id id = fresh();
+	struct cede_error err;
+
+	assert_int_equal(put("lane-5", &id, "bytes", NULL, &note, &err), CEDE_OK);
+	for (size_t i = 0; i < ARRAY_LENGTH(places); i++)
+		assert_true(was_flushed(places[i]));
+}
+
+/* Its folder was taken away while the receiver runs: what is made in its place is flushed, and all above. */
+static void a_folder_that_is_made_anew_is_flushed(void **state) {
+	(void)state;
+	push_another();
+	for (size_t i = 1; i < ARRAY_LENGTH(places); i++) {
+		remove_all(places[i]);
+		flushes = 0;
+		push_another();
+		flushes = 0;
+		CLEANUP(buf_done) struct buf note = BUF_INIT(RECEIPT_MAX);
+		struct id id = fresh();
+		struct cede_error err;
+		assert_int_equal(put("lane-5", &id, "more", NULL, &note, &err), CEDE_OK);
+		assert_false(was_flushed("store/lane-5")); /* once is enough */
+		/* who finds it before the flush is over flushes it as well */
+		remove_all(places[i]);
+		flushes = 0;
+		at_first_flush = push_another;
+		push_another();
+		assert_null(at_first_flush);
+	}
+}
+
 static void a_link_in_the_way_is_not_followed(void **state) {
 	struct id id = fresh();
 	struct cede_error err;
@@ -416,6 +499,7 @@ int main(void) {
 		cmocka_unit_test(while_an_upload_has_it_nothing_is_promised),
 		cmocka_unit_test(a_receipt_that_stands_alone_is_worth_nothing),
 		cmocka_unit_test(a_receipt_that_a_crash_took_is_made_again),
+		cmocka_unit_test(a_folder_that_is_made_anew_is_flushed),
 		cmocka_unit_test(a_link_in_the_way_is_not_followed),
 		cmocka_unit_test(a_full_disk_is_told_and_keeps_nothing),
 	};
