@@ -1,31 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "receiver/audit.h"
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/hex.h"
 #include "formats/detail.h"
 #include "formats/json_bound.h"
-#include "receiver/checkpoints.h"
-#include "receiver/emptied.h"
+#include "receiver/audit_internal.h"
 
-#define LINE_MOST      (4U << 20)
-#define PIECE          (1U << 20)
-#define CLOCKS_APART_S 3600 /* the host's and the agency's, at most */
-#define WIPES_MOST     16   /* of one capture: in a vault, and as its level rises */
+#define LINE_MOST  (4U << 20)
+#define WIPES_MOST 16 /* of one capture: in a vault, and as its level rises */
 
 static const char *const levels[] = {
 	"removed", "unproven", "overwritten-current", "overwritten-watched", "crypto-erased"};
@@ -55,35 +47,6 @@ struct seen { /* a capture, by its row */
 	bool pending; /* unlinked in a vault: its content goes with the key of its epoch */
 };
 
-struct sealed { /* a bundle, as the ledger tells of it */
-	struct id id;
-	uint64_t size;
-	uint8_t sha256[32];
-	bool receipted, found;
-};
-
-struct audit {
-	const struct audit_options *o;
-	struct audit_totals totals;
-	struct seen *seen;
-	uint64_t seen_room;
-	struct sealed *bundles; /* both sorted by id once the export was read */
-	size_t bundle_room;
-	struct id *receipts;
-	size_t receipt_count, receipt_room;
-	struct merkle_hasher hasher;
-	struct merkle_edge edge;
-	struct emptied emptied;
-	uint8_t hash[32]; /* of the newest event */
-	struct checkpoints *checkpoints;
-	struct checkpoint shown; /* the next of them */
-	bool more_shown;
-	int64_t last_ns;
-	uint64_t lines;
-	uint64_t wipes; /* rows in lists of what was wiped */
-	bool broken;
-};
-
 static void audit_done(struct audit *a) {
 	free(a->seen);
 	free(a->bundles);
@@ -93,17 +56,17 @@ static void audit_done(struct audit *a) {
 	merkle_hasher_done(&a->hasher);
 }
 
-static void found(struct audit *a, enum audit_finding finding, const char *subject, const char *text) {
+void audit_found(struct audit *a, enum audit_finding finding, const char *subject, const char *text) {
 	a->totals.findings[finding]++;
 	a->o->found(a->o->ctx, finding, subject, text);
 }
 
-static void found_id(
+void audit_found_id(
 	struct audit *a, enum audit_finding finding, const struct id *id, const char *text) {
 	char subject[ID_TEXT_SIZE];
 
 	id_print(id, subject);
-	found(a, finding, subject, text);
+	audit_found(a, finding, subject, text);
 }
 
 /* ---- checkpoints of the agency */
@@ -115,7 +78,7 @@ static int next_shown(struct audit *a, struct cede_error *reterr) {
 
 	while ((r = checkpoints_next(a->checkpoints, &a->shown, &a->more_shown, &err)) ==
 		CEDE_ERR_INPUT)
-		found(a, AUDIT_CHECKPOINT_BAD, "-", err.text);
+		audit_found(a, AUDIT_CHECKPOINT_BAD, "-", err.text);
 	if (r < 0 && reterr != NULL)
 		*reterr = err;
 	a->totals.checkpoints += r == CEDE_OK && a->more_shown;
@@ -188,7 +151,7 @@ static void broken(struct audit *a, uint64_t sequence, const char *why) {
 
 	if (!a->broken) {
 		(void)snprintf(subject, sizeof subject, "%" PRIu64, sequence);
-		found(a, AUDIT_LEDGER_BROKEN, subject, why);
+		audit_found(a, AUDIT_LEDGER_BROKEN, subject, why);
 	}
 	a->broken = true;
 }
@@ -202,7 +165,7 @@ static int compare_checkpoints(struct audit *a, struct cede_error *reterr) {
 		CEDE_TRY(merkle_root(&a->hasher, &a->edge, root, reterr));
 		(void)snprintf(subject, sizeof subject, "%" PRIu64, a->shown.size);
 		if (a->shown.size != a->edge.size || memcmp(root, a->shown.root, 32) != 0)
-			found(a, AUDIT_LEDGER_REWRITTEN, subject,
+			audit_found(a, AUDIT_LEDGER_REWRITTEN, subject,
 				"up to this event the agency was shown another history");
 		CEDE_TRY(next_shown(a, reterr));
 	}
@@ -245,7 +208,8 @@ static int chain(struct audit *a, const struct event *e, struct cede_error *rete
 		CEDE_TRY(emptied(a, e, reterr));
 	else if (strcmp(e->kind, "ledger-pruned") == 0)
 		CEDE_TRY(explain_emptied(a, e, reterr));
-	a->last_ns = pruned ? a->last_ns : e->at_ns;
+	if (!pruned)
+		a->last_ns = e->at_ns;
 	CEDE_TRY(merkle_leaf(&a->hasher, slice_of(e->hash, 32), leaf, reterr));
 	CEDE_TRY(merkle_append(&a->hasher, &a->edge, leaf, NULL, NULL, reterr));
 	return compare_checkpoints(a, reterr);
@@ -282,7 +246,7 @@ static void stayed(struct audit *a, struct seen *c, int64_t until_ns) {
 	if (a->o->max_age_ns == 0 || !c->there || stay <= a->o->max_age_ns)
 		return;
 	(void)snprintf(text, sizeof text, "in the clear for %" PRId64 " s", stay / NS_PER_SECOND);
-	found_id(a, AUDIT_OVERSTAYED, &c->id, text);
+	audit_found_id(a, AUDIT_OVERSTAYED, &c->id, text);
 }
 
 struct wipe {
@@ -312,7 +276,7 @@ static void wiped(struct audit *a, struct seen *c, const struct wipe *w) {
 		return;
 	stayed(a, c, w->at_ns);
 	if (a->o->require >= 0 && w->rank < a->o->require)
-		found_id(a, AUDIT_WEAK_WIPE, &c->id,
+		audit_found_id(a, AUDIT_WEAK_WIPE, &c->id,
 			w->rank < 0 ? "no level that there is" : w->level);
 }
 
@@ -396,9 +360,10 @@ static int take(struct audit *a, const struct event *e, struct cede_error *reter
 		wiped(a, c, &w);
 	}
 	if (strcmp(e->kind, "capture-destroyed") == 0)
-		found_id(a, AUDIT_DESTROYED, &c->id, "the policy, or a purge, said so");
+		audit_found_id(a, AUDIT_DESTROYED, &c->id, "the policy, or a purge, said so");
 	if (strcmp(e->kind, "capture-gone") == 0) {
-		found_id(a, AUDIT_REMOVED, &c->id, "by another program; where it is nobody knows");
+		audit_found_id(
+			a, AUDIT_REMOVED, &c->id, "by another program; where it is nobody knows");
 		stayed(a, c, e->at_ns);
 	}
 	if (strcmp(e->kind, "capture-replaced") == 0)
@@ -455,125 +420,13 @@ static int read_export(struct audit *a, struct cede_error *reterr) {
 		: CEDE_FAIL(reterr, CEDE_ERR_INPUT, "line %" PRIu64 ": too long", number);
 }
 
-/* ---- the store */
-
-/* Of both lists: a bundle begins with its id. */
-static int by_id(const void *x, const void *y) {
-	return memcmp(x, y, ID_SIZE);
-}
-
-static void match_receipts(struct audit *a) {
-	if (a->totals.bundles > 1)
-		qsort(a->bundles, a->totals.bundles, sizeof *a->bundles, by_id);
-	if (a->receipt_count > 1)
-		qsort(a->receipts, a->receipt_count, sizeof *a->receipts, by_id);
-	for (size_t i = 0; i < a->totals.bundles && a->receipt_count > 0; i++) {
-		struct sealed *b = &a->bundles[i];
-		b->receipted =
-			bsearch(&b->id, a->receipts, a->receipt_count, sizeof b->id, by_id) != NULL;
-		a->totals.receipted += b->receipted;
-	}
-}
-
-static int hash_file(struct audit *a, int fd, uint8_t ret[32], struct cede_error *reterr) {
-	CLEANUP(freep) uint8_t *piece = malloc(PIECE);
-	size_t got = PIECE;
-
-	if (piece == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	bool ok = EVP_DigestInit_ex2(a->hasher.ctx, a->hasher.md, NULL) == 1;
-	for (uint64_t at = 0; ok && got == PIECE; at += got) {
-		CEDE_TRY(file_pread_full(fd, piece, PIECE, at, &got, reterr));
-		ok = EVP_DigestUpdate(a->hasher.ctx, piece, got) == 1;
-	}
-	return ok && EVP_DigestFinal_ex(a->hasher.ctx, ret, NULL) == 1
-		? CEDE_OK
-		: CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
-}
-
-static int compare_bundle(
-	struct audit *a, int dir, const char *name, struct sealed *b, struct cede_error *reterr) {
-	CLEANUP(fd_closep) int fd = -1;
-	uint8_t hash[32];
-	struct stat st;
-
-	b->found = true;
-	CEDE_TRY(file_open_beneath(dir, name, O_RDONLY, &fd, reterr));
-	if (fstat(fd, &st) < 0)
-		return CEDE_FAIL_SYS(reterr, "stat of a bundle");
-	if ((uint64_t)st.st_size != b->size) {
-		found_id(a, AUDIT_DIFFERENT, &b->id, "another size than the ledger says");
-		return CEDE_OK;
-	}
-	if (!a->o->deep)
-		return CEDE_OK;
-	CEDE_TRY(hash_file(a, fd, hash, reterr));
-	if (memcmp(hash, b->sha256, 32) != 0)
-		found_id(a, AUDIT_DIFFERENT, &b->id, "another digest than the ledger says");
-	return CEDE_OK;
-}
-
-/* Newer bundles are not in the export yet. An id's time is its sender's word; when the file came is
- * the receiver's. */
-static bool is_of_the_export(const struct audit *a, int dir, const char *name, const struct id *id) {
-	struct stat st;
-
-	return id_time_ns(id) <= a->last_ns ||
-		(fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-			st.st_mtim.tv_sec < a->last_ns / NS_PER_SECOND - CLOCKS_APART_S);
-}
-
-/* "<id>.cms": one that the ledger knows, or not. */
-static int take_stored(struct audit *a, int dir, const char *name, struct cede_error *reterr) {
-	size_t n = strlen(name);
-	struct sealed want;
-
-	if (n != ID_TEXT_SIZE - 1 + 4 || strcmp(name + n - 4, ".cms") != 0 ||
-		id_parse(slice_of(name, n - 4), &want.id, NULL) < 0)
-		return CEDE_OK;
-	a->totals.in_store++;
-	struct sealed *b = a->totals.bundles == 0
-		? NULL
-		: bsearch(&want, a->bundles, a->totals.bundles, sizeof *b, by_id);
-	if (b != NULL)
-		return compare_bundle(a, dir, name, b, reterr);
-	/* of emptied events it can't be said any more */
-	if (a->totals.pruned == 0 && is_of_the_export(a, dir, name, &want.id))
-		found_id(a, AUDIT_UNKNOWN, &want.id, "the ledger never sealed it");
-	return CEDE_OK;
-}
-
-/* <yyyy>/<mm>/<dd>/ */
-static int walk_store(struct audit *a, int dir, unsigned depth, struct cede_error *reterr) {
-	CLEANUP(fd_closep) int again = -1;
-	CLEANUP(dir_closep) DIR *list = NULL;
-	const struct dirent *entry;
-
-	CEDE_TRY(file_open_beneath(dir, ".", O_RDONLY | O_DIRECTORY, &again, reterr));
-	list = fdopendir(again);
-	if (list == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	(void)CEDE_TAKE_FD(again);
-	while ((entry = readdir(list)) != NULL) {
-		CLEANUP(fd_closep) int below = -1;
-		if (entry->d_name[0] == '.')
-			continue;
-		if (depth == 3)
-			CEDE_TRY(take_stored(a, dir, entry->d_name, reterr));
-		else if (file_open_beneath(dir, entry->d_name, O_RDONLY | O_DIRECTORY, &below,
-				 NULL) == CEDE_OK)
-			CEDE_TRY(walk_store(a, below, depth + 1, reterr));
-	}
-	return CEDE_OK;
-}
-
 static void still_here(struct audit *a) {
 	for (uint64_t row = 0; row < a->seen_room; row++) {
 		struct seen *c = &a->seen[row];
 		if (c->there && c->ended_ns == 0)
 			stayed(a, c, a->last_ns); /* as of the export's end */
 		if (c->pending && a->o->require >= 0 && audit_level("removed") < a->o->require)
-			found_id(a, AUDIT_WEAK_WIPE, &c->id,
+			audit_found_id(a, AUDIT_WEAK_WIPE, &c->id,
 				"removed, and the key of its epoch is there");
 	}
 }
@@ -592,18 +445,13 @@ int audit_run(
 		broken(&a, by, "events were emptied in its name, and it is no ledger-pruned");
 	if (a.more_shown) {
 		(void)snprintf(subject, sizeof subject, "%" PRIu64, a.totals.events + 1);
-		found(&a, AUDIT_LEDGER_SHORT, subject,
+		audit_found(&a, AUDIT_LEDGER_SHORT, subject,
 			"the agency has seen this event and later ones; the export ends before");
 	}
 	while (a.more_shown)
 		CEDE_TRY(next_shown(&a, reterr));
 	still_here(&a);
-	match_receipts(&a);
-	CEDE_TRY(walk_store(&a, options->host_dir, 0, reterr));
-	for (size_t i = 0; i < a.totals.bundles; i++)
-		if (a.bundles[i].receipted && !a.bundles[i].found)
-			found_id(&a, AUDIT_LACKING, &a.bundles[i].id,
-				"the host's ledger has a receipt for it, and it is not in the store");
+	CEDE_TRY(audit_store(&a, reterr));
 	*ret = a.totals;
 	return CEDE_OK;
 }

@@ -86,10 +86,11 @@ def sound_and_tampered():
             finally:
                 shutil.rmtree(store)
 
-        def one_more(store, all_of_them):
-            # another bundle of the same day, that the ledger never sealed
-            stem = all_of_them[0].stem
-            shutil.copy(all_of_them[0], all_of_them[0].with_name(f"{stem[:-4]}{'0000' if stem[-4:] != '0000' else '1111'}.cms"))
+        def one_more(age_s):
+            # another bundle, that the ledger never sealed, whose packing began so long before the export's end
+            at_ms = json.loads(export.read_text().splitlines()[-1])["at_ns"] // 1_000_000 - age_s * 1000
+            name = f"{at_ms >> 16:08x}-{at_ms & 0xffff:04x}-7000-8000-000000000000.cms"
+            return tampered(lambda store, all_of_them: shutil.copy(all_of_them[0], all_of_them[0].with_name(name)))
 
         equal(tampered(lambda s, b: b[0].unlink()), [("lacking", bundles[0].stem)], "a bundle that the agency lacks")
         equal(tampered(lambda s, b: os.truncate(b[1], 100)), [("different", bundles[1].stem)], "a bundle that was cut")
@@ -98,7 +99,8 @@ def sound_and_tampered():
             raw[50] ^= 1
             b[2].write_bytes(raw)
         equal(tampered(flip), [("different", bundles[2].stem)], "a bundle with another byte")
-        equal([f[0] for f in tampered(one_more)], ["unknown"], "a bundle that the ledger does not know")
+        equal([f[0] for f in one_more(605)], ["unknown"], "a bundle that the ledger does not know")
+        equal(one_more(590), [], "a bundle that may have been in the making when the export ended")
 
         def one_of_2099(age_s):
             def change(store, all_of_them):
@@ -131,6 +133,23 @@ def sound_and_tampered():
         names = [f[0] for f in audit(w, export, "--max-age", "1ms")[1]]
         equal((len(names), set(names)), (12, {"overstayed"}), "captures that stayed for too long")
         check("12 captures" in receiver("audit", "--store", w.store, "--host", HOST, "--ledger", export), "the table")
+
+
+def while_it_runs():
+    """an export of a running host that ends while a bundle is in the making accuses nobody; ten minutes later the same bundle would be unknown"""
+    with World(source={"quiet": "0s"}) as w:
+        events = [json.loads(line) for line in day(w).read_text().splitlines()]
+        other = w.dir / "other.jsonl"
+        cut = next(i for i, e in enumerate(events) if e["kind"] == "bundle-sealed")
+        bundle = uuid.UUID(events[cut]["subject"])
+        began_ns = (bundle.int >> 80) * 1_000_000  # packing began
+        check(began_ns <= events[cut]["at_ns"], "a bundle's id is older than its event")
+        # as it was before the event, and something else was told meanwhile: the agency has more, and says just that
+        until_then = events[:cut]
+        for later_s, want in ((0, set()), (590, set()), (605, {str(bundle)})):
+            until_then[-1]["at_ns"] = began_ns + later_s * 1_000_000_000
+            found = [f for f in audit(w, written(other, chained(until_then)), status=(1,))[1] if f[0] == "unknown"]
+            check(want <= {f[1] for f in found} and (want or not found), f"{later_s} s after its packing began: {found}")
 
 
 def hostile():
@@ -335,4 +354,4 @@ def opened_all_the_same():
 
 
 if __name__ == "__main__":
-    tap.run([sound_and_tampered, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
+    tap.run([sound_and_tampered, while_it_runs, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])

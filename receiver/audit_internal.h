@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What the two halves of the audit share: the export (audit.c), and the store (audit_store.c). */
+#pragma once
+
+#include "formats/checkpoint.h"
+#include "formats/id.h"
+#include "formats/merkle.h"
+#include "receiver/audit.h"
+#include "receiver/checkpoints.h"
+#include "receiver/emptied.h"
+
+struct seen;
+
+struct sealed { /* a bundle, as the ledger tells of it */
+	struct id id;
+	uint64_t size;
+	uint8_t sha256[32];
+	bool receipted, found;
+};
+
+struct audit {
+	const struct audit_options *o;
+	struct audit_totals totals;
+	struct seen *seen;
+	uint64_t seen_room;
+	struct sealed *bundles; /* both sorted by id once the export was read */
+	size_t bundle_room;
+	struct id *receipts;
+	size_t receipt_count, receipt_room;
+	struct merkle_hasher hasher;
+	struct merkle_edge edge;
+	struct emptied emptied;
+	uint8_t hash[32]; /* of the newest event */
+	struct checkpoints *checkpoints;
+	struct checkpoint shown; /* the next of them */
+	bool more_shown;
+	int64_t last_ns;
+	uint64_t lines;
+	uint64_t wipes; /* rows in lists of what was wiped */
+	bool broken;
+};
+
+void audit_found(
+	struct audit *audit, enum audit_finding finding, const char *subject, const char *text);
+void audit_found_id(
+	struct audit *audit, enum audit_finding finding, const struct id *id, const char *text);
+/* Once the export was read: every bundle of the store against what it tells, and the other way. */
+CEDE_MUST_USE int audit_store(struct audit *audit, struct cede_error *reterr);
