@@ -81,7 +81,10 @@ static int next_shown(struct audit *a, struct cede_error *reterr) {
 		audit_found(a, AUDIT_CHECKPOINT_BAD, "-", err.text);
 	if (r < 0 && reterr != NULL)
 		*reterr = err;
-	a->totals.checkpoints += r == CEDE_OK && a->more_shown;
+	if (r == CEDE_OK && a->more_shown) {
+		a->totals.checkpoints++;
+		a->kept = a->shown;
+	}
 	return r;
 }
 
@@ -164,7 +167,10 @@ static int compare_checkpoints(struct audit *a, struct cede_error *reterr) {
 	while (a->more_shown && a->shown.size <= a->edge.size) {
 		CEDE_TRY(merkle_root(&a->hasher, &a->edge, root, reterr));
 		(void)snprintf(subject, sizeof subject, "%" PRIu64, a->shown.size);
-		if (a->shown.size != a->edge.size || memcmp(root, a->shown.root, 32) != 0)
+		if (a->shown.size == a->edge.size && memcmp(root, a->shown.root, 32) == 0) {
+			a->totals.anchored = a->shown.size;
+			a->totals.anchored_ns = a->shown.at_ns;
+		} else
 			audit_found(a, AUDIT_LEDGER_REWRITTEN, subject,
 				"up to this event the agency was shown another history");
 		CEDE_TRY(next_shown(a, reterr));
@@ -424,7 +430,7 @@ static void still_here(struct audit *a) {
 	for (uint64_t row = 0; row < a->seen_room; row++) {
 		struct seen *c = &a->seen[row];
 		if (c->there && c->ended_ns == 0)
-			stayed(a, c, a->last_ns); /* as of the export's end */
+			stayed(a, c, a->end_ns);
 		if (c->pending && a->o->require >= 0 && audit_level("removed") < a->o->require)
 			audit_found_id(a, AUDIT_WEAK_WIPE, &c->id,
 				"removed, and the key of its epoch is there");
@@ -450,6 +456,7 @@ int audit_run(
 	}
 	while (a.more_shown)
 		CEDE_TRY(next_shown(&a, reterr));
+	a.end_ns = a.last_ns > a.totals.anchored_ns ? a.last_ns : a.totals.anchored_ns;
 	still_here(&a);
 	CEDE_TRY(audit_store(&a, reterr));
 	*ret = a.totals;

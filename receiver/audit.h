@@ -17,6 +17,7 @@
 	X(LEDGER_SHORT, "ledger-short")         /* fewer events than the agency has seen */       \
 	X(LEDGER_REWRITTEN, "ledger-rewritten") /* other events than the agency has seen */       \
 	X(CHECKPOINT_BAD, "checkpoint-bad")     /* one that the store keeps does not verify */    \
+	X(UNANCHORED, "unanchored") /* there are bundles, and no checkpoint that fits them */     \
 	X(LACKING, "lacking") /* the host claims a receipt, and the bundle is not in the store */ \
 	X(DIFFERENT, "different")   /* it is there with another size or digest */                 \
 	X(UNKNOWN, "unknown")       /* in the store, and the ledger never sealed it */            \
@@ -48,6 +49,8 @@ struct audit_options {
 
 struct audit_totals {
 	uint64_t events, pruned, captures, bundles, receipted, in_store, checkpoints;
+	uint64_t anchored; /* events up to the newest checkpoint that fits: nobody can change these */
+	int64_t anchored_ns; /* when that one was signed */
 	uint64_t findings[AUDIT_FINDING_COUNT];
 };
 

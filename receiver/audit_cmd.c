@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/parse.h"
 #include "certs/host_id.h"
@@ -40,30 +41,44 @@ static void found(void *ctx, enum audit_finding finding, const char *subject, co
 	json_decref(o);
 }
 
+static void print_lines(const struct audit_totals *t, const char *anchored_at, uint64_t all) {
+	(void)printf("anchored up to event %" PRIu64 " of %" PRIu64 "%s%s%s\n", t->anchored,
+		t->events, t->anchored > 0 ? " (" : "", anchored_at, t->anchored > 0 ? ")" : "");
+	(void)printf("%" PRIu64 " events (%" PRIu64 " emptied), %" PRIu64 " captures, %" PRIu64
+		     " bundles of which %" PRIu64 " receipted; %" PRIu64 " in the store; %" PRIu64
+		     " checkpoints; %" PRIu64 " findings\n",
+		t->events, t->pruned, t->captures, t->bundles, t->receipted, t->in_store,
+		t->checkpoints, all);
+}
+
+/* NULL: no memory. Takes the counts. */
+static json_t *summary(const struct audit_totals *t, const char *anchored_at, json_t *counts) {
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "kind",
+		"summary", "schema", "cede-audit/1", "events", (json_int_t)t->events, "pruned",
+		(json_int_t)t->pruned, "captures", (json_int_t)t->captures, "bundles",
+		(json_int_t)t->bundles, "receipted", (json_int_t)t->receipted, "in_store",
+		(json_int_t)t->in_store, "checkpoints", (json_int_t)t->checkpoints, "anchored",
+		(json_int_t)t->anchored, "anchored_at", anchored_at, "findings", counts);
+}
+
 static uint64_t print_totals(struct printer *p, const struct audit_totals *t) {
+	char anchored_at[CLOCK_TEXT_SIZE] = "";
 	json_t *counts = json_object();
 	uint64_t all = 0;
 
+	if (t->anchored > 0)
+		clock_text(t->anchored_ns, anchored_at);
 	for (int i = 0; i < AUDIT_FINDING_COUNT; i++) {
 		all += t->findings[i];
 		(void)json_object_set_new(counts, audit_finding_name((enum audit_finding)i),
 			json_integer((json_int_t)t->findings[i]));
 	}
 	if (!p->json) {
-		(void)printf("%" PRIu64 " events (%" PRIu64 " emptied), %" PRIu64
-			     " captures, %" PRIu64 " bundles of which %" PRIu64 " receipted; %" PRIu64
-			     " in the store; %" PRIu64 " checkpoints; %" PRIu64 " findings\n",
-			t->events, t->pruned, t->captures, t->bundles, t->receipted, t->in_store,
-			t->checkpoints, all);
+		print_lines(t, anchored_at, all);
 		json_decref(counts);
 		return all;
 	}
-	json_t *o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "kind",
-		"summary", "schema", "cede-audit/1", "events", (json_int_t)t->events, "pruned",
-		(json_int_t)t->pruned, "captures", (json_int_t)t->captures, "bundles",
-		(json_int_t)t->bundles, "receipted", (json_int_t)t->receipted, "in_store",
-		(json_int_t)t->in_store, "checkpoints", (json_int_t)t->checkpoints, "findings",
-		counts);
+	json_t *o = summary(t, anchored_at, counts);
 	p->failed = o == NULL || json_dumpf(o, stdout, JSON_COMPACT) < 0 || putchar('\n') == EOF ||
 		p->failed;
 	json_decref(o);

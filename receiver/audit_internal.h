@@ -34,7 +34,16 @@ struct audit {
 	struct checkpoints *checkpoints;
 	struct checkpoint shown; /* the next of them */
 	bool more_shown;
-	int64_t last_ns;
+	struct checkpoint kept; /* the newest that the agency was shown */
+	int64_t last_ns;        /* of the newest event */
+	int64_t end_ns;         /* of the export: that, or the newest checkpoint that fits */
+
+	struct {
+		int64_t newest_ns;      /* when the newest bundle came */
+		uint64_t receipts_know; /* events of the newest checkpoint that a receipt names */
+		bool of_the_export;     /* there are bundles that the export must know */
+	} store;
+
 	uint64_t lines;
 	uint64_t wipes; /* rows in lists of what was wiped */
 	bool broken;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,11 +12,14 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/parse.h"
+#include "formats/receipt.h"
 #include "receiver/audit_internal.h"
 
 #define PIECE           (1U << 20)
-#define CLOCKS_APART_S  3600 /* the host's and the agency's, at most */
-#define SEALED_WITHIN_S 600  /* from a bundle's id to the event of it, at most */
+#define CLOCKS_APART_S  3600        /* the host's and the agency's, at most */
+#define SEALED_WITHIN_S 600         /* from a bundle's id to the event of it, at most */
+#define ANCHOR_WITHIN_S (24 * 3600) /* each push brings a checkpoint */
 
 /* Of both lists: a bundle begins with its id. */
 static int by_id(const void *x, const void *y) {
@@ -72,17 +77,92 @@ static int compare_bundle(
 	return CEDE_OK;
 }
 
+/* ---- when a bundle came, and what was known of the ledger then */
+
+/* The value of a line of a receipt. */
+static bool receipt_line(struct slice text, const char *key, struct slice *ret) {
+	const char *at = memmem(text.data, text.len, key, strlen(key));
+
+	if (at == NULL)
+		return false;
+	size_t before = (size_t)((const uint8_t *)at - text.data) + strlen(key);
+	*ret = slice_of(text.data + before, text.len - before);
+	const uint8_t *end = memchr(ret->data, '\n', ret->len);
+	ret->len = end == NULL ? ret->len : (size_t)(end - ret->data);
+	return true;
+}
+
+/* The receipt beside it, if there is one: the receiver's own word, as all in the store is. */
+static bool received(struct audit *a, int dir, const char *name, int64_t *ret_ns) {
+	CLEANUP(buf_done) struct buf text = BUF_INIT(RECEIPT_MAX);
+	char receipt[ID_TEXT_SIZE + 16];
+	struct slice value, size, root;
+	uint64_t events;
+
+	(void)snprintf(receipt, sizeof receipt, "%.*s.receipt", ID_TEXT_SIZE - 1, name);
+	if (file_load(dir, receipt, &text, NULL) < 0)
+		return false;
+	if (receipt_line(buf_slice(&text), "\ncheckpoint: ", &value) &&
+		slice_cut(value, ' ', &size, &root) &&
+		parse_u64(size, 1, INT64_MAX, &events, NULL) == CEDE_OK &&
+		events > a->store.receipts_know)
+		a->store.receipts_know = events;
+	return receipt_line(buf_slice(&text), "\nreceived: ", &value) &&
+		parse_time(value, ret_ns, NULL) == CEDE_OK;
+}
+
 /* Newer bundles are not in the export yet: an id is made when packing begins, and the ledger tells of
  * the bundle when it is sealed. An id's time is its sender's word; when the file came is the
  * receiver's. */
-static bool is_of_the_export(const struct audit *a, int dir, const char *name, const struct id *id) {
-	int64_t end_s = a->last_ns / NS_PER_SECOND;
+static bool is_of_the_export(const struct audit *a, int64_t id_ns, int64_t file_ns) {
+	int64_t end_s = a->end_ns / NS_PER_SECOND;
+
+	return id_ns / NS_PER_SECOND <= end_s - SEALED_WITHIN_S ||
+		file_ns / NS_PER_SECOND < end_s - CLOCKS_APART_S;
+}
+
+/* True: the export must know it. */
+static bool look_when(struct audit *a, int dir, const char *name, const struct id *id) {
+	int64_t id_ns = id_time_ns(id);
+	int64_t file_ns = INT64_MAX;
+	int64_t came_ns;
 	struct stat st;
 
-	return id_time_ns(id) / NS_PER_SECOND <= end_s - SEALED_WITHIN_S ||
-		(fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-			st.st_mtim.tv_sec < end_s - CLOCKS_APART_S);
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		file_ns = clock_ns_of(&st.st_mtim);
+	if (!received(a, dir, name, &came_ns))
+		came_ns = id_ns < file_ns ? id_ns : file_ns;
+	if (came_ns > a->store.newest_ns)
+		a->store.newest_ns = came_ns;
+	bool must = is_of_the_export(a, id_ns, file_ns);
+	a->store.of_the_export |= must;
+	return must;
 }
+
+/* What the agency was not shown, or can't tell any more, whoever has root on the host can invent. */
+static void look_for_anchor(struct audit *a) {
+	int64_t behind_s = a->store.newest_ns / NS_PER_SECOND - a->kept.at_ns / NS_PER_SECOND;
+	char text[160];
+
+	if (a->totals.findings[AUDIT_CHECKPOINT_BAD] == 0 && a->store.receipts_know > a->kept.size)
+		(void)snprintf(text, sizeof text,
+			"receipts in the store name a checkpoint of %" PRIu64
+			" events, and it is not among the checkpoints: they were cut off or removed",
+			a->store.receipts_know);
+	else if (a->totals.checkpoints == 0 && a->store.of_the_export)
+		(void)snprintf(text, sizeof text,
+			"there are bundles in the store and no checkpoint: any history would do");
+	else if (a->totals.checkpoints > 0 && behind_s > ANCHOR_WITHIN_S)
+		(void)snprintf(text, sizeof text,
+			"the newest bundle came %" PRId64
+			" hours after the newest checkpoint: later events are the host's word alone",
+			behind_s / 3600);
+	else
+		return;
+	audit_found(a, AUDIT_UNANCHORED, "-", text);
+}
+
+/* ---- */
 
 /* "<id>.cms": one that the ledger knows, or not. */
 static int take_stored(struct audit *a, int dir, const char *name, struct cede_error *reterr) {
@@ -93,13 +173,14 @@ static int take_stored(struct audit *a, int dir, const char *name, struct cede_e
 		id_parse(slice_of(name, n - 4), &want.id, NULL) < 0)
 		return CEDE_OK;
 	a->totals.in_store++;
+	bool must = look_when(a, dir, name, &want.id);
 	struct sealed *b = a->totals.bundles == 0
 		? NULL
 		: bsearch(&want, a->bundles, a->totals.bundles, sizeof *b, by_id);
 	if (b != NULL)
 		return compare_bundle(a, dir, name, b, reterr);
 	/* of emptied events it can't be said any more */
-	if (a->totals.pruned == 0 && is_of_the_export(a, dir, name, &want.id))
+	if (a->totals.pruned == 0 && must)
 		audit_found_id(a, AUDIT_UNKNOWN, &want.id, "the ledger never sealed it");
 	return CEDE_OK;
 }
@@ -131,6 +212,7 @@ static int walk_store(struct audit *a, int dir, unsigned depth, struct cede_erro
 int audit_store(struct audit *a, struct cede_error *reterr) {
 	match_receipts(a);
 	CEDE_TRY(walk_store(a, a->o->host_dir, 0, reterr));
+	look_for_anchor(a);
 	for (size_t i = 0; i < a->totals.bundles; i++)
 		if (a->bundles[i].receipted && !a->bundles[i].found)
 			audit_found_id(a, AUDIT_LACKING, &a->bundles[i].id,

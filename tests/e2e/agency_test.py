@@ -135,6 +135,60 @@ def sound_and_tampered():
         check("12 captures" in receiver("audit", "--store", w.store, "--host", HOST, "--ledger", export), "the table")
 
 
+def anchored():
+    """how much of a history the agency was shown is said; one that it was shown nothing of, or nothing of for long, is a finding"""
+    with World(source={"quiet": "0s"}, destination={"bundle_size": "64KiB"}) as w:
+        export = day(w)
+        events = [json.loads(line) for line in export.read_text().splitlines()]
+        notes = w.store / HOST / "checkpoints"
+        kept = notes.read_text()
+        newest = max(int(line) for line in kept.splitlines() if line.isdigit())
+        summary, findings = audit(w, export, status=(0,))
+        equal((findings, summary["anchored"], summary["events"]), ([], newest, len(events)), "a sound host")
+        equal(summary["anchored_at"], kept.split("time ")[-1].split("\n")[0], "when")
+        said = receiver("audit", "--store", w.store, "--host", HOST, "--ledger", export, status=(0,))
+        check(f"anchored up to event {newest} of {len(events)} ({summary['anchored_at']})\n" in said, said)
+        invented = written(w.dir / "invented.jsonl", chained([e | {"detail": "x=1" if e["kind"] == "agent-started" else e["detail"]} for e in events]))
+        early = written(w.dir / "early.jsonl", chained([{**events[0], "detail": "x=1"}]))
+        later = json.loads(json.dumps(events))
+        later[-1]["at_ns"] += 3_600_000_000_000
+        later = written(w.dir / "later.jsonl", chained(later))
+        summary, findings = audit(w, invented)
+        check("ledger-rewritten" in [f[0] for f in findings] and summary["anchored"] < newest, f"rewritten: {findings}, {summary}")
+
+        def says(ledger, *want):
+            summary, findings = audit(w, ledger, status=(1,) if want else (0,))
+            equal([f for f in findings if f[0] != "unknown"], [(f, "-") for f in want], str(ledger))
+            return summary
+        # the checkpoints are gone; receipts still name one
+        notes.unlink()
+        for ledger in (export, invented, early):
+            equal(says(ledger, "unanchored")["anchored"], 0, "nothing is anchored")
+        said = receiver("audit", "--store", w.store, "--host", HOST, "--ledger", invented, status=(1,))
+        check(f"anchored up to event 0 of {len(events)}\n" in said and f"receipts in the store name a checkpoint of {newest} events" in said, said)
+        # of the newest alone
+        first = kept.index("\n", kept.index("\n\n\u2014") + 2) + 1
+        notes.write_text(kept[:first])
+        says(export, "unanchored")
+        # and no receipt names one: bundles that came before the export's end say so, others can't
+        notes.unlink()
+        receipts = {p: p.read_text() for p in w.store.rglob("*.receipt")}
+        for path in receipts:
+            path.unlink()
+        says(export)
+        says(later, "unanchored")
+        # bundles go on coming and checkpoints do not
+        notes.write_text(kept)
+        at = time.time()
+        for path, text in receipts.items():
+            path.write_text(text)
+        one = max(receipts)
+        for hours, want in ((23, ()), (25, ("unanchored",))):
+            one.write_text("\n".join(f"received: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(at + hours * 3600))}" if line.startswith("received: ") else line
+                                     for line in receipts[one].split("\n")))
+            says(export, *want)
+
+
 def while_it_runs():
     """an export of a running host that ends while a bundle is in the making accuses nobody; ten minutes later the same bundle would be unknown"""
     with World(source={"quiet": "0s"}) as w:
@@ -354,4 +408,4 @@ def opened_all_the_same():
 
 
 if __name__ == "__main__":
-    tap.run([sound_and_tampered, while_it_runs, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
+    tap.run([sound_and_tampered, anchored, while_it_runs, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
