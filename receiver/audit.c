@@ -51,6 +51,7 @@ static void audit_done(struct audit *a) {
 	free(a->seen);
 	free(a->bundles);
 	free(a->receipts);
+	free(a->store.unnamed);
 	checkpoints_close(a->checkpoints);
 	emptied_done(&a->emptied);
 	merkle_hasher_done(&a->hasher);
@@ -191,9 +192,12 @@ static int emptied(struct audit *a, const struct event *e, struct cede_error *re
 }
 
 static int explain_emptied(struct audit *a, const struct event *e, struct cede_error *reterr) {
+	const struct pruned_event pruned = {e->sequence, e->at_ns, e->detail};
 	const char *wrong = NULL;
 
-	CEDE_TRY(emptied_explain(&a->emptied, e->sequence, e->detail, &wrong, reterr));
+	/* if the store has no checkpoint that is said, and no host is accused for it */
+	uint64_t shown = a->totals.checkpoints == 0 ? UINT64_MAX : a->totals.anchored;
+	CEDE_TRY(emptied_explain(&a->emptied, &pruned, shown, &wrong, reterr));
 	if (wrong != NULL)
 		broken(a, e->sequence, wrong);
 	return CEDE_OK;
@@ -310,6 +314,17 @@ static int wiped_rows(struct audit *a, const struct event *e, struct cede_error 
 	return CEDE_OK;
 }
 
+static void take_destination(struct audit *a, const struct event *e) {
+	struct slice name = SLICE_NONE;
+	char text[sizeof a->destination];
+
+	(void)detail_find(e->detail, "destination", &name);
+	(void)snprintf(text, sizeof text, "%.*s", (int)name.len, (const char *)name.data);
+	if (a->totals.bundles > 1 && strcmp(text, a->destination) != 0)
+		a->several = true;
+	memcpy(a->destination, text, sizeof text);
+}
+
 static int sealed(struct audit *a, const struct event *e, struct cede_error *reterr) {
 	struct slice digest;
 
@@ -323,6 +338,7 @@ static int sealed(struct audit *a, const struct event *e, struct cede_error *ret
 	}
 	struct sealed *b = &a->bundles[a->totals.bundles++];
 	*b = (struct sealed){.id = e->subject};
+	take_destination(a, e);
 	CEDE_TRY(detail_u64(e->detail, "size", &b->size, reterr));
 	if (!detail_find(e->detail, "sha256", &digest))
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "bundle-sealed without a digest");
@@ -437,6 +453,36 @@ static void still_here(struct audit *a) {
 	}
 }
 
+/* What was emptied is the word of an event. What the agency was shown contradicts it if the host
+ * says that the agency had acknowledged more; unless the bundles may have been for another agency,
+ * which this one can't know. Then it explains nothing that is in the store. */
+static void look_at_prunings(struct audit *a) {
+	char subject[32], before[CLOCK_TEXT_SIZE], text[200];
+
+	for (size_t i = 0; i < a->emptied.count; i++) {
+		const struct pruned *p = &a->emptied.list[i];
+		if (p->beyond && !a->several) {
+			broken(a, p->sequence,
+				"events were emptied that the agency had not acknowledged then");
+			continue;
+		}
+		a->totals.pruned_captures += p->captures;
+		a->totals.pruned_bundles += p->bundles;
+		if (p->before_ns > a->totals.pruned_before_ns)
+			a->totals.pruned_before_ns = p->before_ns;
+		if (a->o->allow_pruned && !p->beyond)
+			continue;
+		(void)snprintf(subject, sizeof subject, "%" PRIu64, p->sequence);
+		clock_text(p->before_ns, before);
+		(void)snprintf(text, sizeof text,
+			"%" PRIu64 " captures in %" PRIu64
+			" bundles of before %s were pruned: of these nothing can be said%s",
+			p->captures, p->bundles, before,
+			p->beyond ? ", and this agency had not acknowledged them" : "");
+		audit_found(a, AUDIT_EMPTIED, subject, text);
+	}
+}
+
 int audit_run(
 	const struct audit_options *options, struct audit_totals *ret, struct cede_error *reterr) {
 	CLEANUP(audit_done) struct audit a = {.o = options};
@@ -449,6 +495,7 @@ int audit_run(
 	CEDE_TRY(read_export(&a, reterr));
 	if (emptied_unexplained(&a.emptied, &by))
 		broken(&a, by, "events were emptied in its name, and it is no ledger-pruned");
+	look_at_prunings(&a);
 	if (a.more_shown) {
 		(void)snprintf(subject, sizeof subject, "%" PRIu64, a.totals.events + 1);
 		audit_found(&a, AUDIT_LEDGER_SHORT, subject,

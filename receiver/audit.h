@@ -18,6 +18,7 @@
 	X(LEDGER_REWRITTEN, "ledger-rewritten") /* other events than the agency has seen */       \
 	X(CHECKPOINT_BAD, "checkpoint-bad")     /* one that the store keeps does not verify */    \
 	X(UNANCHORED, "unanchored") /* there are bundles, and no checkpoint that fits them */     \
+	X(EMPTIED, "emptied")       /* events were pruned: of these nothing can be said */        \
 	X(LACKING, "lacking") /* the host claims a receipt, and the bundle is not in the store */ \
 	X(DIFFERENT, "different")   /* it is there with another size or digest */                 \
 	X(UNKNOWN, "unknown")       /* in the store, and the ledger never sealed it */            \
@@ -42,6 +43,7 @@ struct audit_options {
 	int64_t max_age_ns; /* 0: any */
 	int require;        /* index of audit_level(), or -1 */
 	bool deep;          /* read every bundle and hash it */
+	bool allow_pruned;  /* what was pruned as it should be is no finding */
 	void *ctx;
 	/* subject: id of a bundle or capture, or a sequence; text: for people */
 	void (*found)(void *ctx, enum audit_finding finding, const char *subject, const char *text);
@@ -49,6 +51,8 @@ struct audit_options {
 
 struct audit_totals {
 	uint64_t events, pruned, captures, bundles, receipted, in_store, checkpoints;
+	uint64_t pruned_captures, pruned_bundles; /* as the ledger says; no checkpoint tells */
+	int64_t pruned_before_ns;
 	uint64_t anchored; /* events up to the newest checkpoint that fits: nobody can change these */
 	int64_t anchored_ns; /* when that one was signed */
 	uint64_t findings[AUDIT_FINDING_COUNT];

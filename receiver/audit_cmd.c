@@ -18,7 +18,7 @@
 
 static const char usage[] =
 	"usage: cede-receiver audit --store DIR --host HOST --ledger EXPORT [--max-age DURATION]\n"
-	"                           [--require LEVEL] [--deep] [--json]\n"
+	"                           [--require LEVEL] [--allow-pruned] [--deep] [--json]\n"
 	"  Compares a host's exported ledger (cede ledger export --json) with the store and the host's\n"
 	"  checkpoints. One line a finding, then the totals. Exit status: 0 nothing found; 1 findings;\n"
 	"  2 bad usage or no export; 3 unreadable.\n";
@@ -41,9 +41,13 @@ static void found(void *ctx, enum audit_finding finding, const char *subject, co
 	json_decref(o);
 }
 
-static void print_lines(const struct audit_totals *t, const char *anchored_at, uint64_t all) {
+static void print_lines(const struct audit_totals *t, const char *anchored_at,
+	const char *pruned_before, uint64_t all) {
 	(void)printf("anchored up to event %" PRIu64 " of %" PRIu64 "%s%s%s\n", t->anchored,
 		t->events, t->anchored > 0 ? " (" : "", anchored_at, t->anchored > 0 ? ")" : "");
+	if (t->pruned_bundles > 0)
+		(void)printf("pruned: %" PRIu64 " captures in %" PRIu64 " bundles of before %s\n",
+			t->pruned_captures, t->pruned_bundles, pruned_before);
 	(void)printf("%" PRIu64 " events (%" PRIu64 " emptied), %" PRIu64 " captures, %" PRIu64
 		     " bundles of which %" PRIu64 " receipted; %" PRIu64 " in the store; %" PRIu64
 		     " checkpoints; %" PRIu64 " findings\n",
@@ -52,33 +56,39 @@ static void print_lines(const struct audit_totals *t, const char *anchored_at, u
 }
 
 /* NULL: no memory. Takes the counts. */
-static json_t *summary(const struct audit_totals *t, const char *anchored_at, json_t *counts) {
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "kind",
-		"summary", "schema", "cede-audit/1", "events", (json_int_t)t->events, "pruned",
-		(json_int_t)t->pruned, "captures", (json_int_t)t->captures, "bundles",
-		(json_int_t)t->bundles, "receipted", (json_int_t)t->receipted, "in_store",
-		(json_int_t)t->in_store, "checkpoints", (json_int_t)t->checkpoints, "anchored",
-		(json_int_t)t->anchored, "anchored_at", anchored_at, "findings", counts);
+static json_t *summary(const struct audit_totals *t, const char *anchored_at,
+	const char *pruned_before, json_t *counts) {
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o}",
+		"kind", "summary", "schema", "cede-audit/1", "events", (json_int_t)t->events,
+		"pruned", (json_int_t)t->pruned, "pruned_captures", (json_int_t)t->pruned_captures,
+		"pruned_bundles", (json_int_t)t->pruned_bundles, "pruned_before", pruned_before,
+		"captures", (json_int_t)t->captures, "bundles", (json_int_t)t->bundles, "receipted",
+		(json_int_t)t->receipted, "in_store", (json_int_t)t->in_store, "checkpoints",
+		(json_int_t)t->checkpoints, "anchored", (json_int_t)t->anchored, "anchored_at",
+		anchored_at, "findings", counts);
 }
 
 static uint64_t print_totals(struct printer *p, const struct audit_totals *t) {
 	char anchored_at[CLOCK_TEXT_SIZE] = "";
+	char pruned_before[CLOCK_TEXT_SIZE] = "";
 	json_t *counts = json_object();
 	uint64_t all = 0;
 
 	if (t->anchored > 0)
 		clock_text(t->anchored_ns, anchored_at);
+	if (t->pruned_bundles > 0)
+		clock_text(t->pruned_before_ns, pruned_before);
 	for (int i = 0; i < AUDIT_FINDING_COUNT; i++) {
 		all += t->findings[i];
 		(void)json_object_set_new(counts, audit_finding_name((enum audit_finding)i),
 			json_integer((json_int_t)t->findings[i]));
 	}
 	if (!p->json) {
-		print_lines(t, anchored_at, all);
+		print_lines(t, anchored_at, pruned_before, all);
 		json_decref(counts);
 		return all;
 	}
-	json_t *o = summary(t, anchored_at, counts);
+	json_t *o = summary(t, anchored_at, pruned_before, counts);
 	p->failed = o == NULL || json_dumpf(o, stdout, JSON_COMPACT) < 0 || putchar('\n') == EOF ||
 		p->failed;
 	json_decref(o);
@@ -87,15 +97,16 @@ static uint64_t print_totals(struct printer *p, const struct audit_totals *t) {
 
 struct words {
 	const char *store, *host, *ledger, *max_age, *require;
-	bool deep, json;
+	bool allow_pruned, deep, json;
 };
 
 static bool parse(int argc, char **argv, struct words *w, bool *ret_help) {
-	enum { STORE = 1, HOST, LEDGER, MAX_AGE, REQUIRE, DEEP, JSON, HELP };
+	enum { STORE = 1, HOST, LEDGER, MAX_AGE, REQUIRE, ALLOW_PRUNED, DEEP, JSON, HELP };
 	static const struct option options[] = {{"store", required_argument, NULL, STORE},
 		{"host", required_argument, NULL, HOST}, {"ledger", required_argument, NULL, LEDGER},
 		{"max-age", required_argument, NULL, MAX_AGE},
-		{"require", required_argument, NULL, REQUIRE}, {"deep", no_argument, NULL, DEEP},
+		{"require", required_argument, NULL, REQUIRE},
+		{"allow-pruned", no_argument, NULL, ALLOW_PRUNED}, {"deep", no_argument, NULL, DEEP},
 		{"json", no_argument, NULL, JSON}, {"help", no_argument, NULL, HELP}, {0}};
 	int c;
 
@@ -104,6 +115,8 @@ static bool parse(int argc, char **argv, struct words *w, bool *ret_help) {
 			NULL, &w->store, &w->host, &w->ledger, &w->max_age, &w->require};
 		if (c >= STORE && c <= REQUIRE)
 			*texts[c] = optarg;
+		else if (c == ALLOW_PRUNED)
+			w->allow_pruned = true;
 		else if (c == DEEP)
 			w->deep = true;
 		else if (c == JSON)
@@ -122,7 +135,11 @@ static int run(const struct words *w, struct cede_error *reterr) {
 	CLEANUP(fd_closep) int fd = openat(AT_FDCWD, w->ledger, O_RDONLY | O_CLOEXEC);
 	CLEANUP(file_closep) FILE *from = NULL;
 	struct printer p = {.json = w->json};
-	struct audit_options o = {.require = -1, .deep = w->deep, .ctx = &p, .found = found};
+	struct audit_options o = {.require = -1,
+		.deep = w->deep,
+		.allow_pruned = w->allow_pruned,
+		.ctx = &p,
+		.found = found};
 	struct audit_totals totals;
 
 	if (fd < 0)

@@ -11,6 +11,11 @@
 
 struct seen;
 
+struct unnamed {
+	int64_t id_ns;
+	struct id id;
+};
+
 struct sealed { /* a bundle, as the ledger tells of it */
 	struct id id;
 	uint64_t size;
@@ -39,14 +44,18 @@ struct audit {
 	int64_t end_ns;         /* of the export: that, or the newest checkpoint that fits */
 
 	struct {
-		int64_t newest_ns;      /* when the newest bundle came */
-		uint64_t receipts_know; /* events of the newest checkpoint that a receipt names */
-		bool of_the_export;     /* there are bundles that the export must know */
+		int64_t newest_ns;       /* when the newest bundle came */
+		uint64_t receipts_know;  /* events of the newest checkpoint that a receipt names */
+		struct unnamed *unnamed; /* bundles that the ledger does not name and must know */
+		size_t unnamed_count, unnamed_room;
+		bool of_the_export; /* there are bundles that the export must know */
 	} store;
 
 	uint64_t lines;
 	uint64_t wipes; /* rows in lists of what was wiped */
 	bool broken;
+	char destination[128]; /* of the newest bundle */
+	bool several;          /* bundles name another one, too */
 };
 
 void audit_found(

@@ -162,7 +162,61 @@ static void look_for_anchor(struct audit *a) {
 	audit_found(a, AUDIT_UNANCHORED, "-", text);
 }
 
-/* ---- */
+/* ---- what the ledger does not name */
+
+static int add_unnamed(struct audit *a, const struct id *id, struct cede_error *reterr) {
+	if (a->store.unnamed_count == a->store.unnamed_room) {
+		size_t room = a->store.unnamed_room == 0 ? 256 : a->store.unnamed_room * 2;
+		struct unnamed *list = reallocarray(a->store.unnamed, room, sizeof *list);
+		if (list == NULL)
+			return CEDE_FAIL_MEMORY(reterr);
+		a->store.unnamed = list;
+		a->store.unnamed_room = room;
+	}
+	a->store.unnamed[a->store.unnamed_count++] = (struct unnamed){id_time_ns(id), *id};
+	return CEDE_OK;
+}
+
+/* Both: the newest first. */
+static int by_time(const void *x, const void *y) {
+	const struct unnamed *a = x;
+	const struct unnamed *b = y;
+
+	return (a->id_ns < b->id_ns) - (a->id_ns > b->id_ns);
+}
+
+static int by_before(const void *x, const void *y) {
+	const struct pruned *a = x;
+	const struct pruned *b = y;
+
+	return (a->before_ns < b->before_ns) - (a->before_ns > b->before_ns);
+}
+
+/* Each bundle that was pruned was of before a time, and there were so many of them. The newest has
+ * the fewest prunings that can be its own, so it takes its place first: what finds none was never
+ * sealed, however the others are shared out. */
+static void judge_unnamed(struct audit *a) {
+	const struct pruned *said = a->emptied.list;
+	uint64_t places = 0;
+	size_t next = 0;
+
+	if (a->emptied.count > 1)
+		qsort(a->emptied.list, a->emptied.count, sizeof *said, by_before);
+	if (a->store.unnamed_count > 1)
+		qsort(a->store.unnamed, a->store.unnamed_count, sizeof *a->store.unnamed, by_time);
+	for (size_t i = 0; i < a->store.unnamed_count; i++) {
+		const struct unnamed *u = &a->store.unnamed[i];
+		for (; next < a->emptied.count && said[next].before_ns > u->id_ns; next++)
+			places += said[next].beyond ? 0 : said[next].bundles;
+		if (places > 0)
+			places--;
+		else
+			audit_found_id(a, AUDIT_UNKNOWN, &u->id,
+				next == 0
+					? "the ledger never sealed it"
+					: "the ledger does not name it, and has pruned fewer bundles than it lacks");
+	}
+}
 
 /* "<id>.cms": one that the ledger knows, or not. */
 static int take_stored(struct audit *a, int dir, const char *name, struct cede_error *reterr) {
@@ -179,10 +233,7 @@ static int take_stored(struct audit *a, int dir, const char *name, struct cede_e
 		: bsearch(&want, a->bundles, a->totals.bundles, sizeof *b, by_id);
 	if (b != NULL)
 		return compare_bundle(a, dir, name, b, reterr);
-	/* of emptied events it can't be said any more */
-	if (a->totals.pruned == 0 && must)
-		audit_found_id(a, AUDIT_UNKNOWN, &want.id, "the ledger never sealed it");
-	return CEDE_OK;
+	return must ? add_unnamed(a, &want.id, reterr) : CEDE_OK;
 }
 
 /* <yyyy>/<mm>/<dd>/ */
@@ -212,6 +263,7 @@ static int walk_store(struct audit *a, int dir, unsigned depth, struct cede_erro
 int audit_store(struct audit *a, struct cede_error *reterr) {
 	match_receipts(a);
 	CEDE_TRY(walk_store(a, a->o->host_dir, 0, reterr));
+	judge_unnamed(a);
 	look_for_anchor(a);
 	for (size_t i = 0; i < a->totals.bundles; i++)
 		if (a->bundles[i].receipted && !a->bundles[i].found)

@@ -61,6 +61,14 @@ def chained(events):
     return events
 
 
+def appended(events, kind, detail, at_ns, subject=""):
+    """One event more, as whoever has root on the host can record it."""
+    e = {"sequence": len(events) + 1, "at_ns": at_ns, "kind": kind, "subject": subject, "detail": detail}
+    parts = [kind.encode(), uuid.UUID(subject).bytes if subject else b"", detail.encode()]
+    text = b"cede-event/1" + bytes.fromhex(events[-1]["hash"]) + struct.pack("<QQ", e["sequence"], at_ns)
+    return events + [e | {"hash": hashlib.sha256(text + b"".join(struct.pack("<Q", len(p)) + p for p in parts)).hexdigest()}]
+
+
 def written(path, events):
     path.write_text("".join(json.dumps(e) + "\n" for e in events))
     return path
@@ -187,6 +195,82 @@ def anchored():
             one.write_text("\n".join(f"received: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(at + hours * 3600))}" if line.startswith("received: ") else line
                                      for line in receipts[one].split("\n")))
             says(export, *want)
+
+
+def emptied(events, hide, at_ns, **said):
+    """The events with those emptied, and one that says so; a prune says what `said` does not."""
+    by, digest = len(events) + 1, hashlib.sha256()
+    hidden = [e for e in events if hide(e)]
+    for e in hidden:
+        digest.update(struct.pack("<Q", e["sequence"]))
+    says = {"before": at_ns, "captures": sum(e["kind"] == "capture-seen" for e in hidden), "bundles": sum(e["kind"] == "bundle-sealed" for e in hidden),
+            "events": len(hidden), "digest": digest.hexdigest(), "covered": max(e["sequence"] for e in hidden)} | said
+    events = [{**e, "kind": "pruned", "subject": "", "detail": "", "at_ns": by} if hide(e) else e for e in events]
+    return appended(events, "ledger-pruned", " ".join(f"{k}={v}" for k, v in says.items() if v is not None), at_ns)
+
+
+def emptied_to_hide():
+    """a host that empties what it would rather not tell: more than was acknowledged, more than it says, newer than it says; an honest prune is told, too"""
+    with World(source={"quiet": "0s"}) as w:
+        w.start()
+        for name in "abcd":
+            w.write(f"{name}.jpg", os.urandom(1000))
+            w.settled()
+        w.agent.stop()
+        events = [json.loads(line) for line in w.cede("ledger", "export", "--json", "--state", w.state).splitlines()]
+        bundles = [e["subject"] for e in events if e["kind"] == "bundle-sealed"]
+        newest = max(int(line) for line in (w.store / HOST / "checkpoints").read_text().splitlines() if line.isdigit())
+        ends = {e["subject"]: e["sequence"] for e in events if e["kind"] == "bundle-done"}
+        acknowledged = [b for b in bundles if ends[b] <= newest]
+        equal((len(bundles), len(acknowledged)), (4, 3), "bundles, and those of which all was acknowledged")
+        at_ns = events[-1]["at_ns"] + 3_600_000_000_000  # an hour later: every bundle is one that the ledger must know
+        captures = {}
+        for e in events:
+            if e["kind"] == "bundle-sealed":
+                captures[e["detail"].split("members=")[1].split(":")[0]] = e["subject"]
+        owner = {e["subject"]: captures[e["detail"].split("row=")[1].split()[0]] for e in events if e["kind"] == "capture-seen"}
+        owner |= {b: b for b in bundles}
+        other = w.dir / "other.jsonl"
+
+        def is_of(these):
+            return lambda e: owner.get(e["subject"]) in these
+
+        def says(what, forged, *want, more=()):
+            summary, findings = audit(w, written(other, forged), *more, status=(1,) if want else (0,))
+            equal(sorted(findings), sorted(want), what)
+            return summary
+        def unknown(these):
+            return [("unknown", b) for b in these]
+        pruning = str(len(events) + 1)
+        broken, told = ("ledger-broken", pruning), ("emptied", pruning)
+
+        honest = emptied(events, is_of(acknowledged), at_ns, covered=newest)
+        summary = says("as a prune does it", honest, told)
+        equal((summary["pruned_captures"], summary["pruned_bundles"], summary["pruned"]), (3, 3, sum(map(is_of(acknowledged), events))), "what was pruned")
+        equal(summary["pruned_before"], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_ns // 10**9)), "and until when")
+        says("as a prune does it, and that is accepted", honest, more=["--allow-pruned"])
+        said = receiver("audit", "--store", w.store, "--host", HOST, "--ledger", other, status=(1,))
+        check(f"pruned: 3 captures in 3 bundles of before {summary['pruned_before']}\n" in said, said)
+
+        # everything, by an event that says as little as it can
+        says("all of it", emptied(events, is_of(bundles), at_ns, before=1, captures=1, bundles=1, covered=1), broken, *unknown(bundles))
+        says("more than it says was acknowledged", emptied(events, is_of(bundles), at_ns, covered=newest), broken, *unknown(bundles))
+        says("more than the agency was shown", emptied(events, is_of(bundles), at_ns), broken, *unknown(bundles))
+        says("acknowledged before it was", emptied(events, is_of(acknowledged), at_ns, covered=len(events) + 1), broken, *unknown(acknowledged))
+        for key in ("before", "captures", "bundles", "covered"):
+            says(f"without {key}", emptied(events, is_of(acknowledged), at_ns, **{"covered": newest, key: None}), broken, *unknown(acknowledged))
+        says("more bundles than events", emptied(events, is_of(acknowledged), at_ns, covered=newest, bundles=99), broken, *unknown(acknowledged))
+        # three bundles are gone and it says one: whichever that is
+        summary, findings = audit(w, written(other, emptied(events, is_of(acknowledged), at_ns, covered=newest, bundles=1)), status=(1,))
+        equal([f[0] for f in findings], ["emptied", "unknown", "unknown"], "more bundles than it says")
+        says("newer than it says", emptied(events, is_of(acknowledged), at_ns, covered=newest, before=1), told, *unknown(acknowledged))
+        middle = next(e["at_ns"] for e in events if e["kind"] == "bundle-done" and e["subject"] == acknowledged[0])
+        says("two of them newer than it says", emptied(events, is_of(acknowledged), at_ns, covered=newest, before=middle), told, *unknown(acknowledged[1:]))
+        # bundles for another agency may have been acknowledged by that one: this one can't know, and it explains none of its own
+        elsewhere = appended(events, "bundle-sealed", f"row=9 destination=elsewhere size=1 sha256={0:064x} captures=0", at_ns, subject=str(uuid.UUID(int=(1 << 80) | 7 << 76 | 2 << 62)))
+        for more in ((), ("--allow-pruned",)):
+            says("more than this agency was shown", emptied(elsewhere, is_of(acknowledged), at_ns, covered=newest + 1), ("emptied", str(len(elsewhere) + 1)),
+                 *unknown(acknowledged), more=more)
 
 
 def while_it_runs():
@@ -408,4 +492,4 @@ def opened_all_the_same():
 
 
 if __name__ == "__main__":
-    tap.run([sound_and_tampered, anchored, while_it_runs, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
+    tap.run([sound_and_tampered, anchored, emptied_to_hide, while_it_runs, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
