@@ -86,7 +86,7 @@ static void check_seal_to(struct checker *c, const char *name) {
 	struct cede_error err;
 
 	if (cert_load(c->dir_fd, name, &cert, &err) < 0 ||
-		sealer_keys_new(&cert, &name, 1, c->now_ns, &keys, &err) < 0)
+		sealer_keys_new(&cert, &name, 1, c->now_ns, false, &keys, &err) < 0)
 		complain(c, "seal_to", &err);
 	else
 		check_end(c, "seal_to", name, cert);

@@ -39,7 +39,8 @@ struct sealer {
 	BIO *chain;
 };
 
-static int check_cert(X509 *cert, const char *name, int64_t now_ns, struct cede_error *reterr) {
+static int check_cert(
+	X509 *cert, const char *name, int64_t now_ns, bool over_too, struct cede_error *reterr) {
 	EVP_PKEY *key = X509_get0_pubkey(cert);
 	int64_t from, until;
 	uint32_t usage;
@@ -65,7 +66,7 @@ static int check_cert(X509 *cert, const char *name, int64_t now_ns, struct cede_
 			"subjectKeyIdentifier=hash",
 			name);
 	CEDE_TRY(cert_validity(cert, &from, &until, reterr));
-	if (now_ns < from || now_ns > until)
+	if (now_ns < from || (now_ns > until && !over_too))
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED, "%s: %s", name,
 			now_ns < from ? "not valid yet: look at the clock"
 				      : "expired: the agency must send the next one");
@@ -73,12 +74,12 @@ static int check_cert(X509 *cert, const char *name, int64_t now_ns, struct cede_
 }
 
 int sealer_keys_new(X509 *const *certs, const char *const *names, size_t n, int64_t now_ns,
-	struct sealer_keys **ret, struct cede_error *reterr) {
+	bool over_too, struct sealer_keys **ret, struct cede_error *reterr) {
 	if (n == 0 || n > RECIPIENTS_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
 			"1 to %d sealing certificates expected, not %zu", RECIPIENTS_MAX, n);
 	for (size_t i = 0; i < n; i++)
-		CEDE_TRY(check_cert(certs[i], names[i], now_ns, reterr));
+		CEDE_TRY(check_cert(certs[i], names[i], now_ns, over_too, reterr));
 	struct sealer_keys *keys = calloc(1, sizeof *keys);
 	if (keys == NULL)
 		return CEDE_FAIL_MEMORY(reterr);

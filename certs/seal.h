@@ -8,6 +8,7 @@
 #pragma once
 
 #include <openssl/types.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/bytes.h"
@@ -20,9 +21,10 @@ struct sealer_keys;
 struct sealer;
 
 /* Checks each certificate: key type and size, key usage fit for it, subject key id present, valid
- * at now. REFUSED names the certificate and the mend. names[i] is what messages call certs[i]. */
+ * at now. REFUSED names the certificate and the mend. names[i] is what messages call certs[i].
+ * over_too: one whose time is over is taken all the same; whoever holds the keys does not seal. */
 CEDE_MUST_USE int sealer_keys_new(X509 *const *certs, const char *const *names, size_t n,
-	int64_t now_ns, struct sealer_keys **ret, struct cede_error *reterr);
+	int64_t now_ns, bool over_too, struct sealer_keys **ret, struct cede_error *reterr);
 void sealer_keys_free(struct sealer_keys *keys);
 /* Seals to them once, into a memory file that goes away: what the library sets up at its first use is
  * there before memory can be short. It remembers a failure for ever, and nothing could be sealed. */

@@ -80,6 +80,7 @@ struct source_figures {
 
 struct destination_figures {
 	bool up;
+	bool seal_over;            /* a certificate that is sealed to has ended */
 	uint64_t open, open_bytes; /* sealed bundles without a receipt */
 	int64_t receipt_ns;        /* the last one; 0: none since the start */
 	/* since the start */

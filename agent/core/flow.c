@@ -232,6 +232,7 @@ static int make_parts(struct flow *flow, struct cede_error *reterr) {
 		return CEDE_FAIL_MEMORY(reterr);
 	for (size_t i = 0; i < policy->destination_count; i++) {
 		flow->destinations[i].seal = flow->setup.keys[i].seal;
+		flow->destinations[i].seal_until_ns = flow->setup.keys[i].seal_until_ns;
 		flow->destinations[i].receipts = flow->setup.keys[i].receipts;
 		flow->destinations[i].checkpoint = BUF_INIT(CHECKPOINT_FIELD_MAX);
 		if (policy->destinations[i].bundle_size > flow->buffer_size)

@@ -34,6 +34,7 @@ struct flow;
 struct flow_destination_keys {                        /* the pointers are taken by flow_start() */
 	uint8_t seal_digest[32], receipts_digest[32]; /* of the files */
 	struct sealer_keys *seal;
+	int64_t seal_until_ns; /* the first of their certificates ends */
 	struct note_keys *receipts;
 	bool changed; /* sealing keys or place are not those of the predecessor's policy */
 };

@@ -120,6 +120,7 @@ struct parcel {
 
 struct flow_destination {
 	struct sealer_keys *seal;
+	int64_t seal_until_ns; /* from then on nothing is sealed */
 	struct note_keys *receipts;
 	struct parcel *parcels;
 	size_t open;   /* parcels with state PUSHING, or WAITING in memory */

@@ -277,9 +277,25 @@ static bool has_room(struct flow *flow, size_t destination) {
 	return !link_up(flow->link, destination) || outbox_has_room(flow, destination) || d->overdue;
 }
 
+/* Nothing is sealed to a certificate whose time is over: nobody vouches for its key any more. */
+static bool may_seal(struct flow *flow, size_t destination) {
+	struct flow_destination *d = &flow->destinations[destination];
+	bool may = clock_wall_ns() < d->seal_until_ns;
+
+	if (d->figures.seal_over == may)
+		log_event(may ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, may ? "seal.valid" : "seal.expired",
+			"destination=%s%s", flow->policy->destinations[destination].name,
+			may ? ""
+			    : " effect=\"nothing is sealed to it: captures stay\" mend=\"get a policy with the next sealing certificate from the agency\"");
+	d->figures.seal_over = !may;
+	return may;
+}
+
 static void plan_destination(struct flow *flow, size_t destination) {
 	struct flow_destination *d = &flow->destinations[destination];
 
+	if (!may_seal(flow, destination))
+		return;
 	while (has_room(flow, destination)) {
 		if (d->nothing || lingers(flow, destination))
 			return;

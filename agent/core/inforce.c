@@ -32,7 +32,7 @@ static int load_identity(
 	return key_load_private_pem(AT_FDCWD, config->key, &f->key_pem, reterr);
 }
 
-static int load_sealer(const struct inforce *f, const struct policy_destination *d,
+static int load_sealer(const struct inforce *f, const struct policy_destination *d, bool over_too,
 	struct sealer_keys **ret, struct cede_error *reterr) {
 	X509 *certs[SEAL_TO_MAX] = {0};
 	int r = CEDE_OK;
@@ -45,7 +45,7 @@ static int load_sealer(const struct inforce *f, const struct policy_destination 
 			&certs[i], reterr);
 	if (r == CEDE_OK)
 		r = sealer_keys_new(certs, (const char *const *)d->seal_to, d->seal_to_count,
-			clock_wall_ns(), ret, reterr);
+			clock_wall_ns(), over_too, ret, reterr);
 	if (r == CEDE_OK)
 		r = sealer_keys_try(*ret, reterr);
 	for (size_t i = 0; i < ARRAY_LENGTH(certs); i++)
@@ -113,7 +113,7 @@ int inforce_load(const struct inforce_want *want, struct inforce **ret, struct c
 	CEDE_TRY(load_identity(f, want->config, reterr));
 	for (size_t i = 0; i < f->policy->destination_count; i++) {
 		const struct policy_destination *d = &f->policy->destinations[i];
-		CEDE_TRY(load_sealer(f, d, &f->keys[i].seal, reterr));
+		CEDE_TRY(load_sealer(f, d, want->starts, &f->keys[i].seal, reterr));
 		CEDE_TRY(load_receipt_keys(f, d, &f->keys[i].receipts, reterr));
 		CEDE_TRY(digest_files(
 			f, d->seal_to, d->seal_to_count, f->keys[i].seal_digest, reterr));
@@ -121,6 +121,7 @@ int inforce_load(const struct inforce_want *want, struct inforce **ret, struct c
 			f, d->receipts, d->receipt_count, f->keys[i].receipts_digest, reterr));
 		for (size_t k = 0; k < d->seal_to_count; k++)
 			ends(f, d->seal_to[k], &f->seal_until_ns[i]);
+		f->keys[i].seal_until_ns = f->seal_until_ns[i];
 		ends(f, d->ca, &f->ca_until_ns[i]);
 	}
 	*ret = CEDE_TAKE(f);

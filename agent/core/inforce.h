@@ -34,6 +34,9 @@ struct inforce_want {
 	const char *policy_path;
 	const struct agent_config *config;
 	bool is_unsigned; /* no signature is asked for */
+	/* The agent starts: it may be that nothing has changed but the time. A sealing certificate
+	 * that is over is taken; nothing is sealed to it, and everything else goes on. */
+	bool starts;
 	const struct floor *floor;
 };
 

@@ -115,6 +115,7 @@ static struct inforce_want want_of(const struct keeper *k) {
 	return (struct inforce_want){.policy_path = k->options->policy,
 		.config = k->config,
 		.is_unsigned = k->options->is_unsigned,
+		.starts = k->now == NULL,
 		.floor = &k->floor};
 }
 

@@ -68,8 +68,11 @@ static uint32_t unmet(const struct standing *s) {
 	};
 	uint32_t bits = 0;
 
-	for (size_t i = 0; i < m->policy->destination_count; i++)
-		bad[CONDITION_LINK] = bad[CONDITION_LINK] || !s->figures.destinations[i].up;
+	for (size_t i = 0; i < m->policy->destination_count; i++) {
+		const struct destination_figures *d = &s->figures.destinations[i];
+		bad[CONDITION_LINK] = bad[CONDITION_LINK] || !d->up;
+		bad[CONDITION_SEAL] = bad[CONDITION_SEAL] || d->seal_over;
+	}
 	for (size_t i = 0; i < m->policy->source_count; i++) {
 		bad[CONDITION_SOURCES] = bad[CONDITION_SOURCES] || s->figures.sources[i].missing;
 		bad[CONDITION_AGE] = bad[CONDITION_AGE] ||

@@ -4,15 +4,16 @@
 #pragma once
 
 /* id, name (metric label, line of /readyz, section of the runbook), what is wrong when it is not met */
-#define CONDITIONS(X)                                                                     \
-	X(RECOVERED, "recovered", "what was under way before the start is not known yet") \
-	X(POLICY, "policy", "the policy has expired: nothing is handed over or wiped")    \
-	X(RELOAD, "reload", "the policy that was published last was refused")             \
-	X(LEDGER, "ledger", "the ledger can't be written: nothing moves")                 \
-	X(LINK, "link", "a destination can't be reached")                                 \
-	X(IDENTITY, "identity", "the host's certificate is not valid now")                \
-	X(SOURCES, "sources", "the directory of a source is not there, or is another")    \
-	X(SPOOL, "spool", "the spool is full: captures stay in the clear")                \
+#define CONDITIONS(X)                                                                          \
+	X(RECOVERED, "recovered", "what was under way before the start is not known yet")      \
+	X(POLICY, "policy", "the policy has expired: nothing is handed over or wiped")         \
+	X(RELOAD, "reload", "the policy that was published last was refused")                  \
+	X(LEDGER, "ledger", "the ledger can't be written: nothing moves")                      \
+	X(LINK, "link", "a destination can't be reached")                                      \
+	X(IDENTITY, "identity", "the host's certificate is not valid now")                     \
+	X(SOURCES, "sources", "the directory of a source is not there, or is another")         \
+	X(SEAL, "seal", "a sealing certificate is over: nothing is sealed to its destination") \
+	X(SPOOL, "spool", "the spool is full: captures stay in the clear")                     \
 	X(AGE, "age", "a capture in the clear is older than its source's max_age")
 
 enum condition {

@@ -90,7 +90,7 @@ static int load_copy_keys(struct purge *p, struct cede_error *reterr) {
 			&certs[i], reterr);
 	if (r == CEDE_OK)
 		r = sealer_keys_new(certs, (const char *const *)d->seal_to, d->seal_to_count,
-			clock_wall_ns(), &p->copy_to, reterr);
+			clock_wall_ns(), false, &p->copy_to, reterr);
 	for (size_t i = 0; i < ARRAY_LENGTH(certs); i++)
 		cert_freep(&certs[i]);
 	return r;

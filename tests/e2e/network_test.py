@@ -13,7 +13,6 @@ import random
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -24,12 +23,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import cameras
 import servers
 import tap
-from clocks import Lapse
+from clocks import Clock, Lapse
 from metrics import metric
 from proxy import CLOSE, Dumb, Proxy, Recorder, cpu_s, wakeups
 from stock import Store
 from tap import Skip, check, equal
-from world import World, build_dir, free_port, program, until, yaml
+from world import World, free_port, program, until, yaml
 
 FIRST_S, MOST_S = 0.25, 30  # agent/send/backoff.h
 SLACK_S = 1.5  # a busy machine
@@ -721,22 +720,6 @@ def server_certificate():
 
 
 # ---- clocks
-
-class Clock:
-    """The agent's wall clock (tests/fault/clock.c); the courier, which has no environment, keeps the true one."""
-
-    def __init__(self, w):
-        library = build_dir() / "tests" / "fault" / "clock.so"
-        if not library.exists():
-            raise Skip(f"{library} is not built")
-        self.path = w.dir / "clock"
-        self.set(0)
-        self.env = {**os.environ, "LD_PRELOAD": str(library), "CEDE_CLOCK": str(self.path)}
-
-    def set(self, seconds):
-        with open(self.path, "r+b" if self.path.exists() else "wb") as f:
-            f.write(struct.pack("<q", int(seconds * 1e9)))
-
 
 def lazy(pid, what, seconds=3, share=0.02):
     """The process uses next to no processor time, and sleeps most of the time."""

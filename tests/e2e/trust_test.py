@@ -21,6 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import cameras
 import tap
+from clocks import Clock
 from metrics import metric
 from stock import Store
 from tap import check, equal, mode
@@ -169,6 +170,35 @@ def expired():
         equal(w.left(), [b"a.jpg"], "files")
         equal(sorted(w.store.rglob("*.cms")), [], "bundles in the store")
         w.policy["expires"] = utc(days=9)
+        w.publish()
+        w.settled()
+
+
+def sealing_certificate_over():
+    """a sealing certificate that ends while the agent runs: nothing more is sealed to it, also after a restart; a policy with the next one ends that"""
+    with World(source={"max_age": "30d"}) as w:
+        clock = Clock(w)
+        make = ["openssl", "req", "-x509", "-key", w.pki / "seal.key", "-subj", "/CN=seal", "-addext", "keyUsage=critical,keyAgreement",
+                "-addext", "subjectKeyIdentifier=hash"]
+        subprocess.run([*make, "-days", "1", "-out", w.pki / "seal.pem"], check=True, capture_output=True)
+        w.write_files()
+        w.start_receiver()
+        w.start_agent(env=clock.env)
+        w.write("a.jpg", b"picture")
+        w.settled()
+        clock.set(2 * 86400)
+        w.write("b.jpg", b"picture 2")
+        until(lambda: "seal.expired destination=agency" in w.agent.said(), 30, "it is said")
+        until(lambda: w.in_state("ready") == 1, 20, "it waits")
+        until(lambda: "seal" in w.status()["agent"]["unmet"], 10, "the agent is not ready")
+        equal(w.agent.stop(), 0, "exit status")
+        w.start_agent(env=clock.env)
+        until(lambda: w.agent.said().count("seal.expired destination=agency") == 2, 30, "it starts, and says it again")
+        equal((w.left(), w.in_state("ready")), ([b"b.jpg"], 1), "what waits")
+        w.write_files()
+        w.publish()
+        until(lambda: "policy.refused" in w.agent.said(), 20, "another policy with it is refused")
+        subprocess.run([*make, "-days", "9", "-out", w.pki / "seal.pem"], check=True, capture_output=True)
         w.publish()
         w.settled()
 
@@ -518,10 +548,9 @@ def removed_while_waiting():
 
 
 TESTS = [no_signature, tampered_policy, tampered_files, untrusted_signer, broken_signature, by_hand, older_serial,
-         expired, reload_on_change, bad_reload, reload_under_load, another_destination, destination_gone_and_back,
-         source_removed, bandwidth, held_then_lifted, hold_ends, held_file_changes, destroyed, destroy_in_force,
-         violations,
-         lost_and_ignored, removed_while_waiting]
+         expired, sealing_certificate_over, reload_on_change, bad_reload, reload_under_load, another_destination,
+         destination_gone_and_back, source_removed, bandwidth, held_then_lifted, hold_ends, held_file_changes, destroyed,
+         destroy_in_force, violations, lost_and_ignored, removed_while_waiting]
 
 if __name__ == "__main__":
     tap.run(TESTS, at_once=4)

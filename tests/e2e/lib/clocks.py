@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time that passes faster for a program (tests/fault/clock.c)."""
+"""The time of a program under test (tests/fault/clock.c): its wall clock set, or time that passes faster."""
 
 import os
 import struct
@@ -8,6 +8,22 @@ import time
 
 from tap import Skip
 from world import build_dir, is_sanitized
+
+
+class Clock:
+    """The agent's wall clock (tests/fault/clock.c); the courier, which has no environment, keeps the true one."""
+
+    def __init__(self, w):
+        library = build_dir() / "tests" / "fault" / "clock.so"
+        if not library.exists():
+            raise Skip(f"{library} is not built")
+        self.path = w.dir / "clock"
+        self.set(0)
+        self.env = {**os.environ, "LD_PRELOAD": str(library), "CEDE_CLOCK": str(self.path)}
+
+    def set(self, seconds):
+        with open(self.path, "r+b" if self.path.exists() else "wb") as f:
+            f.write(struct.pack("<q", int(seconds * 1e9)))
 
 
 class Lapse:

@@ -71,7 +71,7 @@ static struct sealer_keys *keys_of(X509 *const *certs, size_t n) {
 	struct sealer_keys *keys = NULL;
 	struct cede_error err;
 
-	assert_int_equal(sealer_keys_new(certs, names, n, clock_wall_ns(), &keys, &err), 0);
+	assert_int_equal(sealer_keys_new(certs, names, n, clock_wall_ns(), false, &keys, &err), 0);
 	assert_int_equal(sealer_keys_try(keys, &err), 0);
 	return keys;
 }
@@ -280,7 +280,7 @@ static void test_certificates_that_are_not_for_sealing(void **state) {
 		CLEANUP(cert_freep) X509 *c = tool_cert(&tool, pem);
 		const char *name = pem;
 		int r = sealer_keys_new(&c, &name, 1,
-			clock_wall_ns() + cases[i].shift_s * NS_PER_SECOND, &keys, &err);
+			clock_wall_ns() + cases[i].shift_s * NS_PER_SECOND, false, &keys, &err);
 		sealer_keys_free(keys);
 		if (cases[i].expected == NULL) {
 			assert_int_equal(r, CEDE_OK);
@@ -292,7 +292,7 @@ static void test_certificates_that_are_not_for_sealing(void **state) {
 	}
 	struct cede_error err;
 	struct sealer_keys *keys = NULL;
-	assert_int_equal(sealer_keys_new(NULL, NULL, 0, 0, &keys, &err), CEDE_ERR_REFUSED);
+	assert_int_equal(sealer_keys_new(NULL, NULL, 0, 0, false, &keys, &err), CEDE_ERR_REFUSED);
 }
 
 static void test_write_errors_come_back(void **state) {
