@@ -82,6 +82,7 @@ static const char *unsafe_part(const char *path) {
 	return NULL;
 }
 
+/* NULL: it may be taken. Else why not; which file it is as far as that is known, and no descriptor. */
 static const char *look(const struct allowed_program *p, struct allowed_file *ret) {
 	CLEANUP(freep) char *resolved = realpath(p->path, NULL);
 	struct stat st;
@@ -91,11 +92,11 @@ static const char *look(const struct allowed_program *p, struct allowed_file *re
 	CLEANUP(fd_closep) int fd = openat(AT_FDCWD, resolved, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return "can't be looked at";
+	*ret = (struct allowed_file){-1, st.st_dev, st.st_ino};
 	const char *unsafe = unsafe_part(resolved);
-	if (unsafe != NULL)
-		return unsafe;
-	*ret = (struct allowed_file){CEDE_TAKE_FD(fd), st.st_dev, st.st_ino};
-	return NULL;
+	if (unsafe == NULL)
+		ret->fd = CEDE_TAKE_FD(fd);
+	return unsafe;
 }
 
 static void add_file(struct allowed_program *p, const struct allowed_file *file) {
@@ -106,10 +107,40 @@ static void add_file(struct allowed_program *p, const struct allowed_file *file)
 	p->count++;
 }
 
+static bool is_file(const struct allowed_file *a, const struct allowed_file *b) {
+	return a->dev == b->dev && a->ino == b->ino;
+}
+
+/* Which files were taken and must go: the one that is refused now (NULL: none), and each that
+ * others than root can change by now, a former one too. */
+static void find_lost(const struct allowed_program *p, const struct allowed_file *refused,
+	bool ret_lost[ALLOWED_FORMER]) {
+	for (size_t i = 0; i < p->count; i++) {
+		struct stat st;
+		ret_lost[i] = (refused != NULL && is_file(&p->files[i], refused)) ||
+			fstat(p->files[i].fd, &st) < 0 || !is_roots(&st);
+	}
+}
+
+/* How many went. */
+static size_t drop_lost(struct allowed_program *p, const bool lost[ALLOWED_FORMER]) {
+	size_t kept = 0, count = p->count;
+
+	for (size_t i = 0; i < count; i++)
+		if (lost[i])
+			fd_closep(&p->files[i].fd);
+		else
+			p->files[kept++] = p->files[i];
+	p->count = kept;
+	return count - kept;
+}
+
 static void refresh_one(struct allowed_program *p, pthread_mutex_t *lock) {
 	struct allowed_file now = {.fd = -1};
+	bool lost[ALLOWED_FORMER];
 	const char *why = look(p, &now);
 
+	find_lost(p, why != NULL ? &now : NULL, lost);
 	if (why != NULL) {
 		if (strcmp(p->why, why) != 0)
 			log_event(LOG_LEVEL_ERROR, "guard.program",
@@ -119,7 +150,8 @@ static void refresh_one(struct allowed_program *p, pthread_mutex_t *lock) {
 		p->why[0] = 0;
 	}
 	(void)pthread_mutex_lock(lock);
-	bool known = p->count > 0 && p->files[0].dev == now.dev && p->files[0].ino == now.ino;
+	size_t gone = drop_lost(p, lost);
+	bool known = p->count > 0 && is_file(&p->files[0], &now);
 	bool replaced = why == NULL && p->count > 0 && !known;
 	p->found = why == NULL;
 	if (why == NULL && !known) {
@@ -128,6 +160,10 @@ static void refresh_one(struct allowed_program *p, pthread_mutex_t *lock) {
 	}
 	(void)pthread_mutex_unlock(lock);
 	fd_closep(&now.fd);
+	if (gone > 0)
+		log_event(LOG_LEVEL_WARNING, "guard.program",
+			"exe=%s files=%zu text=\"were allowed and can be changed by others than root now: they are not allowed any more\"",
+			p->path, gone);
 	if (replaced)
 		log_event(LOG_LEVEL_INFO, "guard.program",
 			"exe=%s text=\"replaced; the new one is allowed\"", p->path);

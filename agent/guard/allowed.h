@@ -5,7 +5,7 @@
  *
  * Promise a package upgrade needs no restart: allowed_refresh() finds the new file; processes that
  *         still run the former one stay allowed. A file that others than root can replace or write
- *         is not taken.
+ *         is not taken, and one that was taken is let go at the next refresh after it became so.
  * Thread  refresh waits on the disk: one thread at a time. has() does not; the caller keeps the two
  *         apart with `lock`. */
 #pragma once

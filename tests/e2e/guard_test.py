@@ -357,6 +357,18 @@ def upgrade():
         check("can be changed by others than root" in w.agent.said(), "the log says why")
 
 
+def let_go():
+    """an allowed program whose rights let others change it later: denied within the refresh time, allowed again when that is mended"""
+    with Guarded(source=HOLD) as w:
+        w.start_guarded()
+        path = w.camera("a.jpg", b"x")
+        os.chmod(w.lane_camera, 0o777)
+        until(lambda: not w.opens(w.lane_camera, "read", path), 10, "a program that anybody can change is denied")
+        check("can be changed by others than root" in w.agent.said(), "the log says why")
+        os.chmod(w.lane_camera, 0o755)
+        until(lambda: w.opens(w.lane_camera, "read", path), 10, "it is allowed again")
+
+
 def report():
     """report: everybody may, who is not allowed is noted; a newer policy makes it enforce, another ends it"""
     with Guarded(mode="report", source=HOLD) as w:
@@ -496,4 +508,4 @@ def slept():
 
 if __name__ == "__main__":
     tap.run([slept, every_way_whole_file_system, every_way_shared_file_system, recorded, end_to_end, opens_without_a_wrong_answer,
-             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, report, impossible, little_locked_memory, exchanged, mounted_anew, moved_in], at_once=3)
+             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, let_go, report, impossible, little_locked_memory, exchanged, mounted_anew, moved_in], at_once=3)

@@ -166,6 +166,50 @@ static void what_others_can_change_is_not_taken(void **state) {
 	}
 }
 
+/* Rights that change later count as well: at the path, on the way to it, and of a file that was
+ * replaced and may still run. What is mended is allowed again. */
+static void what_others_can_change_by_now_is_let_go(void **state) {
+	static const struct {
+		const char *name;
+		mode_t bad, good;
+	} cases[] = {{"open/camera", 0777, 0755}, {"open/camera", 0775, 0755}, {"open", 0777, 0755}};
+	static struct allowed a;
+	struct cede_error err;
+
+	(void)state;
+	needs_root();
+	a = (struct allowed){0};
+	assert_true(mkdir(below("open"), 0755) == 0 || errno == EEXIST);
+	assert_int_equal(chmod(below("open"), 0755), 0);
+	struct who who = make("open/camera", 0755);
+	assert_int_equal(allowed_add(&a, "lp", below("open/camera"), &err), CEDE_OK);
+	assert_int_equal(allowed_find_users(&a, &err), CEDE_OK);
+	allowed_refresh(&a, &lock);
+	for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+		assert_int_equal(chmod(below(cases[i].name), cases[i].bad), 0);
+		allowed_refresh(&a, &lock);
+		if (allowed_has(&a, &who) || allowed_missing(&a) != 1)
+			fail_msg("case %zu", i);
+		assert_int_equal(chmod(below(cases[i].name), cases[i].good), 0);
+		allowed_refresh(&a, &lock);
+		if (!allowed_has(&a, &who) || allowed_missing(&a) != 0)
+			fail_msg("case %zu, mended", i);
+	}
+	struct who new = make("new", 0755);
+	char from[128];
+	(void)snprintf(from, sizeof from, "%s", below("new"));
+	int former = openat(AT_FDCWD, below("open/camera"), O_RDONLY | O_CLOEXEC);
+	assert_true(former >= 0);
+	assert_int_equal(renameat(AT_FDCWD, from, AT_FDCWD, below("open/camera")), 0);
+	allowed_refresh(&a, &lock);
+	assert_true(allowed_has(&a, &who) && allowed_has(&a, &new));
+	assert_int_equal(fchown(former, 7, 0), 0);
+	allowed_refresh(&a, &lock);
+	assert_true(!allowed_has(&a, &who) && allowed_has(&a, &new));
+	(void)close(former);
+	allowed_done(&a);
+}
+
 /* A symlink is resolved, and every directory on the real way must be root's. */
 static void symlinks_lead_to_the_real_file(void **state) {
 	static struct allowed a;
@@ -194,6 +238,7 @@ int main(void) {
 		cmocka_unit_test(a_user_must_be_there),
 		cmocka_unit_test(after_an_upgrade_both_are_allowed),
 		cmocka_unit_test(what_others_can_change_is_not_taken),
+		cmocka_unit_test(what_others_can_change_by_now_is_let_go),
 		cmocka_unit_test(symlinks_lead_to_the_real_file),
 	};
 
