@@ -9,7 +9,6 @@
 #include <openssl/x509.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,34 +16,12 @@
 #include "base/clock.h"
 #include "base/credential.h"
 #include "base/file.h"
+#include "base/key_file.h"
 #include "certs/host_id.h"
 #include "certs/ossl.h"
 
 #define RSA_BITS_MIN 3072
 
-static int check_file(int fd, const char *path, mode_t forbidden, struct cede_error *reterr) {
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return CEDE_FAIL_SYS(reterr, "%s", path);
-	if (!S_ISREG(st.st_mode))
-		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED, "%s: not a regular file", path);
-	if (st.st_uid != 0 && st.st_uid != geteuid())
-		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			"%s: belongs to user %u; only root or the running user may own it: chown it",
-			path, (unsigned)st.st_uid);
-	if (st.st_uid == 0 && credential_is(path))
-		forbidden &= (mode_t)~040;
-	if ((st.st_mode & forbidden) != 0)
-		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			(forbidden & 07) == 07
-				? "%s: mode %04o lets others at the private key: chmod 0600"
-				: "%s: mode %04o lets others write it: chmod 0644",
-			path, (unsigned)(st.st_mode & 07777));
-	return CEDE_OK;
-}
-
-/* forbidden: mode bits of which none may be set. */
 static int load_file(
 	int dirfd, const char *path, mode_t forbidden, struct buf *out, struct cede_error *reterr) {
 	CLEANUP(fd_closep)
@@ -56,7 +33,7 @@ static int load_file(
 		errno = sys;
 		return CEDE_FAIL_SYS(reterr, "open %s", path);
 	}
-	CEDE_TRY(check_file(fd, path, forbidden, reterr));
+	CEDE_TRY(key_file_check(fd, path, forbidden, reterr));
 	int r = file_load_fd(fd, out, reterr);
 	if (r < 0)
 		cede_error_within(reterr, "%s", path);
@@ -102,7 +79,7 @@ int key_load_private_pem(int dirfd, const char *path, struct buf *pem, struct ce
 	CLEANUP(key_freep) EVP_PKEY *key = NULL;
 	CLEANUP(buf_done) struct buf file = BUF_INIT(KEY_FILE_MAX);
 
-	CEDE_TRY(load_file(dirfd, path, 077, &file, reterr));
+	CEDE_TRY(load_file(dirfd, path, KEY_FILE_SECRET, &file, reterr));
 	CEDE_TRY(parse_private(buf_slice(&file), path, &key, reterr));
 	return buf_add(pem, file.data, file.len, reterr);
 }
@@ -110,12 +87,12 @@ int key_load_private_pem(int dirfd, const char *path, struct buf *pem, struct ce
 int key_load_private(int dirfd, const char *path, EVP_PKEY **ret, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf file = BUF_INIT(KEY_FILE_MAX);
 
-	CEDE_TRY(load_file(dirfd, path, 077, &file, reterr));
+	CEDE_TRY(load_file(dirfd, path, KEY_FILE_SECRET, &file, reterr));
 	return parse_private(buf_slice(&file), path, ret, reterr);
 }
 
 int key_file_load(int dirfd, const char *path, struct buf *out, struct cede_error *reterr) {
-	return load_file(dirfd, path, 022, out, reterr);
+	return load_file(dirfd, path, KEY_FILE_PUBLIC, out, reterr);
 }
 
 int key_parse_public(struct slice pem, const char *name, EVP_PKEY **ret, struct cede_error *reterr) {

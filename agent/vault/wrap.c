@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/credential.h"
 #include "base/file.h"
+#include "base/key_file.h"
 
 #define MAGIC      "cede vault key 1\n"
 #define MAGIC_SIZE (sizeof MAGIC - 1)
@@ -64,12 +64,13 @@ static int read_secret(struct wrap *w, const char *path, struct cede_error *rete
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return CEDE_FAIL_SYS(reterr, "vault.key: %s", path);
-	mode_t others = st.st_uid == 0 && credential_is(path) ? S_IRWXO : S_IRWXG | S_IRWXO;
-	if ((st.st_mode & others) != 0)
-		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			"vault.key: %s may be read by others: chmod 600 it", path);
+	int r = key_file_check(fd, path, KEY_FILE_SECRET, reterr);
+	if (r < 0) {
+		cede_error_within(reterr, "vault.key");
+		return r;
+	}
 	w->dev = st.st_dev;
-	int r = file_load_fd(fd, &w->secret, reterr);
+	r = file_load_fd(fd, &w->secret, reterr);
 	if (r < 0) {
 		cede_error_within(reterr, "vault.key: %s", path);
 		return r;
