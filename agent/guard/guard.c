@@ -73,8 +73,21 @@ static int send_one(struct guard *g, const struct ipc_writer *w, const int *fds,
 	return r;
 }
 
+/* Also where the policy has no vault now: epochs of an earlier one may wait there. */
+static void store_of(const struct policy_source *source, char out[GUARD_PATH_MAX]) {
+	const char *slash = strrchr(source->path, '/');
+	int n = slash == NULL || slash == source->path
+		? 0
+		: snprintf(out, GUARD_PATH_MAX, "%.*s/" GUARD_VAULT_STORE "/%s",
+			  (int)(slash - source->path), source->path, source->name);
+
+	if (n <= 0 || n >= GUARD_PATH_MAX)
+		out[0] = 0;
+}
+
 static int send_rules(struct guard *g, const struct policy *policy, struct cede_error *reterr) {
 	static struct ipc_writer w;
+	char store[GUARD_PATH_MAX];
 
 	guard_put(&w, GUARD_BEGIN);
 	ipc_put_u8(&w, policy->guard.mode == GUARD_ENFORCE);
@@ -83,6 +96,8 @@ static int send_rules(struct guard *g, const struct policy *policy, struct cede_
 	for (size_t i = 0; i < policy->source_count; i++) {
 		guard_put(&w, GUARD_SOURCE);
 		ipc_put_text(&w, slice_str(policy->sources[i].path));
+		store_of(&policy->sources[i], store);
+		ipc_put_text(&w, slice_str(store));
 		CEDE_TRY(send_one(g, &w, NULL, 0, reterr));
 	}
 	for (size_t i = 0; i < policy->guard.allow_count; i++) {

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "agent/guard/marks_tree.h"
+#include "agent/guard/wire.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -26,23 +27,19 @@ void marks_done(struct marks *m) {
 	for (size_t i = 0; i < m->count; i++) {
 		free(m->list[i].path);
 		free(m->list[i].resolved);
+		free(m->list[i].store);
 	}
 	marks_tree_done(m);
 	m->count = 0;
 }
 
-int marks_add(struct marks *m, const char *path, struct cede_error *reterr) {
+int marks_add(struct marks *m, const char *path, const char *store, struct cede_error *reterr) {
 	if (m->count == MARKS_SOURCES_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "more than %d sources", MARKS_SOURCES_MAX);
-	char *copy = strdup(path);
-	if (copy == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	m->list[m->count++] = (struct marks_source){.path = copy};
-	return CEDE_OK;
+	struct marks_source *s = &m->list[m->count++];
+	*s = (struct marks_source){.path = strdup(path), .store = strdup(store)};
+	return s->path == NULL || s->store == NULL ? CEDE_FAIL_MEMORY(reterr) : CEDE_OK;
 }
-
-/* Directories that a source had before a turn of its vault, beside it. */
-#define VAULT_STORE ".cede-vault"
 
 /* ---- does the file system hold nothing but sources? */
 
@@ -78,7 +75,8 @@ bool marks_only_sources(const char *top, const struct marks *m) {
 	for (const struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
 		char path[PATH_MAX];
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
-			strcmp(e->d_name, "lost+found") == 0 || strcmp(e->d_name, VAULT_STORE) == 0)
+			strcmp(e->d_name, "lost+found") == 0 ||
+			strcmp(e->d_name, GUARD_VAULT_STORE) == 0)
 			continue;
 		/* the root of a file system may be mounted at "/" alone: then nothing is below "//" */
 		if (snprintf(path, sizeof path, "%s/%s", strcmp(top, "/") == 0 ? "" : top,
@@ -147,6 +145,18 @@ static void say_failed(struct marks_source *s, const char *why) {
 	log_event(LOG_LEVEL_ERROR, "guard.unmarked", "source=%s error=\"%s\"", s->path, s->why);
 }
 
+/* The store of a vault is made, and taken away, while the source is there. */
+static void look_at_store(struct marks_source *s) {
+	struct stat st;
+	bool there = s->store[0] != 0 && lstat(s->store, &st) == 0 && S_ISDIR(st.st_mode) &&
+		st.st_dev == s->dev;
+	uint64_t now = there ? st.st_ino : 0;
+
+	if (now != s->store_ino)
+		s->whole = false;
+	s->store_ino = now;
+}
+
 static int set_one(struct marks *m, size_t number, struct cede_error *reterr) {
 	struct marks_source *s = &m->list[number];
 	CLEANUP(fd_closep) int fd = -1;
@@ -162,8 +172,10 @@ static int set_one(struct marks *m, size_t number, struct cede_error *reterr) {
 	}
 	s->dev = st.st_dev;
 	s->ino = st.st_ino;
-	if (s->kind == MARK_INODES)
-		return s->whole ? CEDE_OK : marks_tree(m, number, "", reterr);
+	if (s->kind == MARK_INODES) {
+		look_at_store(s);
+		return s->whole ? CEDE_OK : marks_tree(m, number, reterr);
+	}
 	/* also where it is marked already: the file system may have been mounted anew meanwhile,
 	 * and then it has no mark; adding one to what has it does nothing */
 	if (fanotify_mark(m->fan, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_OPEN_PERM, fd, NULL) < 0)

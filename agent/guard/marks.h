@@ -22,11 +22,13 @@ enum mark_kind { MARK_NONE, MARK_FILE_SYSTEM, MARK_INODES };
 struct marks_source {
 	char *path;     /* as the policy has it */
 	char *resolved; /* without symlinks; NULL: not there yet */
+	char *store;    /* of the epochs that its vault has ended, or "" */
 	enum mark_kind kind;
-	uint64_t dev, ino; /* of the directory that was marked */
-	int parent_wd;     /* inodes: watch of the directory that has its name; 0: none */
-	bool whole;        /* inodes: the tree was walked, and nothing says it must be again */
-	char why[200];     /* no mark: the reason that was said */
+	uint64_t dev, ino;  /* of the directory that was marked */
+	uint64_t store_ino; /* inodes: of the store that was marked; 0: none */
+	int parent_wd;      /* inodes: watch of the directory that has its name; 0: none */
+	bool whole;         /* inodes: the tree was walked, and nothing says it must be again */
+	char why[200];      /* no mark: the reason that was said */
 };
 
 struct marks_watch; /* a directory of MARK_INODES, watched for what is moved into it */
@@ -41,7 +43,8 @@ struct marks {
 
 void marks_init(struct marks *m, int fan);
 void marks_done(struct marks *m);
-CEDE_MUST_USE int marks_add(struct marks *m, const char *path, struct cede_error *reterr);
+CEDE_MUST_USE int marks_add(
+	struct marks *m, const char *path, const char *store, struct cede_error *reterr);
 /* Marks what has no mark now: at start, each second, and when something was mounted. A source that
  * is not there is no failure: it is marked when it comes. */
 void marks_set(struct marks *m);

@@ -19,18 +19,22 @@
 #include "base/log.h"
 
 #define DEPTH_MAX 100
+#define REHEARSAL "rehearsal" /* of agent/vault_host.c: gone again at once, and its key with it */
 #define NEWS      (IN_CREATE | IN_MOVED_TO | IN_ONLYDIR | IN_EXCL_UNLINK)
 
 struct marks_watch {
 	struct marks_watch *next;
 	int wd;
 	size_t source;
-	char below[]; /* "" or "a/b" */
+	bool in_store;     /* of the source's vault; else in the source */
+	uint64_t dev, ino; /* a vault's turn, or a rename, gives the name to another directory */
+	char below[];      /* "" or "a/b" */
 };
 
 struct walk {
 	struct marks *m;
 	size_t source;
+	bool in_store;
 	uint64_t dev;
 	bool leave;
 	unsigned failed; /* files that could not be marked */
@@ -39,7 +43,10 @@ struct walk {
 static int watch(const struct walk *w, int dirfd, const char *below, struct cede_error *reterr) {
 	char name[64];
 	size_t len = strlen(below) + 1;
+	struct stat st;
 
+	if (fstat(dirfd, &st) < 0)
+		return CEDE_FAIL_SYS(reterr, "stat");
 	(void)snprintf(name, sizeof name, "/proc/self/fd/%d", dirfd);
 	int wd = inotify_add_watch(w->m->inotify, name, NEWS);
 	if (wd < 0 && errno == ENOSPC)
@@ -58,7 +65,12 @@ static int watch(const struct walk *w, int dirfd, const char *below, struct cede
 	struct marks_watch *new = malloc(sizeof *new + len);
 	if (new == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	*new = (struct marks_watch){.next = w->m->watches, .wd = wd, .source = w->source};
+	*new = (struct marks_watch){.next = w->m->watches,
+		.wd = wd,
+		.source = w->source,
+		.in_store = w->in_store,
+		.dev = st.st_dev,
+		.ino = st.st_ino};
 	memcpy(new->below, below, len);
 	w->m->watches = new;
 	return CEDE_OK;
@@ -100,6 +112,8 @@ static int walk_entry(struct walk *w, int dirfd, const char *below, const char *
 	if (S_ISREG(st.st_mode))
 		return mark_file(w, dirfd, name, reterr);
 	if (!S_ISDIR(st.st_mode) || st.st_dev != w->dev) /* another file system: not the source's */
+		return CEDE_OK;
+	if (w->in_store && below[0] == 0 && strcmp(name, REHEARSAL) == 0)
 		return CEDE_OK;
 	if (depth == DEPTH_MAX ||
 		snprintf(path, sizeof path, "%s%s%s", below, below[0] != 0 ? "/" : "", name) >=
@@ -149,11 +163,11 @@ static bool is_its_name(const struct marks_source *s, const struct inotify_event
 		strcmp(slash + 1, e->name) == 0;
 }
 
-static int open_below(
-	const struct marks_source *s, const char *below, int *ret_fd, struct cede_error *reterr) {
+static int open_below(const struct marks_source *s, bool in_store, const char *below, int *ret_fd,
+	struct cede_error *reterr) {
 	CLEANUP(fd_closep) int top = -1;
 
-	CEDE_TRY(file_open_dir(AT_FDCWD, s->resolved, &top, reterr));
+	CEDE_TRY(file_open_dir(AT_FDCWD, in_store ? s->store : s->resolved, &top, reterr));
 	if (below[0] == 0) {
 		*ret_fd = CEDE_TAKE_FD(top);
 		return CEDE_OK;
@@ -161,7 +175,42 @@ static int open_below(
 	return file_open_beneath(top, below, O_RDONLY | O_DIRECTORY, ret_fd, reterr);
 }
 
-int marks_tree(struct marks *m, size_t number, const char *below, struct cede_error *reterr) {
+/* The directory that is watched, if it has still the name by which it was marked. */
+static int open_watched(const struct marks *m, const struct marks_watch *w, int *ret_fd,
+	struct cede_error *reterr) {
+	const struct marks_source *s = &m->list[w->source];
+	CLEANUP(fd_closep) int fd = -1;
+	struct stat st;
+
+	if (s->resolved == NULL)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "the source is not there");
+	CEDE_TRY(open_below(s, w->in_store, w->below, &fd, reterr));
+	if (fstat(fd, &st) < 0)
+		return CEDE_FAIL_SYS(reterr, "stat");
+	if (st.st_dev != w->dev || st.st_ino != w->ino)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "another directory has its name");
+	*ret_fd = CEDE_TAKE_FD(fd);
+	return CEDE_OK;
+}
+
+/* A program may go on working in an epoch that has ended. Its directory may just have got its end,
+ * or its turn: then the next walk sees what is there. */
+static int walk_store(struct walk *w, struct cede_error *reterr) {
+	struct cede_error err = {0};
+	int fd;
+
+	w->in_store = true;
+	int r = open_below(&w->m->list[w->source], true, "", &fd, &err);
+	if (r < 0 && err.sys == ENOENT)
+		return CEDE_OK;
+	if (r < 0) {
+		*reterr = err;
+		return r;
+	}
+	return walk_directory(w, fd, "", 0, reterr);
+}
+
+int marks_tree(struct marks *m, size_t number, struct cede_error *reterr) {
 	struct marks_source *s = &m->list[number];
 	struct walk w = {.m = m, .source = number, .dev = s->dev};
 	int fd;
@@ -170,12 +219,12 @@ int marks_tree(struct marks *m, size_t number, const char *below, struct cede_er
 		m->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	if (m->inotify < 0)
 		return CEDE_FAIL_SYS(reterr, "inotify");
-	CEDE_TRY(open_below(s, below, &fd, reterr));
-	CEDE_TRY(walk_directory(&w, fd, below, 0, reterr));
-	if (below[0] == 0) {
-		s->whole = true;
-		watch_parent(m, s);
-	}
+	CEDE_TRY(open_below(s, false, "", &fd, reterr));
+	CEDE_TRY(walk_directory(&w, fd, "", 0, reterr));
+	if (s->store_ino != 0)
+		CEDE_TRY(walk_store(&w, reterr));
+	s->whole = true;
+	watch_parent(m, s);
 	return CEDE_OK;
 }
 
@@ -184,8 +233,10 @@ void marks_tree_leave(struct marks *m, size_t number) {
 	struct cede_error err = {0};
 	int fd;
 
-	if (m->list[number].resolved == NULL || open_below(&m->list[number], "", &fd, &err) < 0 ||
-		walk_directory(&w, fd, "", 0, &err) < 0)
+	if (m->list[number].resolved == NULL ||
+		open_below(&m->list[number], false, "", &fd, &err) < 0 ||
+		walk_directory(&w, fd, "", 0, &err) < 0 ||
+		(m->list[number].store_ino != 0 && walk_store(&w, &err) < 0))
 		log_event(LOG_LEVEL_WARNING, "guard.unmark", "source=%s error=\"%s\"",
 			m->list[number].path, err.text);
 }
@@ -243,10 +294,10 @@ static void one_news(struct marks *m, const struct inotify_event *e) {
 			forget_watch(m, e->wd);
 		return;
 	}
-	struct walk walk = {.m = m, .source = w->source, .dev = s->dev};
+	struct walk walk = {.m = m, .source = w->source, .in_store = w->in_store, .dev = s->dev};
 	char below[PATH_MAX];
 	(void)snprintf(below, sizeof below, "%s", w->below); /* w may go while we walk */
-	int r = s->resolved == NULL || e->len == 0 ? CEDE_ERR_IO : open_below(s, below, &fd, &err);
+	int r = e->len == 0 ? CEDE_ERR_IO : open_watched(m, w, &fd, &err);
 	if (r == CEDE_OK)
 		r = walk_entry(&walk, fd, below, e->name, 0, &err);
 	if (r < 0) /* a directory on the way was renamed, for example */

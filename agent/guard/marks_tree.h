@@ -4,9 +4,9 @@
 
 #include "agent/guard/marks.h"
 
-/* Marks all of source `number` from its directory down; again is fine. */
-CEDE_MUST_USE int marks_tree(
-	struct marks *m, size_t number, const char *below, struct cede_error *reterr);
+/* Marks all of source `number` from its directory down, and the epochs that its vault has ended;
+ * again is fine. */
+CEDE_MUST_USE int marks_tree(struct marks *m, size_t number, struct cede_error *reterr);
 /* Takes the marks back. */
 void marks_tree_leave(struct marks *m, size_t number);
 void marks_tree_done(struct marks *m);

@@ -284,16 +284,18 @@ static int take_begin(struct sentry *s, struct ipc_reader *r, struct cede_error 
 
 static int take_rule(struct sentry *s, enum guard_message type, struct ipc_reader *r,
 	struct cede_error *reterr) {
-	char path[GUARD_PATH_MAX], user[GUARD_USER_MAX + 1];
+	char path[GUARD_PATH_MAX], store[GUARD_PATH_MAX] = "", user[GUARD_USER_MAX + 1];
 
 	if (type == GUARD_ALLOW)
 		CEDE_TRY(guard_get_string(r, user, sizeof user, reterr));
 	CEDE_TRY(guard_get_string(r, path, sizeof path, reterr));
+	if (type == GUARD_SOURCE)
+		CEDE_TRY(guard_get_string(r, store, sizeof store, reterr));
 	CEDE_TRY(ipc_end(r, reterr));
-	if (s->staged == NULL || path[0] != '/')
+	if (s->staged == NULL || path[0] != '/' || (store[0] != 0 && store[0] != '/'))
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "message: a rule out of turn, or none");
 	return type == GUARD_ALLOW ? allowed_add(&s->staged->allowed, user, path, reterr)
-				   : marks_add(&s->staged->marks, path, reterr);
+				   : marks_add(&s->staged->marks, path, store, reterr);
 }
 
 static int take_go(struct sentry *s, struct cede_error *reterr) {

@@ -10,11 +10,13 @@
 
 #include "agent/ipc/message.h"
 
-#define GUARD_PATH_MAX  4096
-#define GUARD_EXE_MAX   1024
-#define GUARD_WHY_MAX   512
-#define GUARD_USER_MAX  64
-#define GUARD_NO_SOURCE 0xffff /* the file has no name below a source: a link elsewhere, or moved */
+#define GUARD_PATH_MAX 4096
+#define GUARD_EXE_MAX  1024
+#define GUARD_WHY_MAX  512
+#define GUARD_USER_MAX 64
+/* Directories that a source had before a turn of its vault, beside it: agent/vault/place.h */
+#define GUARD_VAULT_STORE ".cede-vault"
+#define GUARD_NO_SOURCE   0xffff /* the file has no name below a source: a link elsewhere, or moved */
 
 /* id, number (odd: from the guard), largest body, descriptors */
 #define GUARD_MESSAGES(X)                                                                        \
@@ -31,7 +33,8 @@
 	X(ADOPT, 2, 0, 2)                                                                        \
 	/* enforce (1) or report (0), the keeper's pid */                                        \
 	X(BEGIN, 4, 1 + 4, 0)                                                                    \
-	X(SOURCE, 6, 2 + GUARD_PATH_MAX, 0)                                                      \
+	/* path; where the vault's epochs wait for their end, "": nowhere */                     \
+	X(SOURCE, 6, 2 + GUARD_PATH_MAX + 2 + GUARD_PATH_MAX, 0)                                 \
 	/* user, path of the program */                                                          \
 	X(ALLOW, 8, 2 + GUARD_USER_MAX + 2 + GUARD_PATH_MAX, 0)                                  \
 	X(GO, 10, 0, 0)                                                                          \

@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
-from guarding import Guarded, guards, run  # noqa: E402
+from guarding import Guarded, guards, must, run  # noqa: E402
 from tap import Skip, check, equal  # noqa: E402
 import tap  # noqa: E402
 from world import build_dir, until  # noqa: E402
@@ -440,14 +440,57 @@ def exchanged():
             check(marks in w.starts(1)[0], w.starts(1))
             w.camera("old.jpg", b"x")
             (store / "next").mkdir()
-            (store / "next" / "new.jpg").write_text("x") if shared else None
+            equal(run(w.lane_camera, "write", store / "next" / "new.jpg", data=b"x").returncode, 0, "the camera")
+            until(lambda: not cat_reads(store / "next" / "new.jpg"), 10, "the new directory is guarded before its turn")
             os.rename(w.capture, store / "before")
             os.rename(store / "next", w.capture)
             equal(cat_reads(store / "before" / "old.jpg"), False, "the file in the former directory")
-            if not shared:
-                w.camera("new.jpg", b"x")
-            until(lambda: not cat_reads(w.capture / "new.jpg"), 10, "the new directory is guarded")
+            equal(cat_reads(w.capture / "new.jpg"), False, "the file in the new directory")
             equal(w.opens(w.lane_camera, "read", w.capture / "new.jpg"), True, "the camera")
+
+
+class GuardedVault(Guarded):
+    """The source is a vault on a file system that it shares."""
+
+    def __init__(self, epoch, **more):
+        super().__init__(source={"quiet": "0s", "max_age": "1d", "vault": {"epoch": epoch, "keys": "memory"}}, shared=True, **more)
+
+    def make_file_system(self, image):
+        must("mkfs.ext4", "-q", "-F", "-O", "encrypt", image)
+
+
+def ended_epoch():
+    """a camera that goes on in a directory whose epoch has ended: what it makes there is guarded, also by the next guard and the next agent, and the epoch still ends"""
+    with GuardedVault("4s", receiver=False) as w:
+        w.start_guarded()
+        w.said_again("vault.turned", 1)
+        inside = os.open(w.capture, os.O_RDONLY | os.O_DIRECTORY)  # as an FTP session is in its root
+        while w.agent.said().count("vault.turned") < 3:
+            w.camera(f"a{time.monotonic_ns()}.jpg", b"a face")
+            time.sleep(0.5)  # the camera's rate
+        old = next(d for d in (w.disk / ".cede-vault" / "faces").iterdir() if d.stat().st_ino == os.fstat(inside).st_ino)
+        key = old.name
+
+        def lane_is_guarded(name):
+            os.mkdir(name, dir_fd=inside)
+            path = old / name / "n.jpg"
+            equal(run(w.lane_camera, "write", path, data=b"plain face").returncode, 0, f"the camera in {name}")
+            w.expect(f"{name}/n.jpg", b"plain face")
+            until(lambda: not cat_reads(path), 10, f"root's cat in {name} is denied")
+            equal(w.opens(w.lane_camera, "read", path), True, f"the camera reads in {name}")
+
+        lane_is_guarded("lane9")
+        lane_is_guarded("lane9/deeper")
+        os.kill(w.guard(), signal.SIGKILL)
+        w.starts(2)
+        lane_is_guarded("lane10")
+        equal(w.agent.stop(), 0, "exit status")
+        w.start_agent()
+        w.said_again("agent.ready", 2)
+        equal(cat_reads(old / "lane9" / "n.jpg"), False, "root's cat, after a restart of the agent")
+        os.close(inside)
+        w.start_receiver()
+        until(lambda: any(key in str(e) for e in w.events("vault-erased")), 60, "the key of the epoch is destroyed")
 
 
 def mounted_anew():
@@ -508,4 +551,4 @@ def slept():
 
 if __name__ == "__main__":
     tap.run([slept, every_way_whole_file_system, every_way_shared_file_system, recorded, end_to_end, opens_without_a_wrong_answer,
-             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, let_go, report, impossible, little_locked_memory, exchanged, mounted_anew, moved_in], at_once=3)
+             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, let_go, report, impossible, little_locked_memory, exchanged, ended_epoch, mounted_anew, moved_in], at_once=3)

@@ -71,7 +71,7 @@ class Guarded(World):
         image = self.dir / "disk.img"
         with open(image, "wb") as f:
             f.truncate(96 << 20)
-        must("mkfs.ext4", "-q", "-F", image)
+        self.make_file_system(image)
         self.device = must("losetup", "--find", "--show", image)
         self.stack.callback(run, "losetup", "--detach", self.device)
         must("mount", self.device, self.disk)
@@ -80,6 +80,9 @@ class Guarded(World):
         if self.shared:
             (self.disk / "other").mkdir()
             (self.disk / "other" / "notes.txt").write_text("nobody's capture")
+
+    def make_file_system(self, image):
+        must("mkfs.ext4", "-q", "-F", image)
 
     def unmount(self):
         run("umount", "-l", self.disk)

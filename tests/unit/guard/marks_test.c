@@ -29,7 +29,7 @@ static void make_dir(const char *name) {
 static void add(struct marks *m, const char *name) {
 	struct cede_error err;
 
-	assert_int_equal(marks_add(m, below(name), &err), CEDE_OK);
+	assert_int_equal(marks_add(m, below(name), "", &err), CEDE_OK);
 	m->list[m->count - 1].resolved = realpath(below(name), NULL);
 }
 

@@ -50,7 +50,7 @@ static void a_bad_packet_never_reaches_a_handler(void **state) {
 		{"one descriptor of two", GUARD_ADOPT, 0, 1, false, "with 1 descriptors"},
 		{"READY without descriptors", GUARD_READY, 8, 0, true, "with 0 descriptors"},
 		{"a body that is too long", GUARD_BEGIN, 6, 0, false, "too long"},
-		{"a path that is too long", GUARD_SOURCE, 2 + GUARD_PATH_MAX + 1, 0, false,
+		{"a path that is too long", GUARD_SOURCE, 2 * (2 + GUARD_PATH_MAX) + 1, 0, false,
 			"too long"},
 	};
 
