@@ -74,7 +74,7 @@ static void publish_marks(struct sentry *s) {
 			s->inode_devs[s->inode_dev_count++] = m->list[i].dev;
 	s->file_systems = (uint32_t)marks_count(m, MARK_FILE_SYSTEM);
 	s->inodes = (uint32_t)marks_count(m, MARK_INODES);
-	s->unmarked = (uint16_t)marks_count(m, MARK_NONE);
+	s->unmarked = (uint16_t)marks_lacking(m);
 	s->missing = (uint16_t)allowed_missing(&s->rules->allowed);
 }
 

@@ -5,8 +5,9 @@
  *
  * Owns    the guard process, the socket, the duplicates.
  * Promise guard_start() and guard_apply() return 0 only when the rules are in force and every
- * source that is there is marked. What the guard says wrongly costs the guard (killed, started again),
- * never the keeper. Thread  loop thread. It opens no capture, so it never waits for the guard. */
+ * source that is there is marked, but for parts of it that can't be (figures: unmarked). What the
+ *         guard says wrongly costs the guard (killed, started again), never the keeper.
+ * Thread  loop thread. It opens no capture, so it never waits for the guard. */
 #pragma once
 
 #include <uv.h>
@@ -51,7 +52,8 @@ struct guard_events {
 struct guard_figures {
 	uint64_t allowed, denied, noted, unread; /* since this process started */
 	uint64_t restarts;
-	unsigned file_systems, inodes, unmarked; /* sources, by their marks */
+	unsigned file_systems, inodes,
+		unmarked; /* sources, by their marks; unmarked: or a part of it */
 	unsigned programs_missing;
 	bool active;
 };

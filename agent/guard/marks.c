@@ -13,9 +13,12 @@
 #include "agent/guard/marks_tree.h"
 #include "agent/guard/wire.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/parse.h"
+
+#define AGAIN_NS (60 * NS_PER_SECOND) /* a source of which a part could not be marked */
 
 void marks_init(struct marks *m, int fan) {
 	memset(m, 0, sizeof *m);
@@ -142,7 +145,13 @@ static void say_failed(struct marks_source *s, const char *why) {
 	if (strncmp(s->why, why, sizeof s->why - 1) == 0)
 		return;
 	(void)snprintf(s->why, sizeof s->why, "%.199s", why);
-	log_event(LOG_LEVEL_ERROR, "guard.unmarked", "source=%s error=\"%s\"", s->path, s->why);
+	if (s->parts > 0)
+		log_event(LOG_LEVEL_ERROR, "guard.unmarked",
+			"source=%s parts=%zu error=\"%s\" effect=\"the rest of it is guarded\"",
+			s->path, s->parts, s->why);
+	else
+		log_event(LOG_LEVEL_ERROR, "guard.unmarked", "source=%s error=\"%s\"", s->path,
+			s->why);
 }
 
 /* The store of a vault is made, and taken away, while the source is there. */
@@ -169,11 +178,14 @@ static int set_one(struct marks *m, size_t number, struct cede_error *reterr) {
 	if (!same) {
 		s->kind = has_file_system_alone(m, s->resolved) ? MARK_FILE_SYSTEM : MARK_INODES;
 		s->whole = false;
+		s->parts = 0;
 	}
 	s->dev = st.st_dev;
 	s->ino = st.st_ino;
 	if (s->kind == MARK_INODES) {
 		look_at_store(s);
+		if (s->parts > 0 && clock_boot_ns() - s->walked_boot_ns >= AGAIN_NS)
+			s->whole = false;
 		return s->whole ? CEDE_OK : marks_tree(m, number, reterr);
 	}
 	/* also where it is marked already: the file system may have been mounted anew meanwhile,
@@ -201,17 +213,24 @@ void marks_set(struct marks *m) {
 		struct marks_source *s = &m->list[i];
 		if (s->resolved == NULL) {
 			s->kind = MARK_NONE;
+			s->parts = 0;
 			s->why[0] = 0;
 			continue;
 		}
 		enum mark_kind before = s->kind;
 		if (set_one(m, i, &err) < 0) {
+			s->parts = 0;
 			say_failed(s, err.text);
 			s->kind = MARK_NONE;
 			continue;
 		}
+		if (s->parts > 0) {
+			say_failed(s, s->part_why);
+			continue;
+		}
+		bool lacked = s->why[0] != 0;
 		s->why[0] = 0;
-		if (before != s->kind)
+		if (before != s->kind || lacked)
 			log_event(LOG_LEVEL_INFO, "guard.marked", "source=%s marks=%s", s->path,
 				s->kind == MARK_FILE_SYSTEM ? "file-system" : "inodes");
 	}
@@ -251,6 +270,14 @@ void marks_leave(struct marks *m, const struct marks *next) {
 			log_event(LOG_LEVEL_WARNING, "guard.unmark", "source=%s error=\"%s\"",
 				s->path, strerrordesc_np(errno));
 	}
+}
+
+size_t marks_lacking(const struct marks *m) {
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->count; i++)
+		n += m->list[i].kind == MARK_NONE || m->list[i].parts > 0;
+	return n;
 }
 
 size_t marks_count(const struct marks *m, enum mark_kind kind) {

@@ -28,7 +28,10 @@ struct marks_source {
 	uint64_t store_ino; /* inodes: of the store that was marked; 0: none */
 	int parent_wd;      /* inodes: watch of the directory that has its name; 0: none */
 	bool whole;         /* inodes: the tree was walked, and nothing says it must be again */
-	char why[200];      /* no mark: the reason that was said */
+	size_t parts;       /* inodes: files and subtrees that could not be marked, at least */
+	char part_why[160]; /* of the first of them */
+	int64_t walked_boot_ns;
+	char why[200]; /* no mark, or not all: the reason that was said */
 };
 
 struct marks_watch; /* a directory of MARK_INODES, watched for what is moved into it */
@@ -55,6 +58,8 @@ void marks_leave(struct marks *m, const struct marks *next);
 /* What was moved into, or made in, directories of MARK_INODES: read from m->inotify. True:
  * marks_set() is to be called now, not only at the next second. */
 bool marks_news(struct marks *m);
+/* Sources that have no mark, or of which a part has none. */
+size_t marks_lacking(const struct marks *m);
 size_t marks_count(const struct marks *m, enum mark_kind kind);
 /* The source that an absolute path lies in, and the name below it. */
 bool marks_find(const struct marks *m, const char *path, size_t *ret_source, const char **ret_below);

@@ -15,10 +15,10 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 
-#define DEPTH_MAX 100
 #define REHEARSAL "rehearsal" /* of agent/vault_host.c: gone again at once, and its key with it */
 #define NEWS      (IN_CREATE | IN_MOVED_TO | IN_ONLYDIR | IN_EXCL_UNLINK)
 
@@ -37,8 +37,45 @@ struct walk {
 	bool in_store;
 	uint64_t dev;
 	bool leave;
-	unsigned failed; /* files that could not be marked */
+	int top;      /* the source's directory, or the store's; -1: not open yet */
+	char **stack; /* directories below it that are still to be marked */
+	size_t count, room;
 };
+
+static void walk_done(struct walk *w) {
+	while (w->count > 0)
+		free(w->stack[--w->count]);
+	free(w->stack);
+	fd_closep(&w->top);
+}
+
+static int push(struct walk *w, const char *below, struct cede_error *reterr) {
+	if (w->count == w->room) {
+		size_t room = w->room == 0 ? 64 : w->room * 2;
+		char **stack = reallocarray(w->stack, room, sizeof *stack);
+		if (stack == NULL)
+			return CEDE_FAIL_MEMORY(reterr);
+		w->stack = stack;
+		w->room = room;
+	}
+	char *copy = strdup(below);
+	if (copy == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	w->stack[w->count++] = copy;
+	return CEDE_OK;
+}
+
+/* One file, or one directory with what is below it; the rest is marked all the same, so that nobody
+ * who may write in a source can end the guard. */
+static void part_failed(const struct walk *w, const struct cede_error *why) {
+	struct marks_source *s = &w->m->list[w->source];
+
+	if (w->leave)
+		return;
+	if (s->parts++ == 0)
+		(void)snprintf(s->part_why, sizeof s->part_why, "%.*s", (int)sizeof s->part_why - 1,
+			why->text);
+}
 
 static int watch(const struct walk *w, int dirfd, const char *below, struct cede_error *reterr) {
 	char name[64];
@@ -78,19 +115,24 @@ static int watch(const struct walk *w, int dirfd, const char *below, struct cede
 
 static int mark_directory(
 	const struct walk *w, int dirfd, const char *below, struct cede_error *reterr) {
+	struct cede_error err = {0};
+
 	if (w->leave) {
 		(void)fanotify_mark(w->m->fan, FAN_MARK_REMOVE, FAN_OPEN_PERM | FAN_EVENT_ON_CHILD,
 			dirfd, NULL);
 		return CEDE_OK;
 	}
-	CEDE_TRY(watch(w, dirfd, below, reterr)); /* first: what comes while we read is told */
+	/* first: what comes while we read is told. Without a watch what is new in it is marked by
+	 * the next walk */
+	if (watch(w, dirfd, below, &err) < 0)
+		part_failed(w, &err);
 	if (fanotify_mark(w->m->fan, FAN_MARK_ADD, FAN_OPEN_PERM | FAN_EVENT_ON_CHILD, dirfd, NULL) <
 		0)
 		return CEDE_FAIL_SYS(reterr, "mark a directory");
 	return CEDE_OK;
 }
 
-static int mark_file(struct walk *w, int dirfd, const char *name, struct cede_error *reterr) {
+static int mark_file(const struct walk *w, int dirfd, const char *name, struct cede_error *reterr) {
 	unsigned how = (w->leave ? FAN_MARK_REMOVE : FAN_MARK_ADD) | FAN_MARK_DONT_FOLLOW;
 
 	if (fanotify_mark(w->m->fan, how, FAN_OPEN_PERM, dirfd, name) == 0 || errno == ENOENT ||
@@ -99,45 +141,85 @@ static int mark_file(struct walk *w, int dirfd, const char *name, struct cede_er
 	return CEDE_FAIL_SYS(reterr, "mark a file");
 }
 
-static int walk_directory(struct walk *w, int fd /* taken */, const char *below, unsigned depth,
-	struct cede_error *reterr);
-
-static int walk_entry(struct walk *w, int dirfd, const char *below, const char *name,
-	unsigned depth, struct cede_error *reterr) {
-	char path[PATH_MAX];
+static int is_directory(const struct walk *w, int dirfd, const char *below, const char *name,
+	bool *ret, struct cede_error *reterr) {
 	struct stat st;
 
+	*ret = false;
 	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? CEDE_OK : CEDE_FAIL_SYS(reterr, "look at a name");
 	if (S_ISREG(st.st_mode))
 		return mark_file(w, dirfd, name, reterr);
-	if (!S_ISDIR(st.st_mode) || st.st_dev != w->dev) /* another file system: not the source's */
-		return CEDE_OK;
-	if (w->in_store && below[0] == 0 && strcmp(name, REHEARSAL) == 0)
-		return CEDE_OK;
-	if (depth == DEPTH_MAX ||
-		snprintf(path, sizeof path, "%s%s%s", below, below[0] != 0 ? "/" : "", name) >=
-			PATH_MAX)
-		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED, "directories lie too deep");
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? CEDE_OK : CEDE_FAIL_SYS(reterr, "open a directory");
-	return walk_directory(w, fd, path, depth + 1, reterr);
+	/* another file system is not the source's */
+	*ret = S_ISDIR(st.st_mode) && st.st_dev == w->dev &&
+		!(w->in_store && below[0] == 0 && strcmp(name, REHEARSAL) == 0);
+	return CEDE_OK;
 }
 
-static int walk_directory(
-	struct walk *w, int fd, const char *below, unsigned depth, struct cede_error *reterr) {
-	CLEANUP(dir_closep) DIR *dir = fdopendir(fd);
-	const struct dirent *e;
+/* A file is marked; a directory is for later. */
+static int mark_entry(
+	struct walk *w, int dirfd, const char *below, const char *name, struct cede_error *reterr) {
+	struct cede_error err = {0};
+	char path[PATH_MAX];
+	bool deeper;
 
-	if (dir == NULL) {
-		fd_closep(&fd);
-		return CEDE_FAIL_MEMORY(reterr);
+	if (is_directory(w, dirfd, below, name, &deeper, &err) < 0) {
+		part_failed(w, &err);
+		return CEDE_OK;
 	}
-	CEDE_TRY(mark_directory(w, dirfd(dir), below, reterr));
-	while ((e = readdir(dir)) != NULL)
+	if (!deeper)
+		return CEDE_OK;
+	if (snprintf(path, sizeof path, "%s%s%s", below, below[0] != 0 ? "/" : "", name) >= PATH_MAX) {
+		(void)CEDE_FAIL(&err, CEDE_ERR_REFUSED,
+			"a path of more than 4095 bytes; move or remove what is there");
+		part_failed(w, &err);
+		return CEDE_OK;
+	}
+	return push(w, path, reterr);
+}
+
+/* One directory and its files; those in it are for later. Failures are this directory's alone, but
+ * for a lack of memory, and where it is the top. */
+static int mark_one(struct walk *w, const char *below, struct cede_error *reterr) {
+	CLEANUP(dir_closep) DIR *dir = NULL;
+	CLEANUP(fd_closep) int fd = -1;
+	const struct dirent *e = NULL;
+	struct cede_error err = {0};
+
+	int r = file_open_beneath(
+		w->top, below[0] != 0 ? below : ".", O_RDONLY | O_DIRECTORY, &fd, &err);
+	bool may_go = below[0] != 0 || w->in_store;
+	if (r < 0 && may_go &&
+		(err.sys == ENOENT || err.sys == ENOTDIR || err.sys == ELOOP || err.sys == EXDEV))
+		return CEDE_OK; /* gone, moved (its new parent's watch tells), or not the source's */
+	if (r == CEDE_OK)
+		r = mark_directory(w, fd, below, &err);
+	if (r < 0 && below[0] == 0) {
+		*reterr = err;
+		return r;
+	}
+	if (r == CEDE_OK) {
+		dir = fdopendir(fd);
+		if (dir == NULL)
+			return CEDE_FAIL_MEMORY(reterr);
+		(void)CEDE_TAKE_FD(fd);
+	}
+	while (dir != NULL && (errno = 0, e = readdir(dir)) != NULL)
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			CEDE_TRY(walk_entry(w, dirfd(dir), below, e->d_name, depth, reterr));
+			CEDE_TRY(mark_entry(w, dirfd(dir), below, e->d_name, reterr));
+	if (r == CEDE_OK && errno != 0)
+		r = CEDE_FAIL_SYS(&err, "list a directory");
+	if (r < 0)
+		part_failed(w, &err);
+	return CEDE_OK;
+}
+
+/* What is on the stack, and what that brings to it: any depth with one descriptor at a time. */
+static int walk_on(struct walk *w, struct cede_error *reterr) {
+	while (w->count > 0) {
+		CLEANUP(freep) char *below = w->stack[--w->count];
+		CEDE_TRY(mark_one(w, below, reterr));
+	}
 	return CEDE_OK;
 }
 
@@ -163,28 +245,18 @@ static bool is_its_name(const struct marks_source *s, const struct inotify_event
 		strcmp(slash + 1, e->name) == 0;
 }
 
-static int open_below(const struct marks_source *s, bool in_store, const char *below, int *ret_fd,
-	struct cede_error *reterr) {
-	CLEANUP(fd_closep) int top = -1;
-
-	CEDE_TRY(file_open_dir(AT_FDCWD, in_store ? s->store : s->resolved, &top, reterr));
-	if (below[0] == 0) {
-		*ret_fd = CEDE_TAKE_FD(top);
-		return CEDE_OK;
-	}
-	return file_open_beneath(top, below, O_RDONLY | O_DIRECTORY, ret_fd, reterr);
+static int open_top(
+	const struct marks_source *s, bool in_store, int *ret_fd, struct cede_error *reterr) {
+	return file_open_dir(AT_FDCWD, in_store ? s->store : s->resolved, ret_fd, reterr);
 }
 
 /* The directory that is watched, if it has still the name by which it was marked. */
-static int open_watched(const struct marks *m, const struct marks_watch *w, int *ret_fd,
-	struct cede_error *reterr) {
-	const struct marks_source *s = &m->list[w->source];
+static int open_watched(int top, const struct marks_watch *w, int *ret_fd, struct cede_error *reterr) {
 	CLEANUP(fd_closep) int fd = -1;
 	struct stat st;
 
-	if (s->resolved == NULL)
-		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "the source is not there");
-	CEDE_TRY(open_below(s, w->in_store, w->below, &fd, reterr));
+	CEDE_TRY(file_open_beneath(
+		top, w->below[0] != 0 ? w->below : ".", O_RDONLY | O_DIRECTORY, &fd, reterr));
 	if (fstat(fd, &st) < 0)
 		return CEDE_FAIL_SYS(reterr, "stat");
 	if (st.st_dev != w->dev || st.st_ino != w->ino)
@@ -193,50 +265,52 @@ static int open_watched(const struct marks *m, const struct marks_watch *w, int 
 	return CEDE_OK;
 }
 
-/* A program may go on working in an epoch that has ended. Its directory may just have got its end,
- * or its turn: then the next walk sees what is there. */
-static int walk_store(struct walk *w, struct cede_error *reterr) {
-	struct cede_error err = {0};
-	int fd;
+/* The source's directory; then the store, since a program may go on working in an epoch that has
+ * ended. An epoch may just have got its end, or its turn: then the next walk sees what is there. */
+static int walk_all(struct marks *m, size_t number, bool leave, struct cede_error *reterr) {
+	const struct marks_source *s = &m->list[number];
 
-	w->in_store = true;
-	int r = open_below(&w->m->list[w->source], true, "", &fd, &err);
-	if (r < 0 && err.sys == ENOENT)
-		return CEDE_OK;
-	if (r < 0) {
-		*reterr = err;
-		return r;
+	for (int in_store = 0; in_store < (s->store_ino != 0 ? 2 : 1); in_store++) {
+		CLEANUP(walk_done)
+		struct walk w = {.m = m,
+			.source = number,
+			.in_store = in_store != 0,
+			.dev = s->dev,
+			.leave = leave,
+			.top = -1};
+		struct cede_error err = {0};
+		int r = open_top(s, w.in_store, &w.top, &err);
+		if (r < 0 && w.in_store && err.sys == ENOENT)
+			continue;
+		if (r < 0) {
+			*reterr = err;
+			return r;
+		}
+		CEDE_TRY(push(&w, "", reterr));
+		CEDE_TRY(walk_on(&w, reterr));
 	}
-	return walk_directory(w, fd, "", 0, reterr);
+	return CEDE_OK;
 }
 
 int marks_tree(struct marks *m, size_t number, struct cede_error *reterr) {
 	struct marks_source *s = &m->list[number];
-	struct walk w = {.m = m, .source = number, .dev = s->dev};
-	int fd;
 
 	if (m->inotify < 0)
 		m->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	if (m->inotify < 0)
 		return CEDE_FAIL_SYS(reterr, "inotify");
-	CEDE_TRY(open_below(s, false, "", &fd, reterr));
-	CEDE_TRY(walk_directory(&w, fd, "", 0, reterr));
-	if (s->store_ino != 0)
-		CEDE_TRY(walk_store(&w, reterr));
+	s->parts = 0;
+	CEDE_TRY(walk_all(m, number, false, reterr));
 	s->whole = true;
+	s->walked_boot_ns = clock_boot_ns();
 	watch_parent(m, s);
 	return CEDE_OK;
 }
 
 void marks_tree_leave(struct marks *m, size_t number) {
-	struct walk w = {.m = m, .source = number, .dev = m->list[number].dev, .leave = true};
-	struct cede_error err = {0};
-	int fd;
+	struct cede_error err = {.text = "it is not there"};
 
-	if (m->list[number].resolved == NULL ||
-		open_below(&m->list[number], false, "", &fd, &err) < 0 ||
-		walk_directory(&w, fd, "", 0, &err) < 0 ||
-		(m->list[number].store_ino != 0 && walk_store(&w, &err) < 0))
+	if (m->list[number].resolved == NULL || walk_all(m, number, true, &err) < 0)
 		log_event(LOG_LEVEL_WARNING, "guard.unmark", "source=%s error=\"%s\"",
 			m->list[number].path, err.text);
 }
@@ -270,11 +344,23 @@ static void forget_watch(struct marks *m, int wd) {
 	}
 }
 
-/* Anything unexpected: the whole tree is walked again. */
-static void one_news(struct marks *m, const struct inotify_event *e) {
+static int new_entry(struct marks *m, const struct marks_watch *watch, const char *name) {
+	const struct marks_source *s = &m->list[watch->source];
+	CLEANUP(walk_done)
+	struct walk w = {
+		.m = m, .source = watch->source, .in_store = watch->in_store, .dev = s->dev, .top = -1};
 	CLEANUP(fd_closep) int fd = -1;
 	struct cede_error err = {0};
 
+	CEDE_TRY(open_top(s, watch->in_store, &w.top, &err));
+	CEDE_TRY(open_watched(w.top, watch, &fd, &err));
+	CEDE_TRY(mark_entry(&w, fd, watch->below, name, &err));
+	fd_closep(&fd);
+	return walk_on(&w, &err); /* the watch may go meanwhile */
+}
+
+/* Anything unexpected: the whole tree is walked again. */
+static void one_news(struct marks *m, const struct inotify_event *e) {
 	if ((e->mask & IN_Q_OVERFLOW) != 0) {
 		for (size_t i = 0; i < m->count; i++)
 			m->list[i].whole = false;
@@ -294,14 +380,8 @@ static void one_news(struct marks *m, const struct inotify_event *e) {
 			forget_watch(m, e->wd);
 		return;
 	}
-	struct walk walk = {.m = m, .source = w->source, .in_store = w->in_store, .dev = s->dev};
-	char below[PATH_MAX];
-	(void)snprintf(below, sizeof below, "%s", w->below); /* w may go while we walk */
-	int r = e->len == 0 ? CEDE_ERR_IO : open_watched(m, w, &fd, &err);
-	if (r == CEDE_OK)
-		r = walk_entry(&walk, fd, below, e->name, 0, &err);
-	if (r < 0) /* a directory on the way was renamed, for example */
-		s->whole = false;
+	if (s->resolved == NULL || e->len == 0 || new_entry(m, w, e->name) < 0)
+		s->whole = false; /* a directory on the way was renamed, for example */
 }
 
 bool marks_news(struct marks *m) {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Marks on each directory and file of a source that shares its file system. Clerk's thread. */
+ * Marks on each directory and file of a source that shares its file system. Clerk's thread.
+ *
+ * Promise any depth that a path of PATH_MAX can say. What can't be marked below the source's own
+ *         directory is counted (parts), and the rest is marked. */
 #pragma once
 
 #include "agent/guard/marks.h"

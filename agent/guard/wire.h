@@ -20,7 +20,7 @@
 
 /* id, number (odd: from the guard), largest body, descriptors */
 #define GUARD_MESSAGES(X)                                                                        \
-	/* allowed, denied, noted, unread; sources without marks, allowed programs not found */  \
+	/* allowed, denied, noted, unread; sources not all marked, programs not found */         \
 	X(TICK, 1, 4 * 8 + 2 * 2, 0)                                                             \
 	/* denied (1) or noted (0), pid, uid, how often, source, device, inode, path, program */ \
 	X(ATTEMPT, 3, 1 + 4 + 4 + 8 + 2 + 8 + 8 + 2 + GUARD_PATH_MAX + 2 + GUARD_EXE_MAX, 0)     \

@@ -14,13 +14,14 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 from guarding import Guarded, guards, must, run  # noqa: E402
 from tap import Skip, check, equal  # noqa: E402
 import tap  # noqa: E402
-from world import build_dir, until  # noqa: E402
+from world import build_dir, free_port, until  # noqa: E402
 
 HOLD = {"match": ["**/*.jpg"], "quiet": "1h", "max_age": "1d"}  # captures stay: nothing is handed over
 
@@ -493,6 +494,62 @@ def ended_epoch():
         until(lambda: any(key in str(e) for e in w.events("vault-erased")), 60, "the key of the epoch is destroyed")
 
 
+def make_chain(top, name, levels):
+    """Directories in one another, deeper than one path can say. The descriptor of the last."""
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=fd)
+        next_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+        os.close(fd)
+        fd = next_fd
+    return fd
+
+
+def link_is_guarded(w, fd, name):
+    """A capture that the camera writes in the directory: root's cat of another name of it is denied."""
+    done = subprocess.run([w.lane_camera, "write", f"./{name}.jpg"], input=b"a face", preexec_fn=lambda: os.fchdir(fd), check=False)
+    equal(done.returncode, 0, f"the camera writes {name}")
+    os.link(f"{name}.jpg", w.disk / f"{name}-link.jpg", src_dir_fd=fd)
+    until(lambda: not cat_reads(w.disk / f"{name}-link.jpg"), 10, f"{name} is guarded")
+
+
+def guard_active(w):
+    with urllib.request.urlopen(f"http://{w.config['metrics']}/metrics", timeout=5) as page:
+        return next(line.split()[-1] for line in page.read().decode().splitlines() if line.startswith("cede_guard_active"))
+
+
+def deep():
+    """a shared file system: directories as deep as a path can say are guarded; what lies deeper is reported, and neither start nor policy fails for it"""
+    w = Guarded(source=HOLD, shared=True)
+    w.config["metrics"] = f"127.0.0.1:{free_port()}"
+    with w:
+        before = make_chain(w.capture, "a", 2000)  # 3,999 bytes
+        w.start_guarded()
+        link_is_guarded(w, before, "before")
+        os.close(before)
+        after = make_chain(w.capture, "b", 2000)
+        link_is_guarded(w, after, "after")
+        equal("guard.unmarked" in w.agent.said(), False, "all of it is marked")
+        until(lambda: guard_active(w) == "1", 10, "the metrics say that all is guarded")
+        os.close(after)
+        beyond = make_chain(w.capture, "c" * 200, 25)
+        w.said_again("guard.unmarked", 1)
+        check("parts=1" in w.agent.said() and "4095 bytes" in w.agent.said(), "the log says what is not guarded")
+        until(lambda: guard_active(w) == "0", 10, "the metrics say that not all is guarded")
+        os.mkdir(w.capture / "lane")
+        lane = os.open(w.capture / "lane", os.O_RDONLY | os.O_DIRECTORY)
+        link_is_guarded(w, lane, "lane")
+        w.policy["unmatched"]["max_age"] = "25h"
+        w.publish()
+        w.said_again("policy.loaded", 1)
+        equal(w.agent.stop(), 0, "exit status")
+        w.start_agent()
+        w.said_again("agent.ready", 2)
+        equal(cat_reads(w.disk / "before-link.jpg"), False, "root's cat, after a restart of the agent")
+        for fd in (beyond, lane):
+            os.close(fd)
+
+
 def mounted_anew():
     """the file system is unmounted and mounted again while the agent runs: it is guarded again at once"""
     with Guarded(source=HOLD) as w:
@@ -551,4 +608,4 @@ def slept():
 
 if __name__ == "__main__":
     tap.run([slept, every_way_whole_file_system, every_way_shared_file_system, recorded, end_to_end, opens_without_a_wrong_answer,
-             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, let_go, report, impossible, little_locked_memory, exchanged, ended_epoch, mounted_anew, moved_in], at_once=3)
+             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, let_go, report, impossible, little_locked_memory, exchanged, ended_epoch, deep, mounted_anew, moved_in], at_once=3)
