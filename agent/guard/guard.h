@@ -52,8 +52,8 @@ struct guard_events {
 struct guard_figures {
 	uint64_t allowed, denied, noted, unread; /* since this process started */
 	uint64_t restarts;
-	unsigned file_systems, inodes,
-		unmarked; /* sources, by their marks; unmarked: or a part of it */
+	unsigned file_systems, inodes; /* sources, by their marks */
+	unsigned unmarked;             /* those that have none, or of which a part has none */
 	unsigned programs_missing;
 	bool active;
 };

@@ -16,6 +16,7 @@
 #include "base/error.h"
 
 #define MARKS_SOURCES_MAX 256
+#define MARKS_BUCKETS     4096
 
 enum mark_kind { MARK_NONE, MARK_FILE_SYSTEM, MARK_INODES };
 
@@ -41,7 +42,7 @@ struct marks {
 	int inotify; /* -1: not needed yet */
 	struct marks_source list[MARKS_SOURCES_MAX];
 	size_t count;
-	struct marks_watch *watches;
+	struct marks_watch *watches[MARKS_BUCKETS]; /* by wd: a source may have very many directories */
 };
 
 void marks_init(struct marks *m, int fan);

@@ -77,6 +77,25 @@ static void part_failed(const struct walk *w, const struct cede_error *why) {
 			why->text);
 }
 
+/* Where the watch is linked, or would be. */
+static struct marks_watch **find_watch(struct marks *m, int wd) {
+	struct marks_watch **at = &m->watches[(unsigned)wd % MARKS_BUCKETS];
+
+	while (*at != NULL && (*at)->wd != wd)
+		at = &(*at)->next;
+	return at;
+}
+
+static void forget_watch(struct marks *m, int wd) {
+	struct marks_watch **at = find_watch(m, wd);
+	struct marks_watch *w = *at;
+
+	if (w == NULL)
+		return;
+	*at = w->next;
+	free(w);
+}
+
 static int watch(const struct walk *w, int dirfd, const char *below, struct cede_error *reterr) {
 	char name[64];
 	size_t len = strlen(below) + 1;
@@ -91,25 +110,19 @@ static int watch(const struct walk *w, int dirfd, const char *below, struct cede
 			"no inotify watches left; raise fs.inotify.max_user_watches");
 	if (wd < 0)
 		return CEDE_FAIL_SYS(reterr, "watch a directory");
-	struct marks_watch **at = &w->m->watches;
-	while (*at != NULL && (*at)->wd != wd)
-		at = &(*at)->next;
-	if (*at != NULL) { /* known, perhaps under another name before */
-		struct marks_watch *old = *at;
-		*at = old->next;
-		free(old);
-	}
+	forget_watch(w->m, wd); /* known, perhaps under another name before */
 	struct marks_watch *new = malloc(sizeof *new + len);
 	if (new == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	*new = (struct marks_watch){.next = w->m->watches,
-		.wd = wd,
+	*new = (struct marks_watch){.wd = wd,
 		.source = w->source,
 		.in_store = w->in_store,
 		.dev = st.st_dev,
 		.ino = st.st_ino};
 	memcpy(new->below, below, len);
-	w->m->watches = new;
+	struct marks_watch **at = find_watch(w->m, wd);
+	new->next = *at;
+	*at = new;
 	return CEDE_OK;
 }
 
@@ -316,32 +329,10 @@ void marks_tree_leave(struct marks *m, size_t number) {
 }
 
 void marks_tree_done(struct marks *m) {
-	while (m->watches != NULL) {
-		struct marks_watch *w = m->watches;
-		m->watches = w->next;
-		free(w);
-	}
+	for (size_t i = 0; i < MARKS_BUCKETS; i++)
+		while (m->watches[i] != NULL)
+			forget_watch(m, m->watches[i]->wd);
 	fd_closep(&m->inotify);
-}
-
-static struct marks_watch *find_watch(const struct marks *m, int wd) {
-	struct marks_watch *w = m->watches;
-
-	while (w != NULL && w->wd != wd)
-		w = w->next;
-	return w;
-}
-
-static void forget_watch(struct marks *m, int wd) {
-	struct marks_watch **at = &m->watches;
-
-	while (*at != NULL && (*at)->wd != wd)
-		at = &(*at)->next;
-	if (*at != NULL) {
-		struct marks_watch *w = *at;
-		*at = w->next;
-		free(w);
-	}
 }
 
 static int new_entry(struct marks *m, const struct marks_watch *watch, const char *name) {
@@ -355,7 +346,6 @@ static int new_entry(struct marks *m, const struct marks_watch *watch, const cha
 	CEDE_TRY(open_top(s, watch->in_store, &w.top, &err));
 	CEDE_TRY(open_watched(w.top, watch, &fd, &err));
 	CEDE_TRY(mark_entry(&w, fd, watch->below, name, &err));
-	fd_closep(&fd);
 	return walk_on(&w, &err); /* the watch may go meanwhile */
 }
 
@@ -369,7 +359,7 @@ static void one_news(struct marks *m, const struct inotify_event *e) {
 	for (size_t i = 0; i < m->count; i++)
 		if (is_its_name(&m->list[i], e))
 			m->list[i].whole = false;
-	const struct marks_watch *w = find_watch(m, e->wd);
+	const struct marks_watch *w = *find_watch(m, e->wd);
 	if (w == NULL)
 		return;
 	struct marks_source *s = &m->list[w->source];
