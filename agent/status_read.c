@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/core/answer.h"
+#include "agent/ledger/epoch.h"
 #include "agent/ledger/ledger.h"
 #include "base/buf.h"
 #include "base/check.h"
@@ -135,13 +136,14 @@ static void oldest_of_source(json_t *source, const struct ledger_overview *o, in
 			json_integer((o->deadline_ns - o->born_ns) / NS_PER_SECOND));
 }
 
+/* The epochs of a vault are sources of their own in the ledger: here they are one. */
 static int read_captures(void *ctx, const struct ledger_overview *o, struct cede_error *reterr) {
 	struct reading *r = ctx;
 
 	if (o->state < 0 || o->state >= CAPTURE_STATE_COUNT)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "ledger: a capture in no state");
 	const char *state = capture_state_name((enum capture_state)o->state);
-	json_t *source = entry(json_object_get(r->all, "sources"), o->name);
+	json_t *source = entry(json_object_get(r->all, "sources"), epoch_source_name(o->name));
 	json_t *files = json_object_get(source, "files");
 	if (files == NULL) {
 		files = json_object();
@@ -272,6 +274,21 @@ static void make_frame(json_t *all) {
 	set_default(all, "destinations", json_array());
 }
 
+/* Sources that an earlier policy had, and of which nothing is left. Only the agent knows which are
+ * its policy's: each of those has an "up". */
+static void forget_former(json_t *all) {
+	json_t *sources = json_object_get(all, "sources");
+
+	if (!json_is_true(json_object_get(json_object_get(all, "agent"), "answers")))
+		return;
+	for (size_t i = json_array_size(sources); i > 0; i--) {
+		const json_t *o = json_array_get(sources, i - 1);
+		if (json_object_get(o, "up") == NULL &&
+			json_integer_value(json_object_get(o, "plaintext_files")) == 0)
+			(void)json_array_remove(sources, i - 1);
+	}
+}
+
 static void fill_gaps(json_t *all) {
 	size_t i;
 	json_t *o;
@@ -307,6 +324,7 @@ int status_read(const char *state_dir, json_t **ret, struct cede_error *reterr) 
 	make_frame(all);
 	struct reading r = {.all = all, .now_ns = clock_wall_ns(), .oldest_ns = INT64_MAX};
 	CEDE_TRY(read_ledger(ledger, &r, reterr));
+	forget_former(all);
 	fill_gaps(all);
 	*ret = CEDE_TAKE(all);
 	return CEDE_OK;

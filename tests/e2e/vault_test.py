@@ -346,6 +346,9 @@ def held():
         equal(key_state(w.disk.mount, first), "present", "its key")
         check(first in w.cede("vault", "status", "--state", w.state), "cede vault status has it")
         equal((w.store_dir / first / "held" / "a.jpg").read_bytes(), MARKER * 10, "what is held can be read")
+        until(lambda: w.key() != first, 20, "another epoch is open")
+        equal([(s["name"], s["plaintext_files"], s["files"]["held"], s["overdue"]) for s in w.status()["sources"]], [("faces", 1, 1, False)],
+              "cede status: one source, with what is in the clear in all its epochs")
         w.policy["holds"] = []
         w.publish()
         equal(w.erased(first)["level"], "crypto-erased", "level")
