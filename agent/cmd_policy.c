@@ -4,6 +4,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include "agent/config.h"
 #include "agent/core/floor.h"
 #include "agent/trust.h"
+#include "agent/vault_host.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -139,6 +141,19 @@ int policy_ledger_for(const struct policy_words *w, struct ledger **ret) {
 	if (r == CEDE_ERR_BUSY && w->state == NULL)
 		return EXIT_FINE; /* nothing was seen before */
 	return r == CEDE_OK ? EXIT_FINE : policy_cannot(w, r, &err);
+}
+
+int policy_vault_here(const struct policy_words *w, const struct policy_source *source,
+	struct cede_error *reterr) {
+	CLEANUP(agent_config_freep) struct agent_config *config = NULL;
+	struct cede_error err = {0};
+	char **lines = NULL;
+
+	if (w->config != NULL && agent_config_load(w->config, &config, &lines, &err) < 0)
+		for (size_t i = 0; lines != NULL && lines[i] != NULL; i++)
+			freep(&lines[i]);
+	freep(&lines);
+	return vault_host_check(source, config, false, reterr);
 }
 
 void print_json(json_t *object) {

@@ -6,7 +6,6 @@
 
 #include "agent/cmd_policy_internal.h"
 #include "agent/policy_files.h"
-#include "agent/vault_host.h"
 #include "agent/wipe/storage.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -48,17 +47,10 @@ static void say_warning(void *ctx, struct policy_where where, const char *text) 
 
 static void look_at_vault(
 	struct check_report *report, const struct policy_words *w, const struct policy_source *s) {
-	CLEANUP(agent_config_freep) struct agent_config *config = NULL;
 	struct cede_error err = {0};
 	char text[768];
-	char **lines = NULL;
 
-	/* a configuration that can't be read is said by the check of the signature */
-	if (w->config != NULL && agent_config_load(w->config, &config, &lines, &err) < 0)
-		for (size_t i = 0; lines != NULL && lines[i] != NULL; i++)
-			freep(&lines[i]);
-	freep(&lines);
-	if (vault_host_check(s, config, false, &err) == CEDE_OK)
+	if (policy_vault_here(w, s, &err) == CEDE_OK)
 		return;
 	(void)snprintf(text, sizeof text,
 		"source %s: vault can't be had here: %.400s; until then its captures are overwritten like any other's",

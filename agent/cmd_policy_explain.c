@@ -160,15 +160,22 @@ static void say_holds(const struct explain *e) {
 		until);
 }
 
-static void say_vault(const struct explain *e) {
+/* False: it can't be had here, and was said so. */
+static bool say_vault(const struct explain *e) {
 	char epoch[SHOW_TEXT_SIZE];
+	struct cede_error err = {0};
 
-	if (e->source->vault_epoch_ns == 0)
-		return;
+	if (policy_vault_here(e->words, e->source, &err) < 0) {
+		say(e, "vault",
+			"can't be had here: %s; until it can, overwritten like the captures of any other source",
+			err.text);
+		return false;
+	}
 	show_duration(e->source->vault_epoch_ns, epoch);
 	say(e, "vault",
-		"epochs of %s; unlinked when it is proven, gone for good with the key of its epoch",
+		"epochs of %s; unlinked when it is proven, crypto-erased with the key of its epoch",
 		epoch);
+	return true;
 }
 
 /* What its wipe can be worth where it lies now. */
@@ -255,9 +262,7 @@ static void say_all(const struct explain *e, int source_fd) {
 		reason_name(e->decision.reason), e->decision.rule.line,
 		reason_text(e->decision.reason));
 	bool goes = e->decision.action == ACTION_HAND_OVER || e->decision.action == ACTION_DESTROY;
-	if (goes && e->source->vault_epoch_ns > 0)
-		say_vault(e);
-	else if (goes)
+	if (goes && (e->source->vault_epoch_ns == 0 || !say_vault(e)))
 		say_wipe(e, source_fd);
 	say_next(e);
 }

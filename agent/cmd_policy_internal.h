@@ -40,6 +40,11 @@ int policy_load_for(const struct policy_words *w, const char *path, struct polic
 /* The ledger of --state or of --config, to read; *ret NULL if neither is given. */
 int policy_ledger_for(const struct policy_words *w, struct ledger **ret);
 
+/* Whether this host can have the vault of the source, as vault_host_check() says, with the agent's
+ * configuration if it was given; one that can't be read is said elsewhere. Changes nothing. */
+CEDE_MUST_USE int policy_vault_here(const struct policy_words *w,
+	const struct policy_source *source, struct cede_error *reterr);
+
 /* Prints the object as one line and gives it back. */
 void print_json(json_t *object);
 /* What would move a terminal's cursor, is no text, or is a backslash: as \xNN. */

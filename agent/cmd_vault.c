@@ -79,7 +79,9 @@ static int init_source(const struct policy_source *s, const struct agent_config 
 		s->vault_keys_in_memory
 			? "in memory: a restart of the system destroys what was not handed over"
 			: config == NULL ? "wrapped (vault.key was not looked at: give --config)"
-					 : "wrapped");
+			: vault_host_key_is_handed_over(s, config)
+			? "wrapped (vault.key is handed over by the service manager: not to be had here)"
+			: "wrapped");
 	return 0;
 }
 

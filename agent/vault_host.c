@@ -3,12 +3,14 @@
 
 #include <fcntl.h>
 #include <openssl/crypto.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "agent/vault/place.h"
 #include "agent/vault/wrap.h"
 #include "base/cleanup.h"
+#include "base/credential.h"
 #include "base/file.h"
 
 #define REHEARSAL "rehearsal"
@@ -21,19 +23,41 @@ static int check_encryption(int fd, struct cede_error *reterr) {
 	return fscrypt_state(fd, &nobody, &state, reterr);
 }
 
+/* Before the first start: the directory that it will be made in. */
+static int open_state(const char *path, int *ret_fd, struct cede_error *reterr) {
+	CLEANUP(freep) char *above = NULL;
+	struct cede_error err = {0};
+
+	if (file_open_dir(AT_FDCWD, path, ret_fd, &err) == CEDE_OK)
+		return CEDE_OK;
+	const char *slash = strrchr(path, '/');
+	above = slash == NULL ? strdup(".") : strndup(path, (size_t)(slash - path) + 1);
+	if (above == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	if (err.sys == ENOENT && file_open_dir(AT_FDCWD, above, ret_fd, NULL) == CEDE_OK)
+		return CEDE_OK;
+	*reterr = err;
+	return err.code;
+}
+
+bool vault_host_key_is_handed_over(
+	const struct policy_source *source, const struct agent_config *config) {
+	return !source->vault_keys_in_memory && config != NULL && config->vault_key != NULL &&
+		credential_named(config->vault_key);
+}
+
 static int check_wrap(const struct policy_source *source, const struct agent_config *config,
 	int source_fd, struct cede_error *reterr) {
-	CLEANUP(wrap_closep) struct wrap *wrap = NULL;
 	CLEANUP(fd_closep) int state = -1;
 
-	if (source->vault_keys_in_memory || config == NULL)
+	if (source->vault_keys_in_memory || config == NULL ||
+		vault_host_key_is_handed_over(source, config))
 		return CEDE_OK;
 	if (config->vault_key == NULL)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
 			"vault.keys: wrapped needs vault.key in agent.yaml: a systemd credential, for example credential:vault-key");
-	CEDE_TRY(file_open_dir(AT_FDCWD, config->state, &state, reterr));
-	CEDE_TRY(wrap_open(config->vault_key, state, &wrap, reterr));
-	return wrap_is_apart(wrap, source_fd, reterr);
+	CEDE_TRY(open_state(config->state, &state, reterr));
+	return wrap_check(config->vault_key, state, source_fd, reterr);
 }
 
 static int turn_once(

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Where captures and the ledger lie: what a wipe achieves there, room, rights. */
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "agent/doctor/internal.h"
+#include "agent/vault_host.h"
 #include "agent/wipe/storage.h"
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -46,16 +48,27 @@ static void check_room(struct doctor *d, const char *check, const char *subject,
 			(unsigned long long)(free_bytes / MIB), percent);
 }
 
-static void check_source(struct doctor *d, const struct policy_source *s) {
-	CLEANUP(fd_closep) int fd = -1;
-	struct cede_error err;
+/* What overwriting is worth does not matter here: the key goes. */
+static void check_vault(struct doctor *d, const struct policy_source *s) {
+	char mend[1024];
+	struct cede_error err = {0};
 
-	if (file_open_dir(AT_FDCWD, s->path, &fd, &err) < 0) {
-		doctor_say(d, "storage", s->name, DOCTOR_BROKEN,
-			"make the directory, or mount its file system, and let the agent's user in",
-			"%s", err.text);
+	if (vault_host_check(s, d->config, false, &err) == CEDE_OK) {
+		doctor_say(d, "storage", s->name, DOCTOR_OK, "",
+			"a vault: crypto-erased at the end of its epoch%s",
+			vault_host_key_is_handed_over(s, d->config)
+				? "; vault.key is handed over by the service manager: not to be had here"
+				: "");
 		return;
 	}
+	(void)snprintf(mend, sizeof mend,
+		"see to that; cede vault init --policy %s --config %s makes the store and rehearses a turn",
+		d->options->policy, d->options->config);
+	doctor_say(d, "storage", s->name, DOCTOR_BROKEN, mend,
+		"its vault can't be had here: %s; until it can, captures are overwritten", err.text);
+}
+
+static void check_wipe(struct doctor *d, const struct policy_source *s, int fd) {
 	wipe_reasons reasons;
 	char why[WIPE_REASONS_SIZE];
 	enum wipe_level best = storage_directory(fd, s->wipe_scrub_ns != 0, &reasons);
@@ -70,6 +83,22 @@ static void check_source(struct doctor *d, const struct policy_source *s) {
 	else
 		doctor_say(d, "storage", s->name, DOCTOR_OK, "", "a wipe is %s here at best",
 			wipe_level_name(best));
+}
+
+static void check_source(struct doctor *d, const struct policy_source *s) {
+	CLEANUP(fd_closep) int fd = -1;
+	struct cede_error err;
+
+	if (file_open_dir(AT_FDCWD, s->path, &fd, &err) < 0) {
+		doctor_say(d, "storage", s->name, DOCTOR_BROKEN,
+			"make the directory, or mount its file system, and let the agent's user in",
+			"%s", err.text);
+		return;
+	}
+	if (s->vault_epoch_ns > 0)
+		check_vault(d, s);
+	else
+		check_wipe(d, s, fd);
 	check_room(d, "space", s->name, fd);
 }
 

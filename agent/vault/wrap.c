@@ -82,7 +82,7 @@ static int read_secret(struct wrap *w, const char *path, struct cede_error *rete
 	return CEDE_OK;
 }
 
-int wrap_open(const char *path, int state_fd, struct wrap **ret, struct cede_error *reterr) {
+static int open_secret(const char *path, int state_fd, struct wrap **ret, struct cede_error *reterr) {
 	CLEANUP(wrap_closep) struct wrap *w = calloc(1, sizeof *w);
 
 	if (w == NULL)
@@ -91,9 +91,24 @@ int wrap_open(const char *path, int state_fd, struct wrap **ret, struct cede_err
 	w->dir = -1;
 	CEDE_TRY(read_secret(w, path, reterr));
 	CEDE_TRY(apart(w->dev, state_fd, "the state directory", reterr));
+	*ret = CEDE_TAKE(w);
+	return CEDE_OK;
+}
+
+int wrap_open(const char *path, int state_fd, struct wrap **ret, struct cede_error *reterr) {
+	CLEANUP(wrap_closep) struct wrap *w = NULL;
+
+	CEDE_TRY(open_secret(path, state_fd, &w, reterr));
 	CEDE_TRY(wrap_directory(state_fd, &w->dir, reterr));
 	*ret = CEDE_TAKE(w);
 	return CEDE_OK;
+}
+
+int wrap_check(const char *path, int state_fd, int source_fd, struct cede_error *reterr) {
+	CLEANUP(wrap_closep) struct wrap *w = NULL;
+
+	CEDE_TRY(open_secret(path, state_fd, &w, reterr));
+	return wrap_is_apart(w, source_fd, reterr);
 }
 
 void wrap_close(struct wrap *w) {

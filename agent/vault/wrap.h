@@ -23,6 +23,9 @@ struct wrap;
  * secret at path is read anew each time, and kept no longer than until wrap_close(). */
 CEDE_MUST_USE int wrap_open(
 	const char *path, int state_fd, struct wrap **ret, struct cede_error *reterr);
+/* Whether it would do, of what both directories hold; makes nothing. */
+CEDE_MUST_USE int wrap_check(
+	const char *path, int state_fd, int source_fd, struct cede_error *reterr);
 void wrap_close(struct wrap *w); /* NULL allowed */
 void wrap_closep(struct wrap **w);
 /* REFUSED: the secret lies on the file system of this directory. */

@@ -54,6 +54,20 @@ def one_epoch():
         check(plain[0] >= 2000 and plain[1] >= 1, f"the positive control is not seen: {plain}")
 
 
+def storage(w):
+    """(verdict, text) of what the doctor says of the source's storage"""
+    said = json.loads(w.cede("doctor", "--policy", w.dir / "policy.yaml", "--config", w.dir / "agent.yaml", "--offline", "--json", status=(0, 1)))
+    (finding,) = [f for f in said["findings"] if f["check"] == "storage"]
+    return finding["verdict"], finding["text"]
+
+
+def explained(w, path):
+    """{step: text} of cede policy explain"""
+    said = json.loads(w.cede("policy", "explain", "--policy", w.dir / "policy.yaml", "--config", w.dir / "agent.yaml", "--json", w.capture / path,
+                             status=(0, 1)))
+    return {s["step"]: s["text"] for s in said["steps"]}
+
+
 class Camera:
     """Writes until it is told to stop, and remembers what it wrote for certain."""
 
@@ -204,13 +218,16 @@ def start_waiting(w):
 
 def reboot_memory():
     """keys in memory, and a reboot: what was not handed over is destroyed, each with its event; the next epoch goes on"""
-    with Vault(epoch="1h", keys="memory", policy={"holds": [{"id": "case-1", "match": ["first/*0.jpg"], "until": "2099-01-01T00:00:00Z"}]}) as w:
+    with Vault(epoch="1h", keys="memory", source={"wipe": {"after": "receipt", "require": "crypto-erased"}}, policy={"holds": [{"id": "case-1", "match": ["first/*0.jpg"], "until": "2099-01-01T00:00:00Z"}]}) as w:
         w.start()
         w.in_force()
         for i in range(4):
             w.write(f"first/{NAME}{i}.jpg", MARKER * 50 + str(i).encode())
         until(lambda: w.counts()[0].get("held") == 1 and w.counts()[0].get("wiped") == 3, 20, lambda: f"one is held: {w.counts()}", each=0.1)
         equal(w.levels(), {("removed", "pending-erase"): 3}, "levels before the end of the epoch")
+        equal(storage(w), ("ok", "a vault: crypto-erased at the end of its epoch"), "what the doctor says")
+        said = explained(w, f"first/{NAME}0.jpg")
+        check("crypto-erased with the key of its epoch" in said["vault"] and "wipe" not in said, f"explained: {said}")
         w.courier_pid, lost = w.courier(), w.key()
         w.receiver.stop()
         waiting(w, 3, "waiting", want=False)
@@ -357,7 +374,8 @@ def held():
 
 def no_vault_here():
     """where the file system has no encryption: handed over and overwritten, and said; check --host and init say why"""
-    with Vault(epoch="1h") as w:
+    hold = {"id": "case-1", "match": ["held/**"], "until": "2099-01-01T00:00:00Z"}
+    with Vault(epoch="1h", policy={"holds": [hold]}) as w:
         w.disk.detach()
         subprocess.run(["mkfs.ext4", "-q", "-F", w.disk.image], check=True)
         w.disk.attach()
@@ -369,6 +387,12 @@ def no_vault_here():
         w.write("a.jpg", MARKER * 1000)
         w.settled()
         equal([e["reason"] for e in w.events("violation")], ["vault-unavailable"], "violations")
+        verdict, text = storage(w)
+        check(verdict == "broken" and "tune2fs -O encrypt" in text, f"what the doctor says: {verdict} {text}")
+        w.write("held/b.jpg", MARKER * 10)
+        until(lambda: w.counts()[0].get("held") == 1, 20, "one is held")
+        said = explained(w, "held/b.jpg")
+        check("tune2fs -O encrypt" in said["vault"] and said["wipe"].startswith("none is required; here at best"), f"explained: {said}")
         check(all(level != "crypto-erased" for level, _ in w.levels()), f"nothing is called crypto-erased: {w.levels()}")
 
 

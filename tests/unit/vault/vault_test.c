@@ -158,6 +158,13 @@ static void secrets_that_protect_nothing_are_refused(void **unused) {
 	assert_true(fd >= 0 && ftruncate(fd, 64) == 0);
 	assert_int_equal(wrap_open(beside, s.fd, &w, &err), CEDE_ERR_REFUSED);
 	assert_non_null(strstr(err.text, "file system of the state"));
+	CLEANUP(fd_closep) int shm = open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(fchmodat(AT_FDCWD, s.secret, 0600, 0), 0);
+	assert_int_equal(wrap_check(beside, s.fd, shm, &err), CEDE_ERR_REFUSED);
+	assert_int_equal(wrap_check(s.secret, s.fd, shm, &err), CEDE_ERR_REFUSED);
+	assert_non_null(strstr(err.text, "file system of the captures"));
+	assert_int_equal(wrap_check(s.secret, s.fd, s.fd, &err), CEDE_OK);
+	assert_int_equal(faccessat(s.fd, WRAP_DIRECTORY, F_OK, 0), -1); /* a look makes nothing */
 	assert_int_equal(wrap_open("/dev/shm/nothing-there", s.fd, &w, &err), CEDE_ERR_IO);
 	/* a FIFO would hang whoever waits for its writer */
 	(void)unlink(s.secret);
