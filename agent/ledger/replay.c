@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/ledger/replay.h"
 
+#include <assert.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 
 #define ROWS_MAX   (UINT64_C(1) << 32)
 #define LEVELS_MAX 4096
+#define WIPES_MOST 16 /* rows wiped, of each event so far: one is told a few times at most */
 
 /* As far as events tell: ready, bundled and settling are one. */
 enum stage {
@@ -32,11 +34,15 @@ struct replayed {
 	uint8_t stage;
 	bool segments;
 	uint32_t bundle;
-	uint32_t wipe;   /* index + 1 of the event that ended it */
-	uint64_t digest; /* keyed: of the SHA-256 that its bundle's event tells */
+	uint32_t wipe;    /* index + 1 of the event that ended it */
+	uint32_t changed; /* index + 1 of its struct changed; 0: none */
+	uint64_t digest;  /* keyed: of the SHA-256 that its bundle's event tells */
 };
 
-#define NOT_WIPED UINT32_MAX
+static_assert(sizeof(struct replayed) == 24, "docs/ledger.md says how much memory a capture takes");
+
+#define NOT_WIPED           UINT32_MAX
+#define NO_EVENT_OF_CAPTURE "the captures' table has a row that no event tells of"
 
 struct wipe { /* what one event says of those that it wiped, or that ended otherwise */
 	int64_t at_ns;
@@ -54,10 +60,11 @@ struct parcel {        /* a bundle */
 
 /* A capture whose size and times are not those it was seen with. */
 struct changed {
-	uint64_t row, sequence;
+	uint64_t row, sequence; /* of the event that says so */
 	int64_t size, born, mtime;
-	bool any; /* an event told of other ones */
 };
+
+static_assert(sizeof(struct changed) == 40, "docs/ledger.md likewise; the list grows by doubling");
 
 struct replay {
 	struct ledger *l;
@@ -72,7 +79,9 @@ struct replay {
 	char *levels[LEVELS_MAX];
 	uint32_t level_count;
 	struct changed *changed;
-	size_t changed_count;
+	size_t changed_count, changed_room;
+	uint64_t sequence;                  /* of the event that is being walked */
+	uint64_t wiped_count;               /* rows that events told as wiped */
 	uint64_t old_captures, old_bundles; /* rows before events told everything */
 	uint64_t segments;                  /* that must be there */
 	sqlite3_stmt *row;                  /* the captures, beside the events that saw them */
@@ -152,11 +161,16 @@ void replay_freep(struct replay **r) {
 
 /* ---- room */
 
-static int room_for(
-	void **list, uint64_t *room, uint64_t row, size_t each, struct cede_error *reterr) {
+/* Each capture and each bundle had an event of its own: there are no more rows than events. */
+static bool is_row(const struct replay *r, uint64_t row) {
+	return row <= r->sequence && row < ROWS_MAX;
+}
+
+static int room_for(const struct replay *r, void **list, uint64_t *room, uint64_t row, size_t each,
+	struct cede_error *reterr) {
 	uint64_t wanted = *room == 0 ? 1024 : *room;
 
-	if (row >= ROWS_MAX)
+	if (!is_row(r, row))
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a row number that is none");
 	while (wanted <= row)
 		wanted *= 2;
@@ -175,7 +189,7 @@ static int capture_of(
 	struct replay *r, uint64_t row, struct replayed **ret, struct cede_error *reterr) {
 	void *list = r->captures;
 
-	CEDE_TRY(room_for(&list, &r->capture_room, row, sizeof *r->captures, reterr));
+	CEDE_TRY(room_for(r, &list, &r->capture_room, row, sizeof *r->captures, reterr));
 	r->captures = list;
 	*ret = &r->captures[row];
 	return CEDE_OK;
@@ -185,7 +199,7 @@ static int bundle_of(struct replay *r, uint64_t row, struct parcel **ret, struct
 	uint64_t before = r->bundle_room;
 	void *list = r->bundles;
 
-	CEDE_TRY(room_for(&list, &r->bundle_room, row, sizeof *r->bundles, reterr));
+	CEDE_TRY(room_for(r, &list, &r->bundle_room, row, sizeof *r->bundles, reterr));
 	r->bundles = list;
 	for (uint64_t i = before; i < r->bundle_room; i++)
 		r->bundles[i].state = BUNDLE_STATE_COUNT;
@@ -254,34 +268,42 @@ static int step_to(
 		CEDE_TRY(ledger_row(r->l, r->row, &there, reterr));
 		r->capture_last = there ? (uint64_t)sqlite3_column_int64(r->row, 0) : ROWS_MAX;
 		if (r->capture_last < row && r->capture_last > r->old_captures)
-			contradicted(r, sequence,
-				"the captures' table has a row that no event tells of");
+			contradicted(r, sequence, NO_EVENT_OF_CAPTURE);
 	}
 	*ret = r->capture_last == row;
 	return CEDE_OK;
 }
 
-static int note_changed(struct replay *r, uint64_t row, uint64_t sequence, struct slice detail,
-	bool any, struct cede_error *reterr) {
-	int64_t born = number_of(detail, "born", 0);
-	const struct changed c = {row, sequence, number_of(detail, "size", -1), born,
-		number_of(detail, "mtime", born), any};
+static int add_changed(struct replay *r, struct replayed *capture, const struct changed *c,
+	struct cede_error *reterr) {
+	if (r->changed_count == r->changed_room) {
+		size_t room = r->changed_room == 0 ? 64 : r->changed_room * 2;
+		struct changed *list = reallocarray(r->changed, room, sizeof *list);
+		if (list == NULL)
+			return CEDE_FAIL_MEMORY(reterr);
+		r->changed = list;
+		r->changed_room = room;
+	}
+	r->changed[r->changed_count++] = *c;
+	capture->changed = (uint32_t)r->changed_count;
+	return CEDE_OK;
+}
 
-	for (size_t i = 0; i < r->changed_count; i++)
-		if (r->changed[i].row == row) {
-			if (c.born < r->changed[i].born || r->changed[i].any)
-				r->changed[i].born =
-					c.born < r->changed[i].born ? c.born : r->changed[i].born;
-			r->changed[i].size = c.size;
-			r->changed[i].mtime = c.mtime;
-			r->changed[i].sequence = sequence;
-			return CEDE_OK;
-		}
-	struct changed *list = reallocarray(r->changed, r->changed_count + 1, sizeof *list);
-	if (list == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	r->changed = list;
-	list[r->changed_count++] = c;
+/* The capture's room is there. */
+static int note_changed(
+	struct replay *r, uint64_t row, struct slice detail, struct cede_error *reterr) {
+	struct replayed *capture = &r->captures[row];
+	int64_t born = number_of(detail, "born", 0);
+	const struct changed now = {row, r->sequence, number_of(detail, "size", -1), born,
+		number_of(detail, "mtime", born)};
+
+	if (capture->changed == 0)
+		return add_changed(r, capture, &now, reterr);
+	struct changed *c = &r->changed[capture->changed - 1];
+	c->born = now.born < c->born ? now.born : c->born;
+	c->size = now.size;
+	c->mtime = now.mtime;
+	c->sequence = now.sequence;
 	return CEDE_OK;
 }
 
@@ -386,7 +408,7 @@ static int seen(
 	if (is_number(r->row, 4, d.size) && is_number(r->row, 5, d.born) &&
 		is_number(r->row, 6, d.mtime == INT64_MIN ? d.born : d.mtime))
 		return CEDE_OK;
-	return note_changed(r, row, e->sequence, e->detail, false, reterr);
+	return note_changed(r, row, e->detail, reterr);
 }
 
 static int level_of(struct replay *r, struct slice detail, uint32_t *ret, struct cede_error *reterr) {
@@ -459,8 +481,12 @@ static int wiped_rows(struct replay *r, const struct ledger_row *e, struct cede_
 	(void)detail_find(e->detail, "rows", &rest);
 	while (rest.len > 0) {
 		CEDE_TRY(detail_rows_next(&rest, &from, &to, reterr));
-		if (to >= ROWS_MAX)
+		if (!is_row(r, to))
 			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a row number that is none");
+		r->wiped_count += to - from + 1;
+		if (r->wiped_count > WIPES_MOST * r->sequence)
+			return CEDE_FAIL(
+				reterr, CEDE_ERR_INPUT, "the same rows are wiped again and again");
 		for (; from <= to; from++)
 			CEDE_TRY(wiped(r, from, reterr));
 	}
@@ -722,7 +748,7 @@ static int capture_event(struct replay *r, const struct ledger_row *e, struct ce
 	switch (e->kind) {
 	case LEDGER_CAPTURE_CHANGED:
 		return number_of(e->detail, "size", -1) >= 0
-			? note_changed(r, row, e->sequence, e->detail, true, reterr)
+			? note_changed(r, row, e->detail, reterr)
 			: CEDE_OK;
 	case LEDGER_CAPTURE_REPLACED:
 		return ended(r, c, STAGE_REPLACED, e, reterr);
@@ -753,6 +779,7 @@ static int capture_event(struct replay *r, const struct ledger_row *e, struct ce
 int replay_migrated(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
 	uint64_t captures, bundles;
 
+	r->sequence = e->sequence;
 	CEDE_TRY(detail_u64(e->detail, "captures", &captures, reterr));
 	CEDE_TRY(detail_u64(e->detail, "bundles", &bundles, reterr));
 	r->old_captures = captures;
@@ -765,6 +792,7 @@ int replay_event(struct replay *r, const struct ledger_row *e, struct cede_error
 
 	if (r->done)
 		return CEDE_OK;
+	r->sequence = e->sequence;
 	switch (e->kind) {
 	case LEDGER_CAPTURE_SEEN:
 	case LEDGER_CAPTURE_CHANGED:
@@ -869,12 +897,14 @@ static int end_captures(struct replay *r, uint64_t last, uint64_t *ret, struct c
 		uint64_t row = (uint64_t)sqlite3_column_int64(st, 0);
 		if (row <= r->old_captures)
 			continue;
-		struct replayed *c = NULL;
-		CEDE_TRY(capture_of(r, row, &c, reterr));
+		struct replayed none = {.stage = STAGE_NONE};
+		struct replayed *c = &none;
+		if (is_row(r, row))
+			CEDE_TRY(capture_of(r, row, &c, reterr));
 		enum capture_state state = (enum capture_state)sqlite3_column_int(st, 1);
 		uint64_t sequence = c->wipe > 0 ? r->wipes[c->wipe - 1].sequence : last;
 		if (c->stage == STAGE_NONE)
-			contradicted(r, last, "the captures' table has a row that no event tells of");
+			contradicted(r, last, NO_EVENT_OF_CAPTURE);
 		else if (!fits(c, state))
 			contradicted(r, sequence,
 				"the captures' table has another state than the events");
@@ -903,8 +933,9 @@ static int end_bundles(struct replay *r, uint64_t last, uint64_t *ret, struct ce
 		struct parcel *b = NULL;
 		if (row <= r->old_bundles)
 			continue;
-		CEDE_TRY(bundle_of(r, row, &b, reterr));
-		if (b->state == BUNDLE_STATE_COUNT)
+		if (is_row(r, row))
+			CEDE_TRY(bundle_of(r, row, &b, reterr));
+		if (b == NULL || b->state == BUNDLE_STATE_COUNT)
 			contradicted(r, last, "the bundles' table has a row that no event tells of");
 		else if (!is_number(st, 1, b->state) || !is_number(st, 2, b->spooled))
 			contradicted(r, b->sequence,
@@ -936,6 +967,7 @@ int replay_end(struct replay *r, uint64_t sequence, uint64_t *ret_captures, uint
 	struct cede_error *reterr) {
 	bool there;
 
+	r->sequence = sequence;
 	CEDE_TRY(end_captures(r, sequence, ret_captures, reterr));
 	CEDE_TRY(end_bundles(r, sequence, ret_bundles, reterr));
 	CEDE_TRY(end_changed(r, reterr));

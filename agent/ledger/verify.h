@@ -3,7 +3,8 @@
  * signed checkpoint, and what all other tables say of captures, bundles and policies against what
  * the events say. Reads in one transaction: what the agent writes meanwhile is not looked at.
  *
- * Thread  one. Memory: 24 bytes a capture. */
+ * Thread  one. Memory: 24 bytes a capture, 40 to 80 more for one that was written again; bounded by
+ * the number of events, whatever the ledger says. */
 #pragma once
 
 #include "agent/ledger/ledger.h"
