@@ -20,6 +20,7 @@
 #include "agent/core/profile.h"
 #include "agent/core/pulse.h"
 #include "agent/core/standing.h"
+#include "agent/ipc/message.h"
 #include "agent/ipc/readiness.h"
 #include "agent/programs.h"
 #include "agent/seal/spool.h"
@@ -40,7 +41,6 @@
 #define METERS_MS    1000
 #define READY_WAIT_NS \
 	(10 * NS_PER_SECOND) /* a ledger that can't be written yet is no failed start */
-#define METERS_MAX   (1U << 20)
 #define RELOAD_MS    300
 #define EMPTY_MS     500 /* how often it is asked whether anything is left */
 #define FILES_WANTED 8192
@@ -525,7 +525,7 @@ static bool take_standing(void *ctx) {
 
 static void on_meters(uv_timer_t *timer) {
 	struct keeper *k = timer->data;
-	CLEANUP(buf_done) struct buf text = BUF_INIT(METERS_MAX);
+	CLEANUP(buf_done) struct buf text = BUF_INIT(IPC_METRICS_MAX);
 	struct cede_error err = {0};
 
 	log_flush();
@@ -536,10 +536,11 @@ static void on_meters(uv_timer_t *timer) {
 	say_status(k);
 	if (k->config->metrics == NULL)
 		return;
-	if (meters_text(&k->standing->meters, &text, &err) < 0)
+	if (meters_text(&k->standing->meters, &text, &err) < 0) {
 		log_event(LOG_LEVEL_ERROR, "metrics.untold", "error=\"%s\"", err.text);
-	else
-		link_metrics(k->link, buf_slice(&text), k->standing->meters.unmet);
+		buf_clear(&text); /* half a page would be taken for a whole one */
+	}
+	link_metrics(k->link, buf_slice(&text), k->standing->meters.unmet);
 }
 
 static void set_limits(void) {

@@ -341,7 +341,7 @@ static int get_metrics(struct courier *c, struct ipc_reader *r, int fd, struct c
 
 	log_flush(); /* this comes each second */
 	CEDE_TRY(ipc_end(r, reterr));
-	if (len > SCRAPE_TEXT_MAX)
+	if (len > IPC_METRICS_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "metrics too long");
 	text = malloc(len + 1);
 	if (text == NULL)

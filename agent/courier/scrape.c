@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "agent/ipc/message.h"
 #include "agent/ipc/readiness.h"
 #include "base/buf.h"
 #include "base/check.h"
@@ -25,7 +26,7 @@
 #define CONNECTIONS 16U
 #define TIMEOUT_S   10U
 #define MEMORY      8192U
-#define BODY_MAX    (SCRAPE_TEXT_MAX + 65536)
+#define BODY_MAX    (IPC_METRICS_MAX + 65536)
 
 #define SILENT_NS (15 * NS_PER_SECOND) /* the keeper speaks each second */
 

@@ -14,8 +14,6 @@
 #include "base/error.h"
 #include "base/sandbox.h"
 
-#define SCRAPE_TEXT_MAX (1U << 20)
-
 struct scrape;
 
 /* Listens; before the sandbox. address: "127.0.0.1:9464", "[::1]:9464", "unix:/path", or "fd:4" for
@@ -24,6 +22,7 @@ CEDE_MUST_USE int scrape_new(const char *address, struct scrape **ret, struct ce
 /* Serves, from a thread inside the sandbox, whose layers its page tells. */
 CEDE_MUST_USE int scrape_start(
 	struct scrape *s, const struct sandbox_report *sandbox, struct cede_error *reterr);
-/* The text is copied. unmet: CONDITION_BIT()s. */
+/* The text (at most IPC_METRICS_MAX; nothing: the keeper could not tell it) is copied. unmet:
+ * CONDITION_BIT()s. */
 void scrape_update(struct scrape *s, struct slice text, uint32_t unmet);
 void scrape_stop(struct scrape *s); /* NULL allowed */

@@ -21,6 +21,9 @@
 #define IPC_FDS_MAX    3
 #define IPC_NOTE_MAX   8192 /* a receipt */
 #define IPC_FIELD_MAX  7000 /* a checkpoint, as it stands in a header */
+/* The exposition text; it travels as a memory file. The largest policy that there can be, with
+ * every number as long as it gets, fits: tests/unit/agent/meters_test.c. */
+#define IPC_METRICS_MAX (4U << 20)
 
 enum ipc_phase { IPC_HELLO_PHASE = 1, IPC_WORK_PHASE = 2 };
 
@@ -38,7 +41,8 @@ enum ipc_phase { IPC_HELLO_PHASE = 1, IPC_WORK_PHASE = 2 };
 	/* destination, id, 1: if it is absent, make sure it stays so (DELETE) */                 \
 	X(ASK, 6, IPC_WORK_PHASE, 2 + 16 + 1, 0)                                                  \
 	X(CANCEL, 8, IPC_WORK_PHASE, 16, 0)                                                       \
-	/* length of the exposition text; conditions that are not met (readiness.h); the text */  \
+	/* length of the exposition text (0: it could not be told); conditions that are not met   \
+	 * (readiness.h); the text */                                                             \
 	X(METRICS, 10, IPC_WORK_PHASE, 8, 1)                                                      \
 	X(STOP, 12, IPC_WORK_PHASE, 0, 0)                                                         \
 	/* destination: can it be reached, and does it know us? */                                \

@@ -20,10 +20,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import tap
 from clocks import Lapse
 from keeper import FAILED, Courier
+from metrics import get
 from tap import check, equal
-from world import World, program, until
+from world import TOP, World, free_port, program, until
 
 PUSHES_MOST = 256  # agent/courier/courier.c
+CONDITIONS = re.findall(r'^\tX\([A-Z]+, "([a-z]+)"', (TOP / "agent" / "ipc" / "readiness.h").read_text(), re.M)
 
 
 @contextlib.contextmanager
@@ -49,6 +51,26 @@ def too_much_at_once():
             courier.put(bundle, content, hashlib.sha256(content).digest())
             equal(courier.outcome(), (FAILED, bundle, "courier"), "what became of it")
         equal([fd for fd in courier.descriptors() if "memfd:" in fd], [], "memory files that it holds")
+
+
+def ready_without_figures():
+    """a keeper that can't tell its figures still says what is not met: /readyz follows, /metrics has nothing old"""
+    address = f"127.0.0.1:{free_port()}"
+    with Courier(program("cede-courier"), 443, metrics=address) as courier:
+        def readyz(status, line):
+            until(lambda: get(address, "/readyz")[0] == status and line in get(address, "/readyz")[2], 10,
+                  lambda: f"/readyz gives {status} with {line!r}: {get(address, '/readyz')}")
+        readyz(503, "keeper: no: it has not said anything yet")
+        courier.figures(b"# TYPE cede_of_the_keeper gauge\ncede_of_the_keeper 1\n", 0)
+        readyz(200, "link: ok")
+        equal("cede_of_the_keeper 1" in get(address, "/metrics")[2], True, "the keeper's figures")
+        courier.figures(b"", 1 << CONDITIONS.index("link"))
+        readyz(503, "link: no: ")
+        status, _, text = get(address, "/metrics")
+        equal((status, "cede_of_the_keeper" in text, "cede_courier_cpu_seconds_total" in text), (200, False, True), "the page without the keeper's")
+        courier.figures(b"x" * (3 << 20), 0)  # as long as the largest policy's and longer
+        readyz(200, "link: ok")
+        check(len(get(address, "/metrics")[2]) > 3 << 20, "a long text")
 
 
 # ---- a server that was taken over
@@ -257,4 +279,4 @@ def mute():
 
 
 if __name__ == "__main__":
-    tap.run([mute, endless_answers, too_much_at_once, nonsense, forged, dies_again_and_again, absent_without_promise], at_once=3)
+    tap.run([mute, endless_answers, too_much_at_once, ready_without_figures, nonsense, forged, dies_again_and_again, absent_without_promise], at_once=3)

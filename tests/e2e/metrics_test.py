@@ -260,6 +260,40 @@ def log_level():
         equal(w.agent.said(), "", "the agent's log")
 
 
+def largest_policy():
+    """256 sources and 16 destinations, all names as long as they may be: every series is there, /readyz and cede status answer"""
+    with World() as w:
+        names = [f"{'a-source-with-a-name-as-long-as-it-may-be-and-no-longer':-<60}.{i:03}" for i in range(256)]
+        links = [f"{'a-destination-with-a-name-as-long-as-it-may-be-and-no-longer':-<60}.{i:03}" for i in range(16)]
+        equal({len(n) for n in names + links}, {64}, "length of the names")
+        w.policy["destinations"] = {n: w.destination for n in links}
+        w.policy["sources"] = []
+        for i, name in enumerate(names):
+            (w.capture / name).mkdir()
+            w.policy["sources"].append({**w.source, "name": name, "path": str(w.capture / name), "destination": links[i % 16]})
+        with_metrics(w).start()
+        answers(w, "/readyz")
+        until(lambda: metric(w, "cede_source_up") == 256, 20, "figures of all sources")
+        _, kind, text = page(w)
+        equal(kind, TEXT_TYPE, "content type")
+        promtool("check", "metrics", given=text)
+        equal({labels["source"] for name, labels, _ in parse(text) if name == "cede_oldest_plaintext_age_seconds"}, set(names), "sources")
+        equal({labels["destination"] for name, labels, _ in parse(text) if name == "cede_destination_up"}, set(links), "destinations")
+        golden = [line for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
+        equal(families(text), golden, f"series against {GOLDEN.name}")
+        status, kind, open_text = page(w, headers=OPEN)
+        equal((status, kind, open_text[-6:]), (200, OPEN_TYPE, "# EOF\n"), "as OpenMetrics")
+        check("metrics.untold" not in w.agent.said(), w.agent.said())
+        equal(page(w, "/readyz")[0], 200, "/readyz")
+        said = w.status()
+        check(said["agent"].get("answers") and len(said["sources"]) == 256, f"cede status: {said['agent']}, {len(said['sources'])} sources")
+        began = metric(w, "cede_keeper_cpu_seconds_total")
+        time.sleep(5)  # what the page costs, idle but for it
+        tap.diag(f"{len(text)} bytes; the keeper uses {(metric(w, 'cede_keeper_cpu_seconds_total') - began) * 20:.1f} % of a processor")
+        (w.capture / names[0] / "a.jpg").write_bytes(b"picture")
+        until(lambda: metric(w, "cede_captures_wiped_total", source=names[0]) == 1, 30, "a capture goes its way")
+
+
 def many_waiting():
     """with many files waiting a scrape takes less than 10 ms, as with none"""
     count = {"quick": 2_000, "normal": 5_000, "full": 1_000_000}[mode()]
@@ -283,4 +317,4 @@ def many_waiting():
 
 
 if __name__ == "__main__":
-    tap.run([series, figures, after_a_kill, negotiation, health, policy_expires, sockets, log, log_level, many_waiting])
+    tap.run([series, figures, after_a_kill, negotiation, health, policy_expires, sockets, log, log_level, largest_policy, many_waiting])

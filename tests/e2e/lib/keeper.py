@@ -26,9 +26,9 @@ def memory(content):
 
 
 class Courier:
-    def __init__(self, program, port, env=None):
+    def __init__(self, program, port, env=None, metrics=None):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.process = subprocess.Popen([program, "--fd", str(theirs.fileno()), "--port", str(port)],
+        self.process = subprocess.Popen([program, "--fd", str(theirs.fileno()), "--port", str(port), *(["--metrics", metrics] if metrics else [])],
                                         pass_fds=[theirs.fileno()], env=env, stderr=subprocess.PIPE)
         theirs.close()
         self.socket = ours
@@ -71,6 +71,12 @@ class Courier:
 
     def ask(self, bundle, reclaim=False):
         self.say(ASK, struct.pack("<H", 0) + bundle + bytes([reclaim]))
+
+    def figures(self, content, unmet):
+        """What it is to serve: the keeper's text (b"": it could not tell it), conditions that are not met."""
+        fd = memory(content)
+        self.say(METRICS, struct.pack("<II", len(content), unmet), [fd])
+        os.close(fd)
 
     def descriptors(self):
         """What it holds open now: links of /proc/PID/fd."""
