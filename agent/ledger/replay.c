@@ -1,106 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/ledger/replay.h"
 
-#include <assert.h>
 #include <openssl/evp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
+#include "agent/ledger/replay_internal.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/hex.h"
 #include "base/parse.h"
 
 #define ROWS_MAX   (UINT64_C(1) << 32)
-#define LEVELS_MAX 4096
 #define WIPES_MOST 16 /* rows wiped, of each event so far: one is told a few times at most */
 
-/* As far as events tell: ready, bundled and settling are one. */
-enum stage {
-	STAGE_NONE,
-	STAGE_OPEN,
-	STAGE_SEALED,
-	STAGE_WIPING,
-	STAGE_WIPED,
-	STAGE_GONE,
-	STAGE_REPLACED,
-	STAGE_HELD,
-	STAGE_KEPT
-};
-
-struct replayed {
-	uint8_t stage;
-	bool segments;
-	uint32_t bundle;
-	uint32_t wipe;    /* index + 1 of the event that ended it */
-	uint32_t changed; /* index + 1 of its struct changed; 0: none */
-	uint64_t digest;  /* keyed: of the SHA-256 that its bundle's event tells */
-};
-
-static_assert(sizeof(struct replayed) == 24, "docs/ledger.md says how much memory a capture takes");
-
-#define NOT_WIPED           UINT32_MAX
-#define NO_EVENT_OF_CAPTURE "the captures' table has a row that no event tells of"
-
-struct wipe { /* what one event says of those that it wiped, or that ended otherwise */
-	int64_t at_ns;
-	uint64_t sequence;
-	uint32_t level; /* index of "level\nreason", or NOT_WIPED */
-};
-
-struct parcel {        /* a bundle */
-	uint8_t state; /* enum bundle_state; BUNDLE_STATE_COUNT: none of this row */
-	bool spooled;
-	uint64_t sequence; /* of its bundle-sealed */
-	uint32_t *members; /* while it is open */
-	uint32_t count;
-};
-
-/* A capture whose size and times are not those it was seen with. */
-struct changed {
-	uint64_t row, sequence; /* of the event that says so */
-	int64_t size, born, mtime;
-};
-
-static_assert(sizeof(struct changed) == 40, "docs/ledger.md likewise; the list grows by doubling");
-
-struct replay {
-	struct ledger *l;
-	replay_bad_fn *bad;
-	void *ctx;
-	struct replayed *captures; /* by row */
-	uint64_t capture_room, capture_last;
-	struct parcel *bundles; /* by row */
-	uint64_t bundle_room, bundle_last;
-	struct wipe *wipes;
-	size_t wipe_count, wipe_room;
-	char *levels[LEVELS_MAX];
-	uint32_t level_count;
-	struct changed *changed;
-	size_t changed_count, changed_room;
-	uint64_t sequence;                  /* of the event that is being walked */
-	uint64_t wiped_count;               /* rows that events told as wiped */
-	uint64_t old_captures, old_bundles; /* rows before events told everything */
-	uint64_t segments;                  /* that must be there */
-	sqlite3_stmt *row;                  /* the captures, beside the events that saw them */
-	sqlite3_stmt *policy;               /* the policies, beside theirs */
-	sqlite3_stmt *bundle, *segment;
-	sqlite3_stmt *source; /* the name of ... */
-	int64_t source_id;    /* ... this one */
-	struct buf text;
-	uint64_t key[18]; /* random */
-	bool done;        /* no more is told */
-};
-
-static void contradicted(struct replay *r, uint64_t sequence, const char *why) {
+void replay_contradicted(struct replay *r, uint64_t sequence, const char *why) {
 	if (!r->done)
 		r->bad(r->ctx, sequence, why);
 	r->done = true;
 }
 
-static int prepare(struct replay *r, const char *sql, sqlite3_stmt **ret, struct cede_error *reterr) {
+int replay_prepare(struct replay *r, const char *sql, sqlite3_stmt **ret, struct cede_error *reterr) {
 	return sqlite3_prepare_v2(r->l->db, sql, -1, ret, NULL) == SQLITE_OK
 		? CEDE_OK
 		: ledger_fail(r->l, "prepare a statement", reterr);
@@ -118,18 +39,19 @@ int replay_new(struct ledger *l, replay_bad_fn *bad, void *ctx, struct replay **
 	r->text = BUF_INIT(3 * LEDGER_DETAIL_MAX);
 	if (getrandom(r->key, sizeof r->key, 0) != (ssize_t)sizeof r->key)
 		return CEDE_FAIL_SYS(reterr, "random numbers");
-	CEDE_TRY(prepare(r,
+	CEDE_TRY(replay_prepare(r,
 		"SELECT id, uuid, source, path, size, born_ns, mtime_ns, first_seen_ns, class "
 		"FROM capture ORDER BY id",
 		&r->row, reterr));
-	CEDE_TRY(prepare(r, "SELECT name FROM source WHERE id = ?1", &r->source, reterr));
-	CEDE_TRY(prepare(r, "SELECT loaded_ns, policy, serial, sha256, signed FROM policy ORDER BY id",
+	CEDE_TRY(replay_prepare(r, "SELECT name FROM source WHERE id = ?1", &r->source, reterr));
+	CEDE_TRY(replay_prepare(r,
+		"SELECT loaded_ns, policy, serial, sha256, signed FROM policy ORDER BY id",
 		&r->policy, reterr));
-	CEDE_TRY(prepare(r,
+	CEDE_TRY(replay_prepare(r,
 		"SELECT uuid, destination, size, sha256, captures, sealed_ns, receipt, receipted_ns "
 		"FROM bundle WHERE id = ?1",
 		&r->bundle, reterr));
-	CEDE_TRY(prepare(r,
+	CEDE_TRY(replay_prepare(r,
 		"SELECT bundle, offset, size, sha256 FROM segment WHERE capture = ?1 AND idx = ?2",
 		&r->segment, reterr));
 	*ret = CEDE_TAKE(r);
@@ -162,7 +84,7 @@ void replay_freep(struct replay **r) {
 /* ---- room */
 
 /* Each capture and each bundle had an event of its own: there are no more rows than events. */
-static bool is_row(const struct replay *r, uint64_t row) {
+bool replay_is_row(const struct replay *r, uint64_t row) {
 	return row <= r->sequence && row < ROWS_MAX;
 }
 
@@ -170,7 +92,7 @@ static int room_for(const struct replay *r, void **list, uint64_t *room, uint64_
 	struct cede_error *reterr) {
 	uint64_t wanted = *room == 0 ? 1024 : *room;
 
-	if (!is_row(r, row))
+	if (!replay_is_row(r, row))
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a row number that is none");
 	while (wanted <= row)
 		wanted *= 2;
@@ -185,8 +107,7 @@ static int room_for(const struct replay *r, void **list, uint64_t *room, uint64_
 	return CEDE_OK;
 }
 
-static int capture_of(
-	struct replay *r, uint64_t row, struct replayed **ret, struct cede_error *reterr) {
+int replay_capture(struct replay *r, uint64_t row, struct replayed **ret, struct cede_error *reterr) {
 	void *list = r->captures;
 
 	CEDE_TRY(room_for(r, &list, &r->capture_room, row, sizeof *r->captures, reterr));
@@ -195,7 +116,7 @@ static int capture_of(
 	return CEDE_OK;
 }
 
-static int bundle_of(struct replay *r, uint64_t row, struct parcel **ret, struct cede_error *reterr) {
+int replay_bundle(struct replay *r, uint64_t row, struct parcel **ret, struct cede_error *reterr) {
 	uint64_t before = r->bundle_room;
 	void *list = r->bundles;
 
@@ -215,7 +136,7 @@ static bool is_text(sqlite3_stmt *st, int column, struct slice value) {
 		value);
 }
 
-static bool is_number(sqlite3_stmt *st, int column, int64_t value) {
+bool replay_is_number(sqlite3_stmt *st, int column, int64_t value) {
 	return sqlite3_column_type(st, column) == SQLITE_INTEGER &&
 		sqlite3_column_int64(st, column) == value;
 }
@@ -268,7 +189,7 @@ static int step_to(
 		CEDE_TRY(ledger_row(r->l, r->row, &there, reterr));
 		r->capture_last = there ? (uint64_t)sqlite3_column_int64(r->row, 0) : ROWS_MAX;
 		if (r->capture_last < row && r->capture_last > r->old_captures)
-			contradicted(r, sequence, NO_EVENT_OF_CAPTURE);
+			replay_contradicted(r, sequence, NO_EVENT_OF_CAPTURE);
 	}
 	*ret = r->capture_last == row;
 	return CEDE_OK;
@@ -392,21 +313,22 @@ static int seen(
 		r->old_captures = row > r->old_captures ? row : r->old_captures;
 		return CEDE_OK;
 	}
-	CEDE_TRY(capture_of(r, row, &c, reterr));
+	CEDE_TRY(replay_capture(r, row, &c, reterr));
 	c->stage = STAGE_OPEN;
 	CEDE_TRY(step_to(r, row, e->sequence, &there, reterr));
 	if (!there) {
-		contradicted(r, e->sequence, "the captures' table lacks the capture that was seen");
+		replay_contradicted(
+			r, e->sequence, "the captures' table lacks the capture that was seen");
 		return CEDE_OK;
 	}
 	CEDE_TRY(names_fit(r, &d, &same, reterr));
-	if (!same || !is_text(r->row, 1, e->subject) || !is_number(r->row, 7, d.first)) {
-		contradicted(
+	if (!same || !is_text(r->row, 1, e->subject) || !replay_is_number(r->row, 7, d.first)) {
+		replay_contradicted(
 			r, e->sequence, "the captures' table names another capture than was seen");
 		return CEDE_OK;
 	}
-	if (is_number(r->row, 4, d.size) && is_number(r->row, 5, d.born) &&
-		is_number(r->row, 6, d.mtime == INT64_MIN ? d.born : d.mtime))
+	if (replay_is_number(r->row, 4, d.size) && replay_is_number(r->row, 5, d.born) &&
+		replay_is_number(r->row, 6, d.mtime == INT64_MIN ? d.born : d.mtime))
 		return CEDE_OK;
 	return note_changed(r, row, e->detail, reterr);
 }
@@ -466,7 +388,7 @@ static int ended(struct replay *r, struct replayed *c, uint8_t stage, const stru
 static int wiped(struct replay *r, uint64_t row, struct cede_error *reterr) {
 	struct replayed *c;
 
-	CEDE_TRY(capture_of(r, row, &c, reterr));
+	CEDE_TRY(replay_capture(r, row, &c, reterr));
 	if (c->stage != STAGE_GONE && c->stage != STAGE_REPLACED)
 		c->stage = STAGE_WIPED;
 	c->wipe = (uint32_t)r->wipe_count;
@@ -481,7 +403,7 @@ static int wiped_rows(struct replay *r, const struct ledger_row *e, struct cede_
 	(void)detail_find(e->detail, "rows", &rest);
 	while (rest.len > 0) {
 		CEDE_TRY(detail_rows_next(&rest, &from, &to, reterr));
-		if (!is_row(r, to))
+		if (!replay_is_row(r, to))
 			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a row number that is none");
 		r->wiped_count += to - from + 1;
 		if (r->wiped_count > WIPES_MOST * r->sequence)
@@ -495,9 +417,7 @@ static int wiped_rows(struct replay *r, const struct ledger_row *e, struct cede_
 
 /* ---- events of bundles */
 
-/* Eight bytes stand for 32 while the events are walked: multilinear hashing with a key that nobody
- * knows before; another digest has the same ones once in 2^64. */
-static uint64_t digest_of(const struct replay *r, const uint8_t sha256[32]) {
+uint64_t replay_digest(const struct replay *r, const uint8_t sha256[32]) {
 	uint64_t a = r->key[16];
 	uint64_t b = r->key[17];
 
@@ -513,11 +433,11 @@ static int add_member(struct replay *r, struct parcel *b, uint64_t bundle, uint6
 	const uint8_t sha256[32], struct cede_error *reterr) {
 	struct replayed *c;
 
-	CEDE_TRY(capture_of(r, row, &c, reterr));
+	CEDE_TRY(replay_capture(r, row, &c, reterr));
 	if (c->stage == STAGE_OPEN) {
 		c->stage = STAGE_SEALED;
 		c->bundle = (uint32_t)bundle;
-		c->digest = digest_of(r, sha256);
+		c->digest = replay_digest(r, sha256);
 	}
 	b->members[b->count++] = (uint32_t)row;
 	return CEDE_OK;
@@ -554,25 +474,27 @@ static int sealed(
 	struct parcel *b;
 	bool there, same;
 
-	CEDE_TRY(bundle_of(r, row, &b, reterr));
+	CEDE_TRY(replay_bundle(r, row, &b, reterr));
 	if (b->state != BUNDLE_STATE_COUNT) {
-		contradicted(r, e->sequence, "two bundles of one row");
+		replay_contradicted(r, e->sequence, "two bundles of one row");
 		return CEDE_OK;
 	}
 	*b = (struct parcel){.state = BUNDLE_SEALED, .sequence = e->sequence};
 	r->bundle_last = row > r->bundle_last ? row : r->bundle_last;
 	CEDE_TRY(bundle_row(r, row, &there, reterr));
 	if (!there) {
-		contradicted(r, e->sequence, "the bundles' table lacks the bundle that was sealed");
+		replay_contradicted(
+			r, e->sequence, "the bundles' table lacks the bundle that was sealed");
 		return CEDE_OK;
 	}
 	CEDE_TRY(is_value(r, r->bundle, 1, d, "destination", &same, reterr));
 	if (!same || !is_text(r->bundle, 0, e->subject) ||
-		!is_number(r->bundle, 2, number_of(d, "size", -1)) ||
+		!replay_is_number(r->bundle, 2, number_of(d, "size", -1)) ||
 		!is_hex(r->bundle, 3, d, "sha256") ||
-		!is_number(r->bundle, 4, number_of(d, "captures", -1)) ||
-		!is_number(r->bundle, 5, e->at_ns))
-		contradicted(r, e->sequence, "the bundles' table has another bundle than was sealed");
+		!replay_is_number(r->bundle, 4, number_of(d, "captures", -1)) ||
+		!replay_is_number(r->bundle, 5, e->at_ns))
+		replay_contradicted(
+			r, e->sequence, "the bundles' table has another bundle than was sealed");
 	return add_members(r, b, row, e, reterr);
 }
 
@@ -583,18 +505,18 @@ static int segment(
 	uint64_t bundle;
 	bool there;
 
-	CEDE_TRY(capture_of(r, row, &c, reterr));
+	CEDE_TRY(replay_capture(r, row, &c, reterr));
 	CEDE_TRY(detail_u64(d, "bundle", &bundle, reterr));
 	c->segments = true;
 	(void)sqlite3_reset(r->segment);
 	LEDGER_TRY_BIND(r->l, sqlite3_bind_int64(r->segment, 1, (int64_t)row), reterr);
 	LEDGER_TRY_BIND(r->l, sqlite3_bind_int64(r->segment, 2, number_of(d, "index", -1)), reterr);
 	CEDE_TRY(ledger_row(r->l, r->segment, &there, reterr));
-	if (there && is_number(r->segment, 0, (int64_t)bundle) &&
-		(!is_number(r->segment, 1, number_of(d, "offset", -1)) ||
-			!is_number(r->segment, 2, number_of(d, "size", -1)) ||
+	if (there && replay_is_number(r->segment, 0, (int64_t)bundle) &&
+		(!replay_is_number(r->segment, 1, number_of(d, "offset", -1)) ||
+			!replay_is_number(r->segment, 2, number_of(d, "size", -1)) ||
 			!is_hex(r->segment, 3, d, "sha256")))
-		contradicted(
+		replay_contradicted(
 			r, e->sequence, "the segments' table has another segment than was sealed");
 	return CEDE_OK;
 }
@@ -614,14 +536,15 @@ static int find_bundle(struct replay *r, const struct ledger_row *e, uint64_t *r
 	*ret = there ? (uint64_t)sqlite3_column_int64(st, 0) : 0;
 	(void)sqlite3_reset(st);
 	if (!there) {
-		contradicted(r, e->sequence, "the bundles' table lacks a bundle");
+		replay_contradicted(r, e->sequence, "the bundles' table lacks a bundle");
 		return CEDE_OK;
 	}
 	if (*ret <= r->old_bundles)
 		return CEDE_OK; /* of before the events told everything */
-	CEDE_TRY(bundle_of(r, *ret, ret_bundle, reterr));
+	CEDE_TRY(replay_bundle(r, *ret, ret_bundle, reterr));
 	if ((*ret_bundle)->state == BUNDLE_STATE_COUNT) {
-		contradicted(r, e->sequence, "something happened to a bundle that was never sealed");
+		replay_contradicted(
+			r, e->sequence, "something happened to a bundle that was never sealed");
 		*ret_bundle = NULL;
 	}
 	return CEDE_OK;
@@ -652,8 +575,9 @@ static int receipted(
 		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
 	hex_print(digest, sizeof digest, want);
 	if (!detail_find(e->detail, "sha256", &value) || !slice_is(value, want) ||
-		!is_number(r->bundle, 7, e->at_ns))
-		contradicted(r, e->sequence, "the bundles' table has another receipt than came");
+		!replay_is_number(r->bundle, 7, e->at_ns))
+		replay_contradicted(
+			r, e->sequence, "the bundles' table has another receipt than came");
 	return CEDE_OK;
 }
 
@@ -717,16 +641,18 @@ static int policy_loaded(struct replay *r, const struct ledger_row *e, struct ce
 
 	CEDE_TRY(ledger_row(r->l, r->policy, &there, reterr));
 	if (!there) {
-		contradicted(r, e->sequence, "the policies' table lacks one that was in force");
+		replay_contradicted(
+			r, e->sequence, "the policies' table lacks one that was in force");
 		return CEDE_OK;
 	}
 	(void)detail_find(e->detail, "signed", &value);
 	CEDE_TRY(is_value(r, r->policy, 1, e->detail, "policy", &same, reterr));
-	if (!same || !is_number(r->policy, 0, e->at_ns) ||
-		!is_number(r->policy, 2, number_of(e->detail, "serial", -1)) ||
+	if (!same || !replay_is_number(r->policy, 0, e->at_ns) ||
+		!replay_is_number(r->policy, 2, number_of(e->detail, "serial", -1)) ||
 		!is_hex(r->policy, 3, e->detail, "sha256") ||
-		!is_number(r->policy, 4, slice_is(value, "yes")))
-		contradicted(r, e->sequence, "the policies' table has another one than was in force");
+		!replay_is_number(r->policy, 4, slice_is(value, "yes")))
+		replay_contradicted(
+			r, e->sequence, "the policies' table has another one than was in force");
 	return CEDE_OK;
 }
 
@@ -738,11 +664,12 @@ static int capture_event(struct replay *r, const struct ledger_row *e, struct ce
 		return CEDE_OK; /* of a ledger of before */
 	if (row <= r->old_captures)
 		return CEDE_OK;
-	CEDE_TRY(capture_of(r, row, &c, reterr));
+	CEDE_TRY(replay_capture(r, row, &c, reterr));
 	if (e->kind == LEDGER_CAPTURE_SEEN)
 		return seen(r, e, row, reterr);
 	if (c->stage == STAGE_NONE) {
-		contradicted(r, e->sequence, "something happened to a capture that was never seen");
+		replay_contradicted(
+			r, e->sequence, "something happened to a capture that was never seen");
 		return CEDE_OK;
 	}
 	switch (e->kind) {
@@ -824,155 +751,4 @@ int replay_event(struct replay *r, const struct ledger_row *e, struct cede_error
 	default:
 		return CEDE_OK;
 	}
-}
-
-/* ---- the end */
-
-static bool fits(const struct replayed *c, enum capture_state state) {
-	switch (c->stage) {
-	case STAGE_OPEN:
-		return state == CAPTURE_READY || state == CAPTURE_BUNDLED ||
-			state == CAPTURE_SETTLING ||
-			(c->segments && (state == CAPTURE_SEALED || state == CAPTURE_WIPING));
-	case STAGE_SEALED:
-		return state == CAPTURE_SEALED;
-	case STAGE_WIPING:
-		return state == CAPTURE_WIPING;
-	case STAGE_WIPED:
-		return state == CAPTURE_WIPED;
-	case STAGE_GONE:
-		return state == CAPTURE_GONE;
-	case STAGE_REPLACED:
-		return state == CAPTURE_REPLACED;
-	case STAGE_HELD:
-		return state == CAPTURE_HELD;
-	case STAGE_KEPT:
-		return state == CAPTURE_KEPT;
-	default:
-		return false;
-	}
-}
-
-static bool wipe_fits(const struct replay *r, const struct replayed *c, sqlite3_stmt *st) {
-	char text[1024];
-
-	if (c->wipe == 0)
-		return sqlite3_column_type(st, 3) == SQLITE_NULL &&
-			sqlite3_column_type(st, 4) == SQLITE_NULL;
-	const struct wipe *w = &r->wipes[c->wipe - 1];
-	if (w->level == NOT_WIPED)
-		return is_number(st, 3, w->at_ns) && sqlite3_column_type(st, 4) == SQLITE_NULL;
-	(void)snprintf(text, sizeof text, "%s\n%s", (const char *)sqlite3_column_text(st, 4),
-		sqlite3_column_type(st, 5) == SQLITE_NULL ? ""
-							  : (const char *)sqlite3_column_text(st, 5));
-	return is_number(st, 3, w->at_ns) && strcmp(text, r->levels[w->level]) == 0;
-}
-
-static bool bundle_fits(const struct replayed *c, sqlite3_stmt *st) {
-	bool in_one = !c->segments && c->bundle != 0 &&
-		(c->stage == STAGE_SEALED || c->stage == STAGE_WIPING || c->stage == STAGE_WIPED);
-
-	return !in_one || is_number(st, 2, (int64_t)c->bundle);
-}
-
-/* What was sealed anew stands there with its last bundle. */
-static bool digest_fits(const struct replay *r, const struct replayed *c, sqlite3_stmt *st) {
-	if (c->segments || c->bundle == 0 || !is_number(st, 2, (int64_t)c->bundle))
-		return true;
-	return sqlite3_column_bytes(st, 6) == 32 &&
-		digest_of(r, sqlite3_column_blob(st, 6)) == c->digest;
-}
-
-static int end_captures(struct replay *r, uint64_t last, uint64_t *ret, struct cede_error *reterr) {
-	CLEANUP(ledger_finalizep) sqlite3_stmt *st = NULL;
-	bool there = true;
-
-	CEDE_TRY(prepare(r,
-		"SELECT id, state, coalesce(bundle, 0), wiped_ns, level, reason, sha256 FROM capture ORDER BY id",
-		&st, reterr));
-	for (*ret = 0;; ++*ret) {
-		CEDE_TRY(ledger_row(r->l, st, &there, reterr));
-		if (!there || r->done)
-			return CEDE_OK;
-		uint64_t row = (uint64_t)sqlite3_column_int64(st, 0);
-		if (row <= r->old_captures)
-			continue;
-		struct replayed none = {.stage = STAGE_NONE};
-		struct replayed *c = &none;
-		if (is_row(r, row))
-			CEDE_TRY(capture_of(r, row, &c, reterr));
-		enum capture_state state = (enum capture_state)sqlite3_column_int(st, 1);
-		uint64_t sequence = c->wipe > 0 ? r->wipes[c->wipe - 1].sequence : last;
-		if (c->stage == STAGE_NONE)
-			contradicted(r, last, NO_EVENT_OF_CAPTURE);
-		else if (!fits(c, state))
-			contradicted(r, sequence,
-				"the captures' table has another state than the events");
-		else if (!wipe_fits(r, c, st))
-			contradicted(r, sequence,
-				"the captures' table has another wipe than the events");
-		else if (!bundle_fits(c, st))
-			contradicted(r, r->bundles[c->bundle].sequence,
-				"the captures' table has a capture in another bundle than the events");
-		else if (!digest_fits(r, c, st))
-			contradicted(r, r->bundles[c->bundle].sequence,
-				"the captures' table has another digest than was sealed");
-	}
-}
-
-static int end_bundles(struct replay *r, uint64_t last, uint64_t *ret, struct cede_error *reterr) {
-	CLEANUP(ledger_finalizep) sqlite3_stmt *st = NULL;
-	bool there;
-
-	CEDE_TRY(prepare(r, "SELECT id, state, spooled FROM bundle ORDER BY id", &st, reterr));
-	for (*ret = 0;; ++*ret) {
-		CEDE_TRY(ledger_row(r->l, st, &there, reterr));
-		if (!there || r->done)
-			return CEDE_OK;
-		uint64_t row = (uint64_t)sqlite3_column_int64(st, 0);
-		struct parcel *b = NULL;
-		if (row <= r->old_bundles)
-			continue;
-		if (is_row(r, row))
-			CEDE_TRY(bundle_of(r, row, &b, reterr));
-		if (b == NULL || b->state == BUNDLE_STATE_COUNT)
-			contradicted(r, last, "the bundles' table has a row that no event tells of");
-		else if (!is_number(st, 1, b->state) || !is_number(st, 2, b->spooled))
-			contradicted(r, b->sequence,
-				"the bundles' table has another state than the events");
-	}
-}
-
-static int end_changed(struct replay *r, struct cede_error *reterr) {
-	CLEANUP(ledger_finalizep) sqlite3_stmt *st = NULL;
-	bool there;
-
-	CEDE_TRY(prepare(r, "SELECT size, born_ns, mtime_ns FROM capture WHERE id = ?1", &st, reterr));
-	for (size_t i = 0; i < r->changed_count && !r->done; i++) {
-		const struct changed *c = &r->changed[i];
-		(void)sqlite3_reset(st);
-		LEDGER_TRY_BIND(r->l, sqlite3_bind_int64(st, 1, (int64_t)c->row), reterr);
-		CEDE_TRY(ledger_row(r->l, st, &there, reterr));
-		if (there && (!is_number(st, 0, c->size) || !is_number(st, 2, c->mtime)))
-			contradicted(r, c->sequence,
-				"the captures' table has another size or time than the events");
-		else if (there && sqlite3_column_int64(st, 1) > c->born)
-			contradicted(r, c->sequence,
-				"the captures' table has a younger capture than the events");
-	}
-	return CEDE_OK;
-}
-
-int replay_end(struct replay *r, uint64_t sequence, uint64_t *ret_captures, uint64_t *ret_bundles,
-	struct cede_error *reterr) {
-	bool there;
-
-	r->sequence = sequence;
-	CEDE_TRY(end_captures(r, sequence, ret_captures, reterr));
-	CEDE_TRY(end_bundles(r, sequence, ret_bundles, reterr));
-	CEDE_TRY(end_changed(r, reterr));
-	CEDE_TRY(ledger_row(r->l, r->policy, &there, reterr));
-	if (there)
-		contradicted(r, sequence, "the policies' table has one that no event tells of");
-	return CEDE_OK;
 }
