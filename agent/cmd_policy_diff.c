@@ -125,7 +125,7 @@ static bool decide_other(struct differences *d, const struct policy *policy, con
 	const struct policy_source *source = source_of(policy, full, &path);
 
 	if (source == NULL || file_open_dir(AT_FDCWD, source->path, &fd, &d->err) < 0 ||
-		facts_of(fd, path, source, &facts, &identity, &d->err) < 0)
+		facts_of(fd, path, source, d->words->now_ns, &facts, &identity, &d->err) < 0)
 		return false;
 	dry_run_ledger_source(fd, source, key);
 	if (d->ledger != NULL &&

@@ -141,11 +141,13 @@ static void say_group(const struct explain *e) {
 
 	if (!e->source->grouped)
 		return;
+	const char *state = "a required member is missing";
+	if (e->facts.group_there)
+		state = e->facts.group_changed_ns > e->words->now_ns - e->source->quiet_ns
+			? "every required member is there; another one changed less than quiet ago"
+			: "every required member is there";
 	show_duration(e->source->group_wait_ns, wait);
-	say(e, "group", "%s; an incomplete one goes as it is after %s",
-		e->facts.group_complete ? "every required member is there"
-					: "a required member is missing",
-		wait);
+	say(e, "group", "%s; an incomplete one goes as it is after %s", state, wait);
 }
 
 static void say_holds(const struct explain *e) {
@@ -275,7 +277,7 @@ static int explain(struct explain *e, const char *full, struct ledger *ledger) {
 
 	int r = file_open_dir(AT_FDCWD, e->source->path, &fd, &err);
 	if (r == CEDE_OK)
-		r = facts_of(fd, e->path, e->source, &e->facts, &identity, &err);
+		r = facts_of(fd, e->path, e->source, e->words->now_ns, &e->facts, &identity, &err);
 	if (r == CEDE_OK && ledger != NULL)
 		dry_run_ledger_source(fd, e->source, key);
 	if (r == CEDE_OK && ledger != NULL)

@@ -54,7 +54,7 @@ static int on_file(
 	struct decide_facts facts;
 	struct cede_error err = {0};
 
-	if (facts_at(dirfd, name, path, v->source, &facts, &identity, &err) < 0)
+	if (facts_at(dirfd, name, path, v->source, v->run->now_ns, &facts, &identity, &err) < 0)
 		return err.sys == ENOENT || err.sys == ENOTDIR ? CEDE_OK
 							       : on_trouble(ctx, path, &err, reterr);
 	if (facts.kind == FILE_KIND_DIRECTORY) /* took the place of the file this moment */

@@ -43,11 +43,9 @@ static int64_t later_by(int64_t t, int64_t by) {
 	return __builtin_add_overflow(t, by, &sum) ? INT64_MAX : sum;
 }
 
-/* When the file was last changed, as far as that can be believed: a time in the future (a clock
- * that was set back, a writer that sets times) says nothing, the other one then has to do. */
-static int64_t last_change(const struct decide_facts *f, int64_t now) {
-	int64_t m = f->mtime_ns <= now ? f->mtime_ns : INT64_MIN;
-	int64_t c = f->ctime_ns <= now ? f->ctime_ns : INT64_MIN;
+int64_t last_change(int64_t mtime, int64_t ctime, int64_t now) {
+	int64_t m = mtime <= now ? mtime : INT64_MIN;
+	int64_t c = ctime <= now ? ctime : INT64_MIN;
 
 	return m > c ? m : c;
 }
@@ -97,31 +95,62 @@ static void wait_until(struct decision *d, enum reason reason, int64_t not_befor
 	d->not_before_ns = not_before;
 }
 
+/* When to ask again whether a program still has a file open: no event tells that it was closed, if
+ * nothing was written. */
+static int64_t asked_again(const struct policy_source *source, int64_t now) {
+	int64_t least = INT64_C(2000000000);
+
+	return later_by(now, source->quiet_ns > least ? source->quiet_ns : least);
+}
+
+/* Whether a complete capture goes without the rest of its group. A member that is missing is waited
+ * for until `wait` is over. So is one that is there but not complete; only that it has `quiet` to
+ * become so, since both may have been written in one go. However long somebody writes in it: the
+ * others wait no longer. */
+static void decide_group(const struct policy_source *source, const struct decide_facts *f,
+	int64_t settled, int64_t now, struct decision *d) {
+	int64_t since = f->group_since_ns > 0 && f->group_since_ns <= now ? f->group_since_ns : now;
+	int64_t until = later_by(since, source->group_wait_ns);
+	int64_t again = INT64_MAX;
+
+	if (f->group_there) {
+		int64_t grace = later_by(settled, source->quiet_ns);
+		if (grace > d->deadline_ns)
+			grace = d->deadline_ns;
+		if (grace > until)
+			until = grace;
+		again = f->group_open ? asked_again(source, now)
+				      : later_by(f->group_changed_ns, source->quiet_ns);
+	}
+	if (until > now)
+		wait_until(d, REASON_GROUP_WAITS, until < again ? until : again);
+	else
+		because(d, REASON_GROUP_INCOMPLETE);
+}
+
+static bool group_is_complete(
+	const struct policy_source *source, const struct decide_facts *f, int64_t now) {
+	return f->group_there && !f->group_open &&
+		later_by(f->group_changed_ns, source->quiet_ns) <= now;
+}
+
 /* A regular file with one name that the policy wants. */
 static void decide_wanted(const struct policy *policy, const struct policy_source *source,
 	const struct decide_facts *f, int64_t now, struct decision *d) {
-	int64_t settled = later_by(last_change(f, now), source->quiet_ns);
+	int64_t settled = later_by(last_change(f->mtime_ns, f->ctime_ns, now), source->quiet_ns);
 
 	if (policy->expires_ns <= now) {
 		because(d, REASON_POLICY_EXPIRED);
 	} else if (f->size > source->max_size) {
 		because(d, REASON_TOO_LARGE);
 	} else if (f->open_for_writing) {
-		int64_t again = source->quiet_ns > INT64_C(2000000000) ? source->quiet_ns
-								       : INT64_C(2000000000);
-		wait_until(d, REASON_OPEN, later_by(now, again));
+		wait_until(d, REASON_OPEN, asked_again(source, now));
 	} else if (d->overdue && source->at_max_age == AT_MAX_AGE_DESTROY && d->hold == NULL) {
 		because(d, REASON_DESTROYED);
 	} else if (settled > now) {
 		wait_until(d, REASON_SETTLING, settled);
-	} else if (source->grouped && !f->group_complete) {
-		int64_t since =
-			f->group_since_ns > 0 && f->group_since_ns <= now ? f->group_since_ns : now;
-		int64_t until = later_by(since, source->group_wait_ns);
-		if (until > now)
-			wait_until(d, REASON_GROUP_WAITS, until);
-		else
-			because(d, REASON_GROUP_INCOMPLETE);
+	} else if (source->grouped && !group_is_complete(source, f, now)) {
+		decide_group(source, f, settled, now, d);
 	} else if (d->hold != NULL) {
 		because(d, REASON_HELD);
 		d->rule = d->hold->where;

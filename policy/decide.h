@@ -18,8 +18,11 @@ struct decide_facts {
 	int64_t ctime_ns;
 	int64_t btime_ns;      /* 0: unknown */
 	bool open_for_writing; /* as far as is known */
-	bool group_complete; /* of a grouped source: every required member is there and complete */
-	int64_t group_since_ns; /* when the group's first member was complete; 0: this one */
+	/* of a grouped source, the members that the policy requires: */
+	bool group_there;         /* each is there; whether it is complete, the next two tell */
+	bool group_open;          /* another one is open for writing, as far as is known */
+	int64_t group_changed_ns; /* last_change() of the one of the others that changed last */
+	int64_t group_since_ns;   /* when the first that is there was complete; 0: this one */
 };
 
 struct decide_known {
@@ -87,6 +90,10 @@ struct decision {
 	struct policy_where rule;       /* the line that decided */
 };
 
+/* When a file was last changed, as far as that can be believed: a time in the future (a clock that
+ * was set back, a writer that sets times) says nothing, the other one then has to do. INT64_MIN:
+ * neither says anything. */
+int64_t last_change(int64_t mtime_ns, int64_t ctime_ns, int64_t now_ns);
 struct decision decide(const struct policy *policy, const struct policy_source *source,
 	const struct decide_facts *facts, const struct decide_known *known, int64_t now_ns);
 /* Bytes a second that may go to the destination at this time; 0: no limit. The first window that

@@ -188,7 +188,7 @@ static bool may_go(void *ctx, int dirfd, const char *name, const char *path) {
 	struct file_identity identity;
 	int64_t now = clock_wall_ns();
 
-	if (facts_at(dirfd, name, path, t->policy, &facts, &identity, NULL) < 0 ||
+	if (facts_at(dirfd, name, path, t->policy, now, &facts, &identity, NULL) < 0 ||
 		facts.kind != FILE_KIND_REGULAR ||
 		facts.ctime_ns > now - EPOCH_PATIENCE(t->policy->vault_epoch_ns))
 		return false;
@@ -204,11 +204,11 @@ static bool is_coming(void *ctx, int dirfd, const char *name, const char *path) 
 	struct decide_facts facts;
 	struct decide_known known = {0};
 	struct file_identity identity;
+	int64_t now = clock_wall_ns();
 
-	if (facts_at(dirfd, name, path, t->policy, &facts, &identity, NULL) < 0)
+	if (facts_at(dirfd, name, path, t->policy, now, &facts, &identity, NULL) < 0)
 		return false; /* gone, or the removal tells */
-	enum action action =
-		decide(t->flow->policy, t->policy, &facts, &known, clock_wall_ns()).action;
+	enum action action = decide(t->flow->policy, t->policy, &facts, &known, now).action;
 	return action == ACTION_WAIT || action == ACTION_HAND_OVER || action == ACTION_DESTROY;
 }
 

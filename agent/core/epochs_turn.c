@@ -120,7 +120,7 @@ static bool is_half_written(void *ctx, int dirfd, const char *name, const char *
 	struct file_identity identity;
 	int64_t now = clock_wall_ns();
 
-	if (facts_at(dirfd, name, path, t->policy, &facts, &identity, NULL) < 0 ||
+	if (facts_at(dirfd, name, path, t->policy, now, &facts, &identity, NULL) < 0 ||
 		facts.kind != FILE_KIND_REGULAR)
 		return false;
 	struct decision d = decide(t->flow->policy, t->policy, &facts, &known, now);

@@ -67,8 +67,8 @@ static bool was_wiped(const struct seen *s, const struct finding *f) {
 	/* the usual case in one call; what it does not find is looked for with care */
 	if (fstatat(s->sources[f->source].fd, f->path, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		return false;
-	return facts_of(s->sources[f->source].fd, f->path, &s->policy->sources[f->source], &facts,
-		       &identity, &err) < 0 &&
+	return facts_of(s->sources[f->source].fd, f->path, &s->policy->sources[f->source],
+		       clock_wall_ns(), &facts, &identity, &err) < 0 &&
 		(err.sys == ENOENT || err.sys == ENOTDIR);
 }
 

@@ -83,7 +83,7 @@ static int look(const struct policy *policy, const struct check_place *place, co
 	struct decide_facts facts = {0};
 
 	*ret_there = false;
-	int r = facts_at(place->dirfd, name, path, src, &facts, ret_identity, reterr);
+	int r = facts_at(place->dirfd, name, path, src, now_ns, &facts, ret_identity, reterr);
 	if (r < 0)
 		return reterr->sys == ENOENT || reterr->sys == ENOTDIR ? CEDE_OK : r;
 	*ret_there = facts.kind != FILE_KIND_DIRECTORY;
@@ -99,12 +99,21 @@ static int look(const struct policy *policy, const struct check_place *place, co
 	return CEDE_OK;
 }
 
-/* The other members of a ready file's group: all that the policy requires of it. */
+/* Whether one of the members that were looked at, other than this one, is open for writing. */
+static bool another_is_open(const struct findings *f, size_t first, size_t than) {
+	for (size_t i = first; i < f->count; i++)
+		if (i != than && f->items[i].facts.open_for_writing)
+			return true;
+	return false;
+}
+
+/* The other members of a ready file's group: all that the policy requires of it. Each was looked at
+ * alone; who has which of them open is a fact for all, and the policy is asked again. */
 static int check_group(const struct policy *policy, const struct check_place *place, const char *path,
 	int64_t now_ns, struct findings *out, size_t first, struct cede_error *reterr) {
 	const struct policy_source *src = &policy->sources[place->source];
 	struct slice stem = group_stem(slice_str(path));
-	int64_t wait_until = 0;
+	struct decide_known known = {0};
 
 	for (size_t i = 0; i < src->group_require_count; i++) {
 		char member[PATH_MAX + 1];
@@ -121,18 +130,15 @@ static int check_group(const struct policy *policy, const struct check_place *pl
 			&facts, &d, reterr));
 		if (!there)
 			continue;
-		if (d.action == ACTION_WAIT && d.not_before_ns > wait_until)
-			wait_until = d.not_before_ns;
 		CEDE_TRY(add(out, place->source, member, &identity, &facts, &d, reterr));
 		out->items[out->count - 1].beside = true;
 	}
-	for (size_t i = first; wait_until > 0 && i < out->count; i++) {
-		struct decision *d = &out->items[i].decision;
-		if (d->action != ACTION_HAND_OVER)
+	for (size_t i = first; i < out->count; i++) {
+		struct finding *f = &out->items[i];
+		if (!another_is_open(out, first, i))
 			continue;
-		d->action = ACTION_WAIT;
-		d->reason = REASON_GROUP_WAITS;
-		d->not_before_ns = wait_until;
+		f->facts.group_open = true;
+		f->decision = decide(policy, src, &f->facts, &known, now_ns);
 	}
 	return CEDE_OK;
 }

@@ -34,8 +34,8 @@ struct check_place {
 };
 
 /* Looks at an entry of an open directory; path is its path relative to the source. A name that is gone
- * is said to be. In a grouped source that is ready, the members that the policy
- * requires are looked at as well and added with it; while one of them is not complete, all wait. */
+ * is said to be. When one of a grouped source would go, the members that the
+ * policy requires are looked at as well and added with it; each is decided with what is known of the others. */
 CEDE_MUST_USE int check_entry(const struct policy *policy, const struct check_place *place,
 	const char *path, int64_t now_ns, struct findings *out, struct cede_error *reterr);
 /* The same, of a path whose directory is opened for it. */

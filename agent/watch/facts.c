@@ -54,10 +54,11 @@ int facts_open_parent(
 
 /* The group's required members, by the same directory. */
 static int look_at_group(int dirfd, const char *name, const struct policy_source *source,
-	struct decide_facts *ret, struct cede_error *reterr) {
+	int64_t now_ns, struct decide_facts *ret, struct cede_error *reterr) {
 	struct slice stem = group_stem(slice_str(name));
 
-	ret->group_complete = true;
+	ret->group_there = true;
+	ret->group_changed_ns = INT64_MIN;
 	ret->group_since_ns = ret->ctime_ns;
 	for (size_t i = 0; i < source->group_require_count; i++) {
 		char member[NAME_MAX + 1];
@@ -68,28 +69,32 @@ static int look_at_group(int dirfd, const char *name, const struct policy_source
 		if (fits && fstatat(dirfd, member, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
 			return CEDE_FAIL_SYS(reterr, "stat of a group's member");
 		if (!S_ISREG(st.st_mode)) {
-			ret->group_complete = false;
+			ret->group_there = false;
 			continue;
 		}
+		int64_t ctime_ns = clock_ns_of(&st.st_ctim);
+		int64_t changed = last_change(clock_ns_of(&st.st_mtim), ctime_ns, now_ns);
+		if (changed > ret->group_changed_ns && strcmp(member, name) != 0)
+			ret->group_changed_ns = changed;
 		/* ctime: a writer can set mtime to a future in which the group would wait for ever */
-		int64_t since = clock_ns_of(&st.st_ctim);
-		if (since < ret->group_since_ns)
-			ret->group_since_ns = since;
+		if (ctime_ns < ret->group_since_ns)
+			ret->group_since_ns = ctime_ns;
 	}
 	return CEDE_OK;
 }
 
-int facts_of(int source_fd, const char *path, const struct policy_source *source,
+int facts_of(int source_fd, const char *path, const struct policy_source *source, int64_t now_ns,
 	struct decide_facts *ret, struct file_identity *ret_identity, struct cede_error *reterr) {
 	CLEANUP(fd_closep) int own_fd = -1;
 	int dirfd;
 
 	CEDE_TRY(facts_open_parent(source_fd, path, &own_fd, &dirfd, reterr));
-	return facts_at(dirfd, facts_name(path), path, source, ret, ret_identity, reterr);
+	return facts_at(dirfd, facts_name(path), path, source, now_ns, ret, ret_identity, reterr);
 }
 
 int facts_at(int dirfd, const char *name, const char *path, const struct policy_source *source,
-	struct decide_facts *ret, struct file_identity *ret_identity, struct cede_error *reterr) {
+	int64_t now_ns, struct decide_facts *ret, struct file_identity *ret_identity,
+	struct cede_error *reterr) {
 	struct statx st;
 
 	if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
@@ -112,6 +117,6 @@ int facts_at(int dirfd, const char *name, const char *path, const struct policy_
 		.mtime_ns = ret->mtime_ns,
 		.ctime_ns = ret->ctime_ns};
 	return source->grouped && ret->kind == FILE_KIND_REGULAR
-		? look_at_group(dirfd, name, source, ret, reterr)
+		? look_at_group(dirfd, name, source, now_ns, ret, reterr)
 		: CEDE_OK;
 }

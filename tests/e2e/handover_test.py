@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way of a capture from its directory to the agency's store, and what stays behind."""
 
+import hashlib
+import json
 import os
 import pathlib
 import random
 import signal
 import sys
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
@@ -112,6 +115,74 @@ def groups():
         check(time.monotonic() - began >= 3, "the picture without a sidecar did not wait")
 
 
+class Writer:
+    """Has a file open, and appends to it each so many seconds, or never."""
+
+    def __init__(self, path, each=None):
+        self.file = open(path, "ab", buffering=0)
+        self.file.write(b"{")
+        self.ends = threading.Event()
+        self.thread = threading.Thread(target=self.append, args=(each,))
+        self.thread.start()
+
+    def append(self, each):
+        while not self.ends.wait(each):
+            self.file.write(b" ")
+        self.file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ends.set()
+        self.thread.join()
+
+
+def foreseen(w):
+    """{path: reason} of a dry run"""
+    said = w.cede("policy", "dry-run", "--policy", w.dir / "policy.yaml", "--json", status=(0, 1))
+    return {x["path"]: x["reason"] for x in map(json.loads, said.splitlines()) if x["kind"] == "file"}
+
+
+def unfinished_members():
+    """a member that is held open or written to again and again holds up the others no longer than wait"""
+    group = {"by": "stem", "require": [".jpg", ".json"], "wait": "3s"}
+    with World(source={"max_age": "6s", "at_max_age": "seal", "group": group}) as w:
+        w.start()
+        until(lambda: "agent.ready" in w.agent.said(), 15, "the agent is ready")
+        with Writer(w.capture / "held.json"), Writer(w.capture / "written.json", 0.05):
+            began = time.monotonic()
+            for name in ("held.jpg", "written.jpg"):
+                w.write(name, name.encode())
+            until(lambda: time.monotonic() - began > 1.2, 5, "a second later")  # six times quiet
+            pictures = {b"held.jpg", b"written.jpg"}
+            check(pictures <= set(w.left()), f"a picture did not wait for its sidecar: {w.left()}")
+            equal(foreseen(w)["written.jpg"], "group-waits", "what a dry run says meanwhile")
+            until(lambda: not pictures & set(w.left()), 6, lambda: f"the pictures went; left: {w.left()}")
+            check(time.monotonic() - began >= 3, "the pictures did not wait for their sidecars")
+            equal(sorted(w.left()), [b"held.json", b"written.json"], "files that stay while they are written")
+        for name in ("held.json", "written.json"):
+            w.want[b"faces/" + name.encode()] = hashlib.sha256((w.capture / name).read_bytes()).hexdigest()
+        w.settled()
+        events = [json.loads(line) for line in w.cede("ledger", "events", "--state", w.state, "--json").splitlines()]
+        violations = [e["detail"] for e in events if e["kind"] == "violation"]
+        check(sum("reason=group-incomplete" in v for v in violations) >= 2, f"violations in the ledger: {violations}")
+        w.verify_ledger()
+
+
+def unfinished_member_foreseen():
+    """the dry run says the same of a member that is written to again and again: wait, then group-incomplete"""
+    with World(source={"group": {"by": "stem", "require": [".jpg", ".json"], "wait": "2s"}}) as w:
+        with Writer(w.capture / "a.json", 0.05):
+            began = time.monotonic()
+            w.write("a.jpg", b"picture", want=False)
+            until(lambda: time.monotonic() - began > 0.5, 5, "past quiet")
+            equal(foreseen(w), {"a.jpg": "group-waits", "a.json": "settling"}, "before wait is over")
+            until(lambda: time.monotonic() - began > 2.2, 5, "past wait")
+            equal(foreseen(w), {"a.jpg": "group-incomplete", "a.json": "settling"}, "past wait")
+        until(lambda: foreseen(w) == {"a.jpg": "ready", "a.json": "ready"}, 5, lambda: f"complete: {foreseen(w)}")
+
+
 def what_stays():
     """other files, links and pipes stay as they are and are reported"""
     outside = b"outside, never to be touched"
@@ -214,4 +285,4 @@ def behind_the_courier():
 
 
 tap.run([one_picture, found_at_start, new_directories, strange_names, empty_file, large_file, small_segments, groups,
-         what_stays, dry_run_changes_nothing, nothing_to_do_again, stops_under_load, link_down, behind_the_courier], at_once=3)
+         unfinished_members, unfinished_member_foreseen, what_stays, dry_run_changes_nothing, nothing_to_do_again, stops_under_load, link_down, behind_the_courier], at_once=3)

@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/watch/facts.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "tests/unit/unit.h"
 
 static char directory[] = "/tmp/cede-facts-XXXXXX";
@@ -74,7 +76,8 @@ static void each_kind_is_told(void **state) {
 		struct cede_error err;
 		struct stat st;
 
-		if (facts_of(dir_fd, table[i].path, &source, &facts, &identity, &err) < 0)
+		if (facts_of(dir_fd, table[i].path, &source, clock_wall_ns(), &facts, &identity,
+			    &err) < 0)
 			fail_msg("%s: %s", table[i].path, err.text);
 		assert_int_equal(facts.kind, table[i].kind);
 		assert_true(slice_is(facts.path, table[i].path));
@@ -97,7 +100,7 @@ static void nothing_outside_is_looked_at(void **state) {
 		struct decide_facts facts;
 		struct file_identity identity;
 		struct cede_error err;
-		int r = facts_of(dir_fd, table[i], &source, &facts, &identity, &err);
+		int r = facts_of(dir_fd, table[i], &source, clock_wall_ns(), &facts, &identity, &err);
 
 		if (r != CEDE_ERR_REFUSED)
 			fail_msg("%s: %d", table[i], r);
@@ -113,11 +116,20 @@ static void a_gone_file_says_so(void **state) {
 
 	(void)state;
 	assert_int_equal(
-		facts_of(dir_fd, "a/none.jpg", &source, &facts, &identity, &err), CEDE_ERR_IO);
+		facts_of(dir_fd, "a/none.jpg", &source, clock_wall_ns(), &facts, &identity, &err),
+		CEDE_ERR_IO);
 	assert_int_equal(err.sys, ENOENT);
 	assert_int_equal(
-		facts_of(dir_fd, "none/x.jpg", &source, &facts, &identity, &err), CEDE_ERR_IO);
+		facts_of(dir_fd, "none/x.jpg", &source, clock_wall_ns(), &facts, &identity, &err),
+		CEDE_ERR_IO);
 	assert_int_equal(err.sys, ENOENT);
+}
+
+static int64_t changed_of(const char *path) {
+	struct stat st;
+
+	assert_int_equal(fstatat(dir_fd, path, &st, AT_SYMLINK_NOFOLLOW), 0);
+	return last_change(clock_ns_of(&st.st_mtim), clock_ns_of(&st.st_ctim), clock_wall_ns());
 }
 
 static void groups_are_complete_with_every_required_ending(void **state) {
@@ -132,14 +144,23 @@ static void groups_are_complete_with_every_required_ending(void **state) {
 	struct cede_error err;
 
 	(void)state;
-	assert_int_equal(facts_of(dir_fd, "a/b/y.json", &source, &facts, &identity, &err), CEDE_OK);
-	assert_true(facts.group_complete);
-	assert_int_equal(facts_of(dir_fd, "x.jpg", &source, &facts, &identity, &err), CEDE_OK);
-	assert_false(facts.group_complete);
+	assert_int_equal(
+		facts_of(dir_fd, "a/b/y.json", &source, clock_wall_ns(), &facts, &identity, &err),
+		CEDE_OK);
+	assert_true(facts.group_there);
+	assert_false(facts.group_open);
+	assert_int_equal(facts.group_changed_ns, changed_of("a/b/y.jpg"));
+	assert_int_equal(
+		facts_of(dir_fd, "a/b/y.json", &source, 1, &facts, &identity, &err), CEDE_OK);
+	assert_int_equal(facts.group_changed_ns, INT64_MIN); /* all its times lie in the future */
+	assert_int_equal(facts_of(dir_fd, "x.jpg", &source, clock_wall_ns(), &facts, &identity, &err),
+		CEDE_OK);
+	assert_false(facts.group_there);
 	assert_true(facts.group_since_ns > 0);
 	/* a future mtime does not move the group's beginning there */
 	assert_int_equal(utimensat(dir_fd, "x.jpg", future, 0), 0);
-	assert_int_equal(facts_of(dir_fd, "x.jpg", &source, &facts, &identity, &err), CEDE_OK);
+	assert_int_equal(facts_of(dir_fd, "x.jpg", &source, clock_wall_ns(), &facts, &identity, &err),
+		CEDE_OK);
 	assert_true(facts.group_since_ns < facts.mtime_ns);
 }
 
@@ -152,7 +173,9 @@ static void any_year_is_taken(void **state) {
 
 	(void)state;
 	assert_int_equal(utimensat(dir_fd, "a/b/y.jpg", times, 0), 0);
-	assert_int_equal(facts_of(dir_fd, "a/b/y.jpg", &source, &facts, &identity, &err), CEDE_OK);
+	assert_int_equal(
+		facts_of(dir_fd, "a/b/y.jpg", &source, clock_wall_ns(), &facts, &identity, &err),
+		CEDE_OK);
 	assert_true(facts.mtime_ns > facts.ctime_ns);
 }
 
