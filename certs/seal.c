@@ -15,15 +15,14 @@
 #include "certs/key.h"
 #include "certs/ossl.h"
 
-#define RECIPIENTS_MAX 16
-#define RSA_BITS_MIN   3072
+#define RSA_BITS_MIN 3072
 /* The cipher hands its output on in pieces of 4 KiB, and each piece that reaches the DER writer
  * becomes an OCTET STRING and several writes of its own: gathered, sealing is 40 % faster. */
 #define GATHER_SIZE (256 * 1024)
 
 struct sealer_keys {
 	size_t count;
-	X509 *certs[RECIPIENTS_MAX];
+	X509 *certs[SEAL_TO_MAX];
 };
 
 /* plaintext -> cipher -> gather -> CMS frame -> sink (hash, count, write) */
@@ -75,9 +74,9 @@ static int check_cert(
 
 int sealer_keys_new(X509 *const *certs, const char *const *names, size_t n, int64_t now_ns,
 	bool over_too, struct sealer_keys **ret, struct cede_error *reterr) {
-	if (n == 0 || n > RECIPIENTS_MAX)
+	if (n == 0 || n > SEAL_TO_MAX)
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			"1 to %d sealing certificates expected, not %zu", RECIPIENTS_MAX, n);
+			"1 to %d sealing certificates expected, not %zu", SEAL_TO_MAX, n);
 	for (size_t i = 0; i < n; i++)
 		CEDE_TRY(check_cert(certs[i], names[i], now_ns, over_too, reterr));
 	struct sealer_keys *keys = calloc(1, sizeof *keys);

@@ -15,6 +15,7 @@
 #include "base/error.h"
 
 #define SEAL_SUITE         "cms-aes256gcm/1"
+#define SEAL_TO_MAX        16 /* certificates of one envelope; a policy names no more */
 #define SEAL_PLAINTEXT_MAX (64U << 20)
 
 struct sealer_keys;

@@ -11,10 +11,11 @@
 #include "base/file.h"
 #include "base/parse.h"
 #include "base/yaml.h"
+#include "certs/seal.h"
 #include "policy/load_internal.h"
 
 #define CLASSIFICATION_MAX 64 /* bytes */
-#define LIST_MAX           64 /* patterns, pins, keys, addresses in one list */
+#define LIST_MAX           64 /* in a list that has no limit of its own */
 
 static const char *const top_keys[] = {"version", "id", "serial", "expires", "destinations",
 	"sources", "unmatched", "holds", "guard", "sandbox", "!below_requirement", NULL};
@@ -41,7 +42,8 @@ static size_t list_length(struct yaml *y, const struct yaml_node *list, size_t m
 	for (const struct yaml_node *i = list->first; i != NULL; i = i->next)
 		n++;
 	if (n > most) {
-		yaml_mistake(y, list, "more than %zu entries", most);
+		yaml_mistake(y, list, "%s: at most %zu entries expected, not %zu", list->key->text,
+			most, n);
 		return 0;
 	}
 	return n;
@@ -63,9 +65,9 @@ static void *array(struct loader *l, size_t n, size_t size) {
 
 /* A list of texts; entries that are none are mistakes and left out. */
 static void load_texts(struct loader *l, const struct yaml_node *map, const char *key,
-	bool required, char ***ret, size_t *ret_count) {
+	bool required, size_t most, char ***ret, size_t *ret_count) {
 	const struct yaml_node *list = yaml_get_list(l->y, map, key, required);
-	size_t n = list_length(l->y, list, LIST_MAX);
+	size_t n = list_length(l->y, list, most);
 
 	if (list != NULL && required && list->first == NULL)
 		yaml_mistake(l->y, list, "%s: at least one entry expected", key);
@@ -229,7 +231,7 @@ static void load_destination(
 	}
 	load_url(l, node, d);
 	d->ca = copy(l, yaml_get_text(l->y, node, "ca", true));
-	load_texts(l, node, "pins", false, &d->pins, &d->pin_count);
+	load_texts(l, node, "pins", false, LIST_MAX, &d->pins, &d->pin_count);
 	const struct yaml_node *pins = yaml_get(l->y, node, "pins", false);
 	if (pins != NULL && pins->kind == YAML_LIST && pins->first == NULL)
 		yaml_mistake(l->y, pins, "pins: at least one entry expected, or no key at all");
@@ -238,8 +240,8 @@ static void load_destination(
 			yaml_mistake(l->y, i,
 				"pins: \"sha256//\" and the base64 of 32 bytes expected (SHA-256 of the server's public key)");
 	load_addresses(l, node, d);
-	load_texts(l, node, "seal_to", true, &d->seal_to, &d->seal_to_count);
-	load_texts(l, node, "receipts", true, &d->receipts, &d->receipt_count);
+	load_texts(l, node, "seal_to", true, SEAL_TO_MAX, &d->seal_to, &d->seal_to_count);
+	load_texts(l, node, "receipts", true, LIST_MAX, &d->receipts, &d->receipt_count);
 	d->bundle_size = POLICY_BUNDLE_DEFAULT;
 	if (yaml_get_size(l->y, node, "bundle_size", false, &d->bundle_size) &&
 		(d->bundle_size < POLICY_BUNDLE_MIN || d->bundle_size > POLICY_BUNDLE_MAX))
@@ -316,7 +318,7 @@ static void load_group(struct loader *l, const struct yaml_node *map, struct pol
 		return;
 	s->grouped = true;
 	(void)yaml_get_word(l->y, group, "by", true, by, &which);
-	load_texts(l, group, "require", true, &s->group_require, &s->group_require_count);
+	load_texts(l, group, "require", true, LIST_MAX, &s->group_require, &s->group_require_count);
 	const struct yaml_node *list = yaml_get(l->y, group, "require", false);
 	check_endings(l, list);
 	(void)yaml_get_duration(l->y, group, "wait", false, &s->group_wait_ns);
@@ -479,7 +481,7 @@ static void load_hold(struct loader *l, const struct yaml_node *node, struct pol
 	if (text != NULL && !name_valid(slice_str(text)))
 		yaml_mistake(l->y, yaml_get(l->y, node, "id", false),
 			"id: 1 to 64 of A-Z a-z 0-9 . _ - expected, the first a letter or digit");
-	load_texts(l, node, "sources", false, &h->sources, &h->source_count);
+	load_texts(l, node, "sources", false, LIST_MAX, &h->sources, &h->source_count);
 	if (yaml_get(l->y, node, "sources", false) != NULL && h->source_count == 0)
 		yaml_mistake(l->y, yaml_get(l->y, node, "sources", false),
 			"sources: at least one entry expected, or no key at all");

@@ -75,7 +75,8 @@ void load_guard(struct loader *l, const struct yaml_node *root) {
 	if (list != NULL && n == 0)
 		yaml_mistake(l->y, list, "allow: at least one entry expected, or no key at all");
 	if (n > POLICY_GUARD_ALLOW_MAX)
-		yaml_mistake(l->y, list, "allow: more than %d entries", POLICY_GUARD_ALLOW_MAX);
+		yaml_mistake(l->y, list, "allow: at most %d entries expected, not %zu",
+			POLICY_GUARD_ALLOW_MAX, n);
 	if (n > 0 && n <= POLICY_GUARD_ALLOW_MAX) {
 		g->allow = calloc(n, sizeof *g->allow);
 		l->no_memory = l->no_memory || g->allow == NULL;

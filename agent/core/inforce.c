@@ -14,8 +14,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "certs/key.h"
-
-#define SEAL_TO_MAX 16
+#include "certs/seal.h"
 
 /* The host's identity: its id is the certificate's common name. */
 static int load_identity(
@@ -37,9 +36,7 @@ static int load_sealer(const struct inforce *f, const struct policy_destination 
 	X509 *certs[SEAL_TO_MAX] = {0};
 	int r = CEDE_OK;
 
-	if (d->seal_to_count > ARRAY_LENGTH(certs))
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-			"destination %s: more than %zu seal_to keys", d->name, ARRAY_LENGTH(certs));
+	require(d->seal_to_count <= ARRAY_LENGTH(certs)); /* policy/load.c */
 	for (size_t i = 0; r == CEDE_OK && i < d->seal_to_count; i++)
 		r = cert_parse(trusted_policy_file(f->trusted, d->seal_to[i]), d->seal_to[i],
 			&certs[i], reterr);

@@ -359,6 +359,43 @@ static void a_url_that_the_courier_would_not_take_is_a_mistake(void **state) {
 	}
 }
 
+/* What the sealer, the notes and the courier can take: a policy with more is none that an agent
+ * could work by. */
+static void a_list_that_is_too_long_is_a_mistake(void **state) {
+	static const struct {
+		unsigned line;
+		const char *key;
+		unsigned most;
+		const char *place;
+	} cases[] = {{11, "seal_to", 16, "p:11:14: "}, {12, "receipts", 64, "p:12:15: "}};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LENGTH(cases) * 2; i++) {
+		unsigned n = cases[i / 2].most + (unsigned)i % 2;
+		char line[512], want[96];
+		int used = snprintf(line, sizeof line, "    %s: [k", cases[i / 2].key);
+		for (unsigned k = 1; k < n; k++)
+			used += snprintf(line + used, sizeof line - (size_t)used, ", k");
+		(void)snprintf(line + used, sizeof line - (size_t)used, "]");
+		char *text = policy_text(cases[i / 2].line, line);
+		struct policy *p = NULL;
+		struct policy_mistakes mistakes;
+		struct cede_error err;
+
+		int r = policy_parse(slice_str(text), "p", &p, &mistakes, &err);
+		(void)snprintf(want, sizeof want, "%s%s: at most %u entries expected, not %u",
+			cases[i / 2].place, cases[i / 2].key, cases[i / 2].most, n);
+		if (i % 2 == 0 ? r < 0
+			       : r != CEDE_ERR_INPUT || mistakes.count != 1 ||
+					strcmp(mistakes.lines[0], want) != 0)
+			fail_msg("%u %s: %d, %s", n, cases[i / 2].key, r,
+				mistakes.count > 0 ? mistakes.lines[0] : "no mistake");
+		policy_mistakes_done(&mistakes);
+		policy_free(p);
+		free(text);
+	}
+}
+
 static void urls_are_cut_right(void **state) {
 	static const struct {
 		const char *text, *url, *host;
@@ -460,6 +497,7 @@ int main(void) {
 		cmocka_unit_test(a_good_policy_loads_whole),
 		cmocka_unit_test(absent_keys_have_their_defaults),
 		cmocka_unit_test(a_url_that_the_courier_would_not_take_is_a_mistake),
+		cmocka_unit_test(a_list_that_is_too_long_is_a_mistake),
 		cmocka_unit_test(urls_are_cut_right),
 		cmocka_unit_test(each_mistake_is_named_with_its_place),
 		cmocka_unit_test(all_mistakes_come_at_once),
