@@ -8,6 +8,7 @@
 
 #include "agent/cmd_policy_internal.h"
 #include "agent/dry_run.h"
+#include "agent/policy_files.h"
 #include "agent/watch/facts.h"
 #include "base/cleanup.h"
 #include "policy/show.h"
@@ -81,19 +82,58 @@ static void print_rule(struct differences *d, const char *key, const char *old, 
 		(void)printf("~ %s: %s -> %s\n", key, old, new);
 }
 
+/* One policy's side. */
+struct side {
+	struct differences *differences;
+	const char *policy; /* its file */
+	struct keys *keys, *unread;
+};
+
+static int keep_digest(void *ctx, const char *key, const char *hex, struct cede_error *reterr) {
+	const struct side *side = ctx;
+
+	return keep_key(side->keys, key, hex, reterr);
+}
+
+/* What is unknown on one side is no difference: it is said, and makes an exit status of its own. */
+static int keep_unread(
+	void *ctx, const char *key, const struct cede_error *why, struct cede_error *reterr) {
+	const struct side *side = ctx;
+
+	side->differences->troubles++;
+	(void)fprintf(stderr, "cede policy diff: %s: %s: %s\n", side->policy, key, why->text);
+	return keep_key(side->unread, key, "", reterr);
+}
+
+/* What the policy says, and the digests of the files that it names: another key behind the same
+ * name is another rule. */
+static int keep_all(struct side *side, const struct policy *policy, struct cede_error *reterr) {
+	const struct policy_files_digests digests = {
+		.ctx = side, .digest = keep_digest, .unread = keep_unread};
+
+	CEDE_TRY(policy_keys(policy, keep_key, side->keys, reterr));
+	return policy_files_digest(policy, side->policy, &digests, reterr);
+}
+
 static int diff_rules(struct differences *d, struct cede_error *reterr) {
 	CLEANUP(keys_done) struct keys old = {NULL, 0};
 	CLEANUP(keys_done) struct keys new = {NULL, 0};
+	CLEANUP(keys_done) struct keys unread = {NULL, 0};
+	struct side old_side = {d, d->words->rest[0], &old, &unread};
+	struct side new_side = {d, d->words->rest[1], &new, &unread};
 
-	CEDE_TRY(policy_keys(d->old, keep_key, &old, reterr));
-	CEDE_TRY(policy_keys(d->new, keep_key, &new, reterr));
+	CEDE_TRY(keep_all(&old_side, d->old, reterr));
+	CEDE_TRY(keep_all(&new_side, d->new, reterr));
 	for (size_t i = 0; i < old.count; i++) {
 		const char *now = value_of(&new, old.list[i].key);
+		if (value_of(&unread, old.list[i].key) != NULL)
+			continue;
 		if (now == NULL || strcmp(now, old.list[i].value) != 0)
 			print_rule(d, old.list[i].key, old.list[i].value, now);
 	}
 	for (size_t i = 0; i < new.count; i++)
-		if (value_of(&old, new.list[i].key) == NULL)
+		if (value_of(&old, new.list[i].key) == NULL &&
+			value_of(&unread, new.list[i].key) == NULL)
 			print_rule(d, new.list[i].key, NULL, new.list[i].value);
 	return CEDE_OK;
 }

@@ -2,6 +2,7 @@
 #include "agent/policy_files.h"
 
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +11,12 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/hex.h"
 #include "certs/key.h"
 #include "certs/note.h"
 #include "certs/seal.h"
+
+#define POLICY_FILE_ALONE SIZE_MAX /* the key names one file, no list */
 
 struct checker {
 	const struct policy_destination *destination;
@@ -104,18 +108,24 @@ static void check_receipt(struct checker *c, const char *name) {
 	note_keys_free(keys);
 }
 
-int policy_files_check(const struct policy *policy, const char *policy_path, int64_t now_ns,
-	const struct policy_files_report *report, size_t *ret_bad, struct cede_error *reterr) {
+/* The directory of the policy, from which its files are named. */
+static int open_directory(const char *policy_path, int *ret_fd, struct cede_error *reterr) {
 	const char *slash = strrchr(policy_path, '/');
 	CLEANUP(freep)
 	char *directory = slash == NULL
 		? strdup(".")
 		: strndup(policy_path, slash == policy_path ? 1 : (size_t)(slash - policy_path));
-	CLEANUP(fd_closep) int fd = -1;
 
 	if (directory == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	CEDE_TRY(file_open_dir(AT_FDCWD, directory, &fd, reterr));
+	return file_open_dir(AT_FDCWD, directory, ret_fd, reterr);
+}
+
+int policy_files_check(const struct policy *policy, const char *policy_path, int64_t now_ns,
+	const struct policy_files_report *report, size_t *ret_bad, struct cede_error *reterr) {
+	CLEANUP(fd_closep) int fd = -1;
+
+	CEDE_TRY(open_directory(policy_path, &fd, reterr));
 	struct checker c = {
 		.dir_fd = fd, .now_ns = now_ns, .expires_ns = policy->expires_ns, .report = report};
 	for (size_t i = 0; i < policy->destination_count; i++) {
@@ -129,5 +139,49 @@ int policy_files_check(const struct policy *policy, const char *policy_path, int
 			check_receipt(&c, d->receipts[k]);
 	}
 	*ret_bad = c.bad;
+	return CEDE_OK;
+}
+
+struct digester {
+	const struct policy_files_digests *to;
+	int dir_fd;
+	const char *destination;
+};
+
+static int digest_file(const struct digester *d, const char *name, const char *key, size_t number,
+	struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf content = BUF_INIT((size_t)KEY_FILE_MAX * 4);
+	char full[160], hex[65];
+	uint8_t sha256[32];
+	struct cede_error err;
+
+	if (number == POLICY_FILE_ALONE)
+		(void)snprintf(full, sizeof full, "destinations.%s.%s.sha256", d->destination, key);
+	else
+		(void)snprintf(full, sizeof full, "destinations.%s.%s[%zu].sha256", d->destination,
+			key, number);
+	if (file_load(d->dir_fd, name, &content, &err) < 0)
+		return d->to->unread(d->to->ctx, full, &err, reterr);
+	if (EVP_Digest(content.data, content.len, sha256, NULL, EVP_sha256(), NULL) != 1)
+		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
+	hex_print(sha256, sizeof sha256, hex);
+	return d->to->digest(d->to->ctx, full, hex, reterr);
+}
+
+int policy_files_digest(const struct policy *policy, const char *policy_path,
+	const struct policy_files_digests *to, struct cede_error *reterr) {
+	CLEANUP(fd_closep) int fd = -1;
+
+	CEDE_TRY(open_directory(policy_path, &fd, reterr));
+	for (size_t i = 0; i < policy->destination_count; i++) {
+		const struct policy_destination *p = &policy->destinations[i];
+		const struct digester d = {.to = to, .dir_fd = fd, .destination = p->name};
+
+		CEDE_TRY(digest_file(&d, p->ca, "ca", POLICY_FILE_ALONE, reterr));
+		for (size_t k = 0; k < p->seal_to_count; k++)
+			CEDE_TRY(digest_file(&d, p->seal_to[k], "seal_to", k, reterr));
+		for (size_t k = 0; k < p->receipt_count; k++)
+			CEDE_TRY(digest_file(&d, p->receipts[k], "receipts", k, reterr));
+	}
 	return CEDE_OK;
 }

@@ -3,6 +3,7 @@
 """The audit commands: read-only to the last system call, bounded in memory, fit for a terminal; and the
 walk of docs/auditing.md, whose output is compared with what the commands say."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import tap
 from tap import Skip, check, diag, equal
 from terminal import on_a_terminal
-from world import TOP, World, program, until
+from world import TOP, World, program, until, yaml
 
 # System calls that change something, or reach out. Opening for reading and writing to one's own
 # standard output are what is left.
@@ -316,7 +317,6 @@ def differences():
         w.source["match"] = ["**/*.jpg"]
         w.source["max_age"] = "2h"
         w.policy["sources"].append({**w.source, "name": "second", "path": str(second)})
-        from world import yaml
         new.write_text(yaml(w.policy))
         said = [json.loads(x) for x in w.cede("policy", "diff", "--json", "--at", w.AT, old, new, status=(1,)).splitlines()]
         keys = {x["key"] for x in said if x["kind"] == "rule"}
@@ -330,6 +330,41 @@ def differences():
         want.add(f"{second}/s.jpg")
         equal({x["path"] for x in said if x["kind"] == "file"}, want, "files")
         equal(said[-1]["files"], len(want), "the total")
+
+
+def other_keys():
+    """diff names a CA, sealing certificate or receipt key that is another behind the same name, and one that can't be read"""
+    with World() as w:
+        old, new = w.dir / "policy.yaml", w.dir / "new" / "policy.yaml"
+        shutil.copytree(w.pki, new.parent / "pki")
+        shutil.copy(old, new)
+
+        def diff(*words):
+            done = subprocess.run([program("cede"), "policy", "diff", *words, str(old), str(new)], capture_output=True,
+                                  text=True, stdin=subprocess.DEVNULL)
+            return done.returncode, done.stdout, done.stderr
+
+        equal(diff("--rules-only")[:2], (0, "0 rules differ\n"), "the same keys elsewhere")
+        subprocess.run([TOP / "certs" / "dev-pki", w.dir / "evil"], check=True, capture_output=True)
+        names = {"ca": "ca.pem", "seal_to[0]": "seal.pem", "receipts[0]": "receipt.pub"}
+        sha256 = {}
+        for key, name in names.items():
+            shutil.copy(w.dir / "evil" / name, new.parent / "pki" / name)
+            sha256[f"destinations.agency.{key}.sha256"] = [
+                hashlib.sha256((top / name).read_bytes()).hexdigest() for top in (w.pki, w.dir / "evil")]
+        lines = [f"~ {key}: {a} -> {b}" for key, (a, b) in sha256.items()]
+        equal(diff("--rules-only")[:2], (1, "\n".join([*lines, "3 rules differ", ""])), "other keys behind the same names")
+        said = [json.loads(line) for line in diff("--json")[1].splitlines()]
+        equal({x["key"]: [x["old"], x["new"]] for x in said if x["kind"] == "rule"}, sha256, "the same in JSON")
+        (new.parent / "pki" / "seal.pem").unlink()
+        code, said, wrong = diff()
+        equal(code, 3, "exit status when a file can't be read")
+        check(f"{new}: destinations.agency.seal_to[0].sha256: open pki/seal.pem: No such file" in wrong, wrong)
+        equal(said.splitlines(), [lines[0], lines[2], "2 rules differ; 0 of 0 files would be decided differently"], "the rest")
+        w.destination["seal_to"].append("pki/ca.pem")  # a file more is one
+        new.write_text(yaml(w.policy))
+        shutil.copy(w.pki / "seal.pem", new.parent / "pki")
+        check("+ destinations.agency.seal_to[1].sha256: " in diff("--rules-only")[1], "another file named")
 
 
 def warnings():
@@ -408,7 +443,7 @@ def the_walk():
             shutil.rmtree(home)
 
 
-TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, enforced, terminal, names, differences, warnings, shown_again, the_walk]
+TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, enforced, terminal, names, differences, other_keys, warnings, shown_again, the_walk]
 
 if __name__ == "__main__":
     tap.run(TESTS)
