@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/parse.h"
+#include "policy/decide.h"
 #include "policy/load_internal.h"
 
 #define HOST_MAX    253 /* RFC 1035 section 2.3.4, without the root's dot */
@@ -155,18 +156,6 @@ int url_parse(struct slice text, struct url *ret, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
-/* Where the class that begins behind '[' at i ends; 0 if it does not. */
-static size_t class_end(struct slice part, size_t i) {
-	if (i < part.len && (part.data[i] == '!' || part.data[i] == '^'))
-		i++;
-	for (bool first = true; i < part.len; first = false) {
-		if (part.data[i] == ']' && !first)
-			return i;
-		i += part.data[i] == '\\' ? 2 : 1;
-	}
-	return 0;
-}
-
 static const char *part_wrong(struct slice part) {
 	if (part.len == 0)
 		return "no slash at either end and no \"//\": patterns are relative to the source";
@@ -182,7 +171,7 @@ static const char *part_wrong(struct slice part) {
 		}
 		if (part.data[i] == '*' && i + 1 < part.len && part.data[i + 1] == '*')
 			return "\"**\" must stand alone between slashes (\"**/*.jpg\")";
-		if (part.data[i] == '[' && (i = class_end(part, i + 1)) == 0)
+		if (part.data[i] == '[' && (i = glob_class_end(part, i + 1)) == 0)
 			return "\"[\" without its \"]\"";
 	}
 	return NULL;

@@ -113,7 +113,9 @@ const char *action_name(enum action action); /* "hand-over" "wait" "ignore" "hol
 					      * "destroy" */
 
 /* Glob on bytes: '?' and '*' never cross '/', "**" between slashes spans any number of directories,
- * [a-z] [!a-z] classes, '\' escapes. Bounded time: O(pattern * path). */
+ * [a-z] [!a-z] classes, '\' escapes, in a class as well. Bounded time: O(pattern * path). */
 bool glob_match(struct slice pattern, struct slice path);
+/* Where the class that begins behind the '[' before at ends: the place of its ']'; 0 if it does not. */
+size_t glob_class_end(struct slice pattern, size_t at);
 /* "faces/a/x.jpg" -> "faces/a/x": the group a file belongs to (its name without the last ending). */
 struct slice group_stem(struct slice path);

@@ -1,6 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "policy/decide.h"
 
+/* One byte of a class as it is meant; moves *at behind it. */
+static uint8_t class_byte(struct slice p, size_t *at) {
+	uint8_t c = p.data[(*at)++];
+
+	return c == '\\' && *at < p.len ? p.data[(*at)++] : c;
+}
+
 /* One class at pattern[*at] ('[' already seen); false if it is not closed: then '[' is a plain byte. */
 static bool in_class(struct slice p, size_t *at, uint8_t c, bool *ret_matched) {
 	size_t i = *at;
@@ -9,13 +16,11 @@ static bool in_class(struct slice p, size_t *at, uint8_t c, bool *ret_matched) {
 
 	i += invert;
 	for (bool first = true; i < p.len && (first || p.data[i] != ']'); first = false) {
-		uint8_t low = p.data[i++];
+		uint8_t low = class_byte(p, &i);
 		uint8_t high = low;
-		if (low == '\\' && i < p.len)
-			low = high = p.data[i++];
 		if (i + 1 < p.len && p.data[i] == '-' && p.data[i + 1] != ']') {
-			high = p.data[i + 1];
-			i += 2;
+			i++;
+			high = class_byte(p, &i);
 		}
 		matched = matched || (c >= low && c <= high);
 	}
@@ -24,6 +29,12 @@ static bool in_class(struct slice p, size_t *at, uint8_t c, bool *ret_matched) {
 	*at = i + 1;
 	*ret_matched = matched != invert && c != '/';
 	return true;
+}
+
+size_t glob_class_end(struct slice pattern, size_t at) {
+	bool matched;
+
+	return in_class(pattern, &at, 0, &matched) ? at - 1 : 0;
 }
 
 /* Whether the pattern's next element takes this one byte; moves *at behind the element. */

@@ -147,6 +147,8 @@ static const struct broken table[] = {
 	{16, "    match: ['../*.jpg']", "16:13: match: \".\" and \"..\""},
 	{16, "    match: ['**.jpg']", "16:13: match: \"**\" must stand alone"},
 	{16, "    match: ['a[b']", "16:13: match: \"[\" without"},
+	{16, "    match: ['x[0-\\]']", "16:13: match: \"[\" without"},
+	{16, "    match: ['x[0-\\']", "16:13: match: \"[\" without"},
 	{16, "    match: ['a\\']", "16:13: match: a backslash"},
 	{17, "    ignore: '*.tmp'", "17:13: ignore: a list expected"},
 	{18, NULL, "14:5: key \"destination\" is missing"},
