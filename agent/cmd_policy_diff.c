@@ -9,7 +9,9 @@
 #include "agent/cmd_policy_internal.h"
 #include "agent/dry_run.h"
 #include "agent/policy_files.h"
+#include "agent/source_places.h"
 #include "agent/watch/facts.h"
+#include "base/check.h"
 #include "base/cleanup.h"
 #include "policy/show.h"
 
@@ -140,39 +142,27 @@ static int diff_rules(struct differences *d, struct cede_error *reterr) {
 
 /* ---- files */
 
-/* The source of the policy that has the file, and the path below it. */
-static const struct policy_source *source_of(
-	const struct policy *policy, const char *full, const char **ret_path) {
-	for (size_t i = 0; i < policy->source_count; i++) {
-		size_t n = strlen(policy->sources[i].path);
-		if (strncmp(full, policy->sources[i].path, n) == 0 && full[n] == '/') {
-			*ret_path = full + n + 1;
-			return &policy->sources[i];
-		}
-	}
-	return NULL;
-}
-
-/* Decides the same file by the other policy. False: that one does not cover it, or it is gone. */
+/* What the other policy decides; false: the file is in no source of it, or is gone. */
 static bool decide_other(struct differences *d, const struct policy *policy, const char *full,
 	struct decision *ret) {
 	CLEANUP(fd_closep) int fd = -1;
 	struct decide_known known = {0};
 	struct decide_facts facts;
 	struct file_identity identity;
-	char key[EPOCH_SOURCE_SIZE];
-	const char *path;
-	const struct policy_source *source = source_of(policy, full, &path);
+	struct source_path at;
+	struct source_place place;
 
-	if (source == NULL || file_open_dir(AT_FDCWD, source->path, &fd, &d->err) < 0 ||
-		facts_of(fd, path, source, d->words->now_ns, &facts, &identity, &d->err) < 0)
+	if (source_path_find(policy, d->ledger, full, &at, &d->err) < 0 || at.source == NULL ||
+		source_place_open(&at, &place, &d->err) < 0)
 		return false;
-	dry_run_ledger_source(fd, source, key);
+	fd = place.fd;
+	if (facts_of(fd, at.path, at.source, d->words->now_ns, &facts, &identity, &d->err) < 0)
+		return false;
 	if (d->ledger != NULL &&
-		ledger_first_seen(d->ledger, slice_str(key), slice_str(path), &known.first_seen_ns,
-			&d->err) < 0)
+		ledger_first_seen(d->ledger, slice_str(place.ledger), slice_str(at.path),
+			&known.first_seen_ns, &d->err) < 0)
 		return false;
-	*ret = decide(policy, source, &facts, &known, d->words->now_ns);
+	*ret = decide(policy, at.source, &facts, &known, d->words->now_ns);
 	return true;
 }
 
@@ -186,11 +176,11 @@ static const char *why(const struct decision *d, bool there) {
 
 static void on_file(void *ctx, const struct dry_run_file *f) {
 	struct differences *d = ctx;
-	char full[2 * 4096], shown[SHOWN_MAX];
+	char full[3 * 4096], shown[SHOWN_MAX];
 	struct decision other = {.action = ACTION_IGNORE};
 	struct decision mine = f->decision;
 
-	(void)snprintf(full, sizeof full, "%s/%s", f->source->path, f->path);
+	require(source_path_print(f->source, f->epoch, f->path, full, sizeof full));
 	bool there = decide_other(d, d->reverse ? d->old : d->new, full, &other);
 	d->looked_at += !d->reverse || !there;
 	if (d->reverse && there)

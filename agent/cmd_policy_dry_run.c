@@ -59,13 +59,15 @@ static void print_file_json(
 
 	clock_text(d->born_ns, born);
 	clock_text(d->deadline_ns, deadline);
-	print_json(json_pack("{s:s, s:s, s:s, s:b, s:b, s:s, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:s?}",
+	print_json(json_pack(
+		"{s:s, s:s, s:s, s:b, s:b, s:s, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:s?, s:s?}",
 		"kind", "file", "action", action_name(d->action), "reason", reason_name(d->reason),
 		"finding", (int)reason_is_finding(d->reason), "overdue", (int)d->overdue, "born",
 		born, "age_seconds", (double)(p->words->now_ns - d->born_ns) / (double)NS_PER_SECOND,
 		"deadline", deadline, "source", f->source->name, "path", path, "rule", rule,
 		"destination", p->policy->destinations[f->source->destination].name, "size",
-		(json_int_t)f->size, "hold", d->hold == NULL ? NULL : d->hold->id));
+		(json_int_t)f->size, "hold", d->hold == NULL ? NULL : d->hold->id, "epoch",
+		f->epoch[0] == 0 ? NULL : f->epoch));
 }
 
 /* The middle goes first: both ends of a path tell the most. */
@@ -123,7 +125,7 @@ static void print_row(const struct printer *p, const struct decision *d, const c
 static void print_file(void *ctx, const struct dry_run_file *f) {
 	struct printer *p = ctx;
 	char path[SHOWN_MAX];
-	char rule[160];
+	char rule[160], source[128];
 
 	print_progress(p);
 	p->work = p->work || f->decision.action == ACTION_HAND_OVER ||
@@ -140,8 +142,10 @@ static void print_file(void *ctx, const struct dry_run_file *f) {
 		(void)printf("%-9s %-17s %6s %7s %-*s %4s %s\n", "ACTION", "REASON", "AGE", "LEFT",
 			p->destination, "DESTINATION", "LINE", "SOURCE/PATH");
 	p->headed = true;
-	print_row(p, &f->decision, f->source->name,
-		p->policy->destinations[f->source->destination].name, path);
+	(void)snprintf(source, sizeof source, "%s%s%s", f->source->name,
+		f->epoch[0] != 0 ? "@" : "", f->epoch);
+	print_row(p, &f->decision, source, p->policy->destinations[f->source->destination].name,
+		path);
 }
 
 static void print_trouble(void *ctx, const struct policy_source *source, const char *path,

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "agent/cmd_policy_internal.h"
-#include "agent/dry_run.h"
+#include "agent/source_places.h"
 #include "agent/watch/facts.h"
 #include "agent/wipe/storage.h"
 #include "base/check.h"
@@ -21,7 +21,8 @@ struct explain {
 	const struct policy_words *words;
 	const struct policy *policy;
 	const struct policy_source *source;
-	const char *path; /* below the source */
+	const char *path;  /* below the source, or below the directory of its epoch */
+	const char *epoch; /* that has ended, "" for none */
 	struct decide_facts facts;
 	struct decide_known known;
 	struct decision decision;
@@ -74,19 +75,6 @@ static bool clean_path(const char *given, char out[PATH_MAX]) {
 		used += (size_t)snprintf(out + used, PATH_MAX - used, "/%s", part);
 	}
 	return used > 0;
-}
-
-static bool find_source(struct explain *e, const char *full) {
-	for (size_t i = 0; i < e->policy->source_count; i++) {
-		const struct policy_source *s = &e->policy->sources[i];
-		size_t n = strlen(s->path);
-		if (strncmp(full, s->path, n) != 0 || full[n] != '/')
-			continue;
-		e->source = s;
-		e->path = full + n + 1;
-		return true;
-	}
-	return false;
 }
 
 static void say_patterns(
@@ -245,7 +233,8 @@ static void say_all(const struct explain *e, int source_fd) {
 	char shown[SHOWN_MAX];
 
 	show_path(e->path, shown);
-	say(e, "source", "%s (line %u), path %s", e->source->name, e->source->where.line, shown);
+	say(e, "source", "%s (line %u), path %s%s%s", e->source->name, e->source->where.line, shown,
+		e->epoch[0] != 0 ? ", in an epoch of its vault that has ended: " : "", e->epoch);
 	say_patterns(e, "ignore", e->source->ignore, e->source->ignore_count);
 	say_patterns(e, "match", e->source->match, e->source->match_count);
 	say_file(e);
@@ -269,20 +258,32 @@ static void say_all(const struct explain *e, int source_fd) {
 	say_next(e);
 }
 
-static int explain(struct explain *e, const char *full, struct ledger *ledger) {
-	CLEANUP(fd_closep) int fd = -1;
+static int look(struct explain *e, const struct source_place *place, struct ledger *ledger,
+	struct cede_error *reterr) {
 	struct file_identity identity;
-	struct cede_error err = {0};
-	char shown[SHOWN_MAX], key[EPOCH_SOURCE_SIZE];
 
-	int r = file_open_dir(AT_FDCWD, e->source->path, &fd, &err);
-	if (r == CEDE_OK)
-		r = facts_of(fd, e->path, e->source, e->words->now_ns, &e->facts, &identity, &err);
-	if (r == CEDE_OK && ledger != NULL)
-		dry_run_ledger_source(fd, e->source, key);
-	if (r == CEDE_OK && ledger != NULL)
-		r = ledger_first_seen(
-			ledger, slice_str(key), slice_str(e->path), &e->known.first_seen_ns, &err);
+	CEDE_TRY(facts_of(
+		place->fd, e->path, e->source, e->words->now_ns, &e->facts, &identity, reterr));
+	return ledger == NULL ? CEDE_OK
+			      : ledger_first_seen(ledger, slice_str(place->ledger),
+					slice_str(e->path), &e->known.first_seen_ns, reterr);
+}
+
+static int explain(
+	struct explain *e, const struct source_path *at, const char *full, struct ledger *ledger) {
+	CLEANUP(fd_closep) int fd = -1;
+	struct source_place place;
+	struct cede_error err = {0};
+	char shown[SHOWN_MAX];
+
+	e->source = at->source;
+	e->path = at->path;
+	e->epoch = at->epoch;
+	int r = source_place_open(at, &place, &err);
+	if (r == CEDE_OK) {
+		fd = place.fd;
+		r = look(e, &place, ledger, &err);
+	}
 	if (r < 0)
 		return policy_cannot(e->words, r, &err);
 	e->decision = decide(e->policy, e->source, &e->facts, &e->known, e->words->now_ns);
@@ -306,6 +307,8 @@ int cmd_policy_explain(const struct policy_words *w) {
 	CLEANUP(policy_freep) struct policy *policy = NULL;
 	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
 	struct explain e = {.words = w};
+	struct source_path at = {0};
+	struct cede_error err = {0};
 	char full[PATH_MAX];
 	int code = policy_load_for(w, w->policy, &policy);
 
@@ -315,8 +318,13 @@ int cmd_policy_explain(const struct policy_words *w) {
 	code = policy_ledger_for(w, &ledger);
 	if (code != EXIT_FINE)
 		return code;
-	if (clean_path(w->rest[0], full) && find_source(&e, full))
-		return explain(&e, full, ledger);
+	if (clean_path(w->rest[0], full)) {
+		int r = source_path_find(policy, ledger, full, &at, &err);
+		if (r < 0)
+			return policy_cannot(w, r, &err);
+	}
+	if (at.source != NULL)
+		return explain(&e, &at, full, ledger);
 	(void)fprintf(stderr,
 		"cede policy explain: the file is in no source of the policy: cede never touches it\n");
 	return EXIT_INPUT;

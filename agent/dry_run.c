@@ -2,22 +2,19 @@
 #include "agent/dry_run.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "agent/ledger/ledger.h"
-#include "agent/vault/fscrypt.h"
+#include "agent/source_places.h"
 #include "agent/walk.h"
 #include "agent/watch/facts.h"
-#include "base/cleanup.h"
 #include "base/file.h"
 
 struct visit {
 	const struct dry_run *run;
 	const struct policy_source *source;
 	struct dry_run_totals *totals;
-	char key[EPOCH_SOURCE_SIZE]; /* of the source in the ledger */
+	const struct source_place *place; /* that is walked */
 };
 
 static void count(struct visit *v, const struct decision *d) {
@@ -35,20 +32,29 @@ static void count(struct visit *v, const struct decision *d) {
 	}
 }
 
+static void say_trouble(
+	struct visit *v, const char *epoch, const char *path, const struct cede_error *why) {
+	struct cede_error err = *why;
+
+	if (epoch[0] != 0)
+		cede_error_within(&err, "in its epoch %s", epoch);
+	v->totals->troubles++;
+	v->run->trouble(v->run->ctx, v->source, path, &err);
+}
+
 static int on_trouble(
 	void *ctx, const char *path, const struct cede_error *why, struct cede_error *reterr) {
 	struct visit *v = ctx;
 
 	(void)reterr;
-	v->totals->troubles++;
-	v->run->trouble(v->run->ctx, v->source, path, why);
+	say_trouble(v, v->place->epoch, path, why);
 	return CEDE_OK;
 }
 
 static int on_file(
 	void *ctx, int dirfd, const char *name, const char *path, struct cede_error *reterr) {
 	struct visit *v = ctx;
-	struct dry_run_file file = {.source = v->source, .path = path};
+	struct dry_run_file file = {.source = v->source, .epoch = v->place->epoch, .path = path};
 	struct decide_known known = {0};
 	struct file_identity identity;
 	struct decide_facts facts;
@@ -60,8 +66,8 @@ static int on_file(
 	if (facts.kind == FILE_KIND_DIRECTORY) /* took the place of the file this moment */
 		return CEDE_OK;
 	if (v->run->ledger != NULL)
-		CEDE_TRY(ledger_first_seen(v->run->ledger, slice_str(v->key), slice_str(path),
-			&known.first_seen_ns, reterr));
+		CEDE_TRY(ledger_first_seen(v->run->ledger, slice_str(v->place->ledger),
+			slice_str(path), &known.first_seen_ns, reterr));
 	file.size = facts.size;
 	v->totals->bytes += facts.kind == FILE_KIND_REGULAR ? facts.size : 0;
 	file.decision = decide(v->run->policy, v->source, &facts, &known, v->run->now_ns);
@@ -70,29 +76,27 @@ static int on_file(
 	return CEDE_OK;
 }
 
-void dry_run_ledger_source(
-	int source_fd, const struct policy_source *source, char out[EPOCH_SOURCE_SIZE]) {
-	struct fscrypt_id id;
-	bool encrypted = false;
+static int on_place(void *ctx, const struct source_place *place, struct cede_error *reterr) {
+	const struct walk walk = {.on_file = on_file, .on_trouble = on_trouble, .ctx = ctx};
+	struct visit *v = ctx;
 
-	if (source->vault_epoch_ns > 0 && fscrypt_of(source_fd, &id, &encrypted, NULL) == CEDE_OK &&
-		encrypted)
-		epoch_source(source->name, id.bytes, out);
-	else
-		(void)snprintf(out, EPOCH_SOURCE_SIZE, "%s", source->name);
+	v->place = place;
+	return walk_source(place->fd, &walk, reterr);
+}
+
+static int on_no_place(
+	void *ctx, const char *epoch, const struct cede_error *why, struct cede_error *reterr) {
+	(void)reterr;
+	say_trouble(ctx, epoch, "", why);
+	return CEDE_OK;
 }
 
 static int visit_source(const struct dry_run *run, const struct policy_source *source,
 	struct dry_run_totals *totals, struct cede_error *reterr) {
-	CLEANUP(fd_closep) int fd = -1;
 	struct visit v = {.run = run, .source = source, .totals = totals};
-	struct walk walk = {.on_file = on_file, .on_trouble = on_trouble, .ctx = &v};
-	struct cede_error err;
+	const struct source_places places = {.ctx = &v, .place = on_place, .trouble = on_no_place};
 
-	if (file_open_dir(AT_FDCWD, source->path, &fd, &err) < 0)
-		return on_trouble(&v, "", &err, reterr);
-	dry_run_ledger_source(fd, source, v.key);
-	return walk_source(fd, &walk, reterr);
+	return source_places(source, run->ledger, &places, reterr);
 }
 
 int dry_run(const struct dry_run *run, struct dry_run_totals *ret, struct cede_error *reterr) {

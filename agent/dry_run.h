@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The dry run: every file of the sources through the agent's own facts and decide(), one report a
- * file. It reads directories and attributes, opens no capture and changes nothing.
+ * file, those in the ended epochs of a vault included. It reads directories and attributes, opens
+ * no capture and changes nothing.
  *
  * Promise memory does not grow with the number of files.
  * Thread  any.
@@ -11,7 +12,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "agent/ledger/epoch.h"
 #include "base/error.h"
 #include "policy/decide.h"
 
@@ -19,7 +19,8 @@ struct ledger;
 
 struct dry_run_file {
 	const struct policy_source *source;
-	const char *path; /* relative to the source */
+	const char *epoch; /* of its vault, that has ended: its name in the store; else "" */
+	const char *path;  /* relative to the source, or to the epoch's directory */
 	uint64_t size;
 	struct decision decision;
 };
@@ -42,14 +43,11 @@ struct dry_run {
 	int64_t now_ns;
 	void *ctx;
 	void (*file)(void *ctx, const struct dry_run_file *file);
-	/* path relative to the source, "" for itself */
+	/* path relative to the source, "" for itself; why names the epoch, if it is in one */
 	void (*trouble)(void *ctx, const struct policy_source *source, const char *path,
 		const struct cede_error *why);
 };
 
-/* What the ledger calls the directory that is open: the source's name, or its epoch's. */
-void dry_run_ledger_source(
-	int source_fd, const struct policy_source *source, char out[EPOCH_SOURCE_SIZE]);
 /* INPUT: there is no source of that name. */
 CEDE_MUST_USE int dry_run(
 	const struct dry_run *run, struct dry_run_totals *ret, struct cede_error *reterr);

@@ -7,8 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent/dry_run.h"
 #include "agent/purge/internal.h"
+#include "agent/source_places.h"
 #include "agent/walk.h"
 #include "agent/wipe/scrub.h"
 #include "base/check.h"
@@ -222,7 +222,7 @@ int purge_sources(struct purge *p, struct cede_error *reterr) {
 		char key[EPOCH_SOURCE_SIZE];
 		if (p->source_fds[i] < 0)
 			continue; /* its captures are told of by purge_missing() */
-		dry_run_ledger_source(p->source_fds[i], &p->policy->sources[i], key);
+		source_place_ledger(p->source_fds[i], &p->policy->sources[i], key);
 		CEDE_TRY(purge_place(p, p->source_fds[i], p->policy->sources[i].name, key, reterr));
 	}
 	return CEDE_OK;

@@ -3,6 +3,7 @@
 """Vaults: each epoch of a source has a directory and a key of its own, and the key is destroyed when
 all that was in the directory is proven. Loop devices with ext4 and its encryption; root only."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -372,6 +373,76 @@ def held():
         w.settled()
 
 
+def policy_command(w, *words):
+    done = subprocess.run([program("cede"), "policy", *map(str, words)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return done.returncode, done.stdout, done.stderr
+
+
+def forecast():
+    """dry run, explain and diff look into the epochs that have ended as well; into one without its key nobody looks, and that is said"""
+    with Vault(epoch="2s", keys="wrapped", receiver=False) as w:
+        (w.capture / "lane").mkdir()
+        policy, config = w.dir / "policy.yaml", w.dir / "agent.yaml"
+        w.write("lane/first.jpg", b"before the vault", want=False)
+        w.start_agent()
+        w.in_force()
+        for i in range(3):  # the same name in an epoch each
+            def write(content=b"face %d" % i):
+                with contextlib.suppress(FileExistsError), open(w.capture / "lane" / "a.jpg", "xb") as file:
+                    return file.write(content)
+                return False
+            until(write, 30, lambda: f"a turn: {w.epochs()}", each=0.2)
+        until(lambda: w.in_state("ready", "sealed") == 4, 20, lambda: f"four wait: {w.counts()}")
+        equal(w.agent.stop(10), 0, "exit status")
+        store = w.store_dir
+        there = {(name, os.path.relpath(pathlib.Path(folder, file), top)) for name, top in
+                 [(None, w.capture), *((e, store / e) for e in w.epochs())] for folder, _, files in os.walk(top) for file in files}
+        keys = sorted({e for e, _ in there} - {None, "before"})
+        check(len(keys) >= 2 and ("before", "lane/first.jpg") in there, f"captures in epochs that have ended: {there}")
+
+        code, said, wrong = policy_command(w, "dry-run", "--json", "--policy", policy, "--config", config)
+        equal(code, 0, f"exit status of the dry run: {wrong}")
+        found = {(x["epoch"], x["path"]): x for x in map(json.loads, said.splitlines()) if x["kind"] == "file"}
+        equal(set(found), there, "files of the dry run")
+        equal({x["source"] for x in found.values()}, {"faces"}, "their source")
+        said = policy_command(w, "dry-run", "--policy", policy)[1]
+        for row in (f"faces@{keys[0]}/lane/a.jpg", "faces@before/lane/first.jpg", "4 files,"):
+            check(row in said, f"{row!r} in {said}")
+
+        for path, name in ((store / keys[0] / "lane/a.jpg", keys[0]), (store / "before/lane/first.jpg", "before")):
+            code, said, wrong = policy_command(w, "explain", "--policy", policy, "--config", config, path)
+            equal(code, 0, f"explain {path}: {said}{wrong}")
+            check("faces (line" in said and f"in an epoch of its vault that has ended: {name}" in said, said)
+            check("first seen not known" not in said, f"the ledger knows it by its epoch: {said}")
+            check("decision  hand-over: ready" in said, said)
+        equal(policy_command(w, "explain", "--policy", policy, store / "nothing" / "x.jpg")[0], 3, "explain where no epoch is")
+
+        (w.dir / "new.yaml").write_text(policy.read_text().replace("**/*.jpg", "**/a.jpg"))
+        code, said, wrong = policy_command(w, "diff", "--json", policy, w.dir / "new.yaml")
+        equal(code, 1, f"exit status of diff: {wrong}")
+        said = [json.loads(line) for line in said.splitlines()]
+        equal({x["path"]: x["new_reason"] for x in said if x["kind"] == "file"},
+              {str(store / "before/lane/first.jpg"): "unmatched"}, "files decided differently")
+        equal(said[-1]["looked_at"], 4, "files that diff looked at")
+
+        (store / "junk").mkdir()
+        (store / "junk" / "x.jpg").write_bytes(b"whose?")
+        code, _, wrong = policy_command(w, "dry-run", "--policy", policy)
+        check(code == 3 and "in its epoch junk: a directory in the vault's store that is no epoch" in wrong, f"{code} {wrong}")
+        (store / "junk" / "x.jpg").unlink()
+        (store / "junk").rmdir()
+
+        w.disk.reboot()
+        code, said, wrong = policy_command(w, "dry-run", "--policy", policy)
+        equal(code, 3, "exit status without the keys")
+        for key in keys:
+            check(f"source faces: in its epoch {key}: locked" in wrong, wrong)
+        check("source faces: locked" in wrong, f"the directory at the path as well: {wrong}")
+        check("1 file," in said and "faces@before/lane/first.jpg" in said, f"no encrypted name is shown: {said}")
+        code, said, wrong = policy_command(w, "explain", "--policy", policy, store / keys[0] / "lane/a.jpg")
+        check(code == 3 and "locked" in wrong, f"{code} {said}{wrong}")
+
+
 def no_vault_here():
     """where the file system has no encryption: handed over and overwritten, and said; check --host and init say why"""
     hold = {"id": "case-1", "match": ["held/**"], "until": "2099-01-01T00:00:00Z"}
@@ -491,4 +562,4 @@ def purged():
 
 
 if __name__ == "__main__":
-    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, gone_for_good, held, no_vault_here, without_the_vault_again, purged, killed], at_once=5)
+    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, killed], at_once=5)
