@@ -108,6 +108,23 @@ def clean():
         check("dev-host-1" in page and "<script" not in page and "cede-wipe-certificate/1" in page, "the page")
 
 
+def most_sources():
+    """the certificate of the largest policy: 256 sources with the longest names"""
+    with World(source={"quiet": "0s"}) as w:
+        w.policy["sources"] = []
+        for i in range(256):
+            name = f"lane-{i:03d}-" + "x" * 55
+            (w.capture / name).mkdir()
+            w.policy["sources"].append({**w.source, "name": name, "path": str(w.capture / name)})
+        w.write_files()
+        w.start_receiver()
+        w.write("a.jpg", MARKER, top=w.capture / name, source=name)
+        purge(w, "--drop-ledger", "--html", w.dir / "page.html", "--yes", status=(0, 1))
+        fields, _ = certificate(w)
+        equal((len(fields["names"]), fields["handed-over"]), (257, ["1"]), "sources, and captures handed over")
+        Store(w.store, w.pki).read().compare(w.want)
+
+
 def stops_short():
     """what can't be handed over, or is under a hold, stops it: nothing is wiped, no certificate; then it goes on"""
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86400))
@@ -230,4 +247,4 @@ def refused():
 
 
 if __name__ == "__main__":
-    tap.run([clean, stops_short, nothing_readable, refused])
+    tap.run([clean, most_sources, stops_short, nothing_readable, refused])
