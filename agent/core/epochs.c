@@ -126,7 +126,7 @@ const char *epochs_name(const struct epoch *e, char out[FSCRYPT_ID_TEXT]) {
 bool epochs_is_closed(const struct flow *flow, size_t source) {
 	const struct epoch *e = flow->sources[source].epoch;
 
-	return e != NULL && (e->step > STEP_DRAINING || e->lost || e->locked);
+	return e != NULL && (e->step > STEP_DRAINING || e->gone || e->lost || e->locked);
 }
 
 bool epochs_is_lost(const struct flow *flow, size_t source) {

@@ -32,7 +32,8 @@ void epochs_tick(struct flow *flow);
 void epochs_look(struct flow *flow); /* captures were wiped: an epoch may be empty now */
 void epochs_figures(const struct flow *flow, struct flow_figures *ret);
 
-/* Nothing is looked at, sealed or wiped there: it is closing, its key is lost, or locked away. */
+/* Nothing is looked at, sealed or wiped there: it is closing, its directory is gone, its key is
+ * lost, or locked away. */
 bool epochs_is_closed(const struct flow *flow, size_t source);
 bool epochs_is_lost(const struct flow *flow, size_t source);
 /* What is unlinked there goes for good with the key. */

@@ -335,7 +335,8 @@ void intake_scan(struct flow *flow, size_t source, const char *path) {
 
 	if (flow->draining || flow->stopping)
 		return;
-	if (s->idle || epochs_is_closed(flow, source)) {
+	/* an epoch that is not open is not at the source's path: another is there */
+	if (s->idle || epochs_is_closed(flow, source) || (s->epoch != NULL && s->fd < 0)) {
 		s->scan_wanted = false;
 		return;
 	}

@@ -532,6 +532,78 @@ def killed():
     diag(f"died before {struck}")
 
 
+def went_to_the_present_epoch(w, dead, number):
+    """So many captures b*.jpg went once, under the present epoch and not under the dead one, which ends with none of theirs."""
+    w.settled()
+    seen = [e["source"].split("@")[1] for e in w.events("capture-seen") if e["path"].startswith("b")]
+    equal((len(seen), dead in seen), (number, False), f"captures seen, and whether any was in the dead epoch {dead}: {seen}")
+    return w.erased(dead)
+
+
+def staged(again):
+    """A turn is in the ledger and waits for a half-written file; then the agent, or its policy, is another one."""
+    with Vault(epoch="32s", keys="wrapped") as w:
+        w.start()
+        first = w.in_force()
+        w.write("a.jpg", MARKER)
+        w.empty(20)
+        half = w.capture / "x.part"
+
+        def turned():
+            half.write_bytes(b"half")
+            return [e["epoch"] for e in w.events("vault-turned") if e["epoch"] != first]
+        dead = until(turned, 40, "an early turn is in the ledger", each=0.3)[0]
+        equal(w.key(), first, "the epoch at the path: the turn waits")
+        again(w)
+        half.unlink()
+        equal((went_to_the_present_epoch(w, dead, 20)["captures"], key_state(w.disk.mount, dead)), ("0", "absent"),
+              "captures in the epoch that never was, and its key")
+        equal(w.agent.stop(10), 0, "exit status")
+        w.verify_ledger()
+
+
+def write_twenty(w):
+    for i in range(20):
+        w.write(f"b{i}.jpg", MARKER * 10 + b"%d" % i)
+
+
+def turn_waits_over_a_restart():
+    """a turn is in the ledger and waits for a half-written file, the agent is started anew: the key that was never used goes, what lies at the path goes once"""
+    def again(w):
+        equal(w.agent.stop(10), 0, "exit status")
+        write_twenty(w)
+        w.start_agent()
+    staged(again)
+
+
+def turn_waits_over_a_reload():
+    """the same, and another policy comes into force"""
+    def again(w):
+        w.receiver.stop()
+        write_twenty(w)
+        w.publish()
+        until(lambda: "policy.loaded" in w.agent.said(), 20, "another policy is in force")
+        w.start_receiver()
+    staged(again)
+
+
+def died_behind_the_rmdir():
+    """the directory of an ended epoch is gone and the ledger does not know it yet: its key goes, what lies at the path goes once"""
+    with Vault(epoch="8s", keys="wrapped") as w:
+        w.start()
+        first = w.in_force()
+        w.write("a.jpg", MARKER)
+        w.empty(20)
+        w.in_force(other_than=first)
+        equal(w.agent.stop(10), 0, "exit status")
+        os.rmdir(w.store_dir / first)  # as the agent had done before it died
+        write_twenty(w)
+        w.start_agent()
+        equal(went_to_the_present_epoch(w, first, 20)["captures"], "1", "captures in the ended epoch")
+        equal(w.agent.stop(10), 0, "exit status")
+        w.verify_ledger()
+
+
 def purged():
     """cede purge of a host with a vault: its epochs, what waits and what is held in them, and their keys go"""
     hold = {"id": "case-1", "match": ["held/**"], "until": "2099-01-01T00:00:00Z"}
@@ -562,4 +634,5 @@ def purged():
 
 
 if __name__ == "__main__":
-    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, killed], at_once=5)
+    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
+             turn_waits_over_a_reload, died_behind_the_rmdir, killed], at_once=5)
