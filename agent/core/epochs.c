@@ -75,7 +75,8 @@ bool epochs_take_place(
 		for (i = flow->source_count; i < flow->places.source_count; i++)
 			if (flow->sources[i].epoch == NULL && flow->sources[i].looks == 0)
 				break;
-	if (i == flow->places.source_count || flow->sources[i].epoch != NULL)
+	if (i == flow->places.source_count || flow->sources[i].epoch != NULL ||
+		flow->sources[i].scan != NULL)
 		return false;
 	flow->places.sources[i] = flow->setup.policy->sources[source];
 	idle_place(&flow->sources[i]);
@@ -93,11 +94,15 @@ void epochs_leave_place(struct flow *flow, size_t place) {
 	struct flow_source *s = &flow->sources[place];
 
 	struct source_figures since = s->figures;
+	struct scan *scan = s->scan; /* what is under way still ends */
+	size_t looks = s->looks;
 	size_t of = s->of;
 
 	fd_closep(&s->fd);
 	free(s->epoch);
 	idle_place(s);
+	s->scan = scan;
+	s->looks = looks;
 	if (place < flow->source_count) {
 		s->key = flow->setup.policy->sources[place].name;
 		s->of = place;
@@ -126,7 +131,7 @@ const char *epochs_name(const struct epoch *e, char out[FSCRYPT_ID_TEXT]) {
 bool epochs_is_closed(const struct flow *flow, size_t source) {
 	const struct epoch *e = flow->sources[source].epoch;
 
-	return e != NULL && (e->step > STEP_DRAINING || e->gone || e->lost || e->locked);
+	return e != NULL && (e->step > STEP_DRAINING || e->gone || e->away || e->lost || e->locked);
 }
 
 bool epochs_is_lost(const struct flow *flow, size_t source) {
@@ -204,14 +209,93 @@ void epochs_figures(const struct flow *flow, struct flow_figures *ret) {
 	ret->vault_oldest_ns = oldest;
 }
 
+/* ---- another directory at the path */
+
+bool epochs_at_path(const struct flow *flow, size_t source, size_t *ret_place) {
+	const struct vault *v = &flow->vaults[source];
+
+	if (!v->has_current || v->opening || v->turning || v->displaced)
+		return false;
+	*ret_place = v->current;
+	return true;
+}
+
+bool epochs_has_vault(const struct flow *flow, size_t source) {
+	return flow->vaults[source].wanted || flow->vaults[source].failed ||
+		epochs_of(flow, source) > 0;
+}
+
+bool epochs_displaced(struct flow *flow, size_t source) {
+	struct vault *v = &flow->vaults[source];
+
+	if (v->opening || v->turning || v->displaced)
+		return false;
+	for (size_t i = 0; i < flow->places.source_count; i++)
+		if (flow->sources[i].epoch != NULL && flow->sources[i].of == source)
+			flow->sources[i].epoch->away = true; /* no step of its end is begun */
+	v->displaced = true;
+	v->has_current = v->staged = false;
+	return true;
+}
+
+void epochs_forget_plain(struct flow *flow, size_t source) {
+	struct flow_source *s = &flow->sources[source];
+
+	if (s->epoch != NULL && !s->epoch->encrypted && s->epoch->away) {
+		free(s->epoch);
+		s->epoch = NULL;
+	}
+}
+
+/* When no step is under way: the file system may be another, and with it the store. */
+static void look_anew(struct flow *flow, size_t source) {
+	struct vault *v = &flow->vaults[source];
+	bool any = v->wanted || v->failed;
+
+	for (size_t i = 0; i < flow->places.source_count; i++) {
+		const struct epoch *e = flow->sources[i].epoch;
+		if (e == NULL || flow->sources[i].of != source)
+			continue;
+		if (e->busy)
+			return;
+		any = any || e->encrypted;
+	}
+	v->displaced = false;
+	place_close(CEDE_TAKE(v->place));
+	if (any) {
+		epochs_open_one(flow, source);
+		return;
+	}
+	epochs_forget_plain(flow, source);
+	intake_scan(flow, source, "");
+}
+
+static bool any_is_away(const struct flow *flow, size_t source) {
+	for (size_t i = 0; i < flow->places.source_count; i++)
+		if (flow->sources[i].epoch != NULL && flow->sources[i].of == source &&
+			flow->sources[i].epoch->away)
+			return true;
+	return false;
+}
+
 /* ---- each second */
 
 static void tick_source(struct flow *flow, size_t source, int64_t now) {
 	struct vault *v = &flow->vaults[source];
 
-	if (v->opening || v->turning || now < v->again_boot_ns)
+	if (v->opening || v->turning)
 		return;
-	if (v->wanted && (v->place == NULL || !v->has_current))
+	if (v->displaced) {
+		look_anew(flow, source);
+		return;
+	}
+	if (now >= v->find_boot_ns && !v->staged && any_is_away(flow, source)) {
+		epochs_open_one(flow, source);
+		return;
+	}
+	if (now < v->again_boot_ns)
+		return;
+	if (v->failed || (v->wanted && (v->place == NULL || !v->has_current)))
 		epochs_open_one(flow, source);
 	else if (v->has_current && now >= v->due_boot_ns)
 		epochs_turn(flow, source);

@@ -32,8 +32,17 @@ void epochs_tick(struct flow *flow);
 void epochs_look(struct flow *flow); /* captures were wiped: an epoch may be empty now */
 void epochs_figures(const struct flow *flow, struct flow_figures *ret);
 
-/* Nothing is looked at, sealed or wiped there: it is closing, its directory is gone, its key is
- * lost, or locked away. */
+/* The policy has one for the source, or what is left of one has not ended: nothing of it is looked
+ * for by the source's path, which may lead to any of its directories. */
+bool epochs_has_vault(const struct flow *flow, size_t source);
+/* The place that the source's path led to when it was last looked at; false: not known now. */
+bool epochs_at_path(const struct flow *flow, size_t source, size_t *ret_place);
+/* The path leads to another directory than that: what is there is found anew, as at a start. What is
+ * not found any more waits, with its key. False: not now, another look or a turn is under way. */
+bool epochs_displaced(struct flow *flow, size_t source);
+
+/* Nothing is looked at, sealed or wiped there: it is closing, its directory is gone or was not
+ * found again, its key is lost, or locked away. */
 bool epochs_is_closed(const struct flow *flow, size_t source);
 bool epochs_is_lost(const struct flow *flow, size_t source);
 /* What is unlinked there goes for good with the key. */

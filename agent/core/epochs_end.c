@@ -148,7 +148,8 @@ static void opened(struct flow *flow, void *ctx) {
 	e->again_boot_ns = now + EPOCH_LOOK_NS;
 	if (t->live > t->held || !t->used_once)
 		e->live_boot_ns = now;
-	if (e->step != STEP_OPEN || v->turning || v->staged || flow->stopping || flow->draining)
+	if (e->step != STEP_OPEN || e->away || v->turning || v->staged || flow->stopping ||
+		flow->draining)
 		return;
 	if (!t->used_once)
 		v->due_boot_ns = now + t->policy->vault_epoch_ns;
@@ -483,7 +484,7 @@ void epochs_end_tick(struct flow *flow, size_t place) {
 
 	bool turns = flow->vaults[s->of].wanted && e->encrypted && !e->lost;
 
-	if ((e->step == STEP_OPEN && !turns) || e->busy || e->locked ||
+	if ((e->step == STEP_OPEN && !turns) || e->busy || e->locked || e->away ||
 		clock_boot_ns() < e->again_boot_ns || (e->step == STEP_CLOSING && !idle))
 		return;
 	begin_step(flow, place);

@@ -35,6 +35,7 @@ struct epoch {
 	enum epoch_step step;
 	bool lost;         /* the key is gone, or the directory: its captures can't be read */
 	bool gone;         /* nothing has its name in the store */
+	bool away;         /* another directory came to the path: waits until its own is found */
 	bool locked;       /* wrapped, and it could not be unwrapped */
 	bool busy;         /* a job or ledger work of it is under way */
 	const char *cause; /* of its end; for the ledger */
@@ -52,6 +53,8 @@ struct vault {
 	bool wanted;         /* the policy has it; else only what is there ends */
 	struct place *place; /* NULL: could not be opened yet */
 	bool opening;
+	bool failed;    /* the last opening */
+	bool displaced; /* another directory is at the path: all is found anew, see look_anew() */
 	bool has_current;
 	size_t current; /* the place at the source's path */
 	bool turning;
@@ -60,7 +63,8 @@ struct vault {
 	struct ledger_epoch next_epoch;
 	int64_t due_boot_ns;
 	int64_t again_boot_ns;
-	char why[256]; /* it is not in force, or "" */
+	int64_t find_boot_ns; /* when what is away is looked for again */
+	char why[256];        /* it is not in force, or "" */
 };
 
 /* ---- epochs.c */
@@ -69,6 +73,8 @@ bool epochs_take_place(
 	struct flow *flow, size_t source, int fd, struct epoch *epoch, size_t *ret_place);
 /* The place ends; what was known of it is freed. */
 void epochs_leave_place(struct flow *flow, size_t place);
+/* The place of a directory without encryption that is away: the source's own, without a vault. */
+void epochs_forget_plain(struct flow *flow, size_t source);
 size_t epochs_of(const struct flow *flow, size_t source); /* places, the open one included */
 /* Not in force, and why: said once in log and ledger, until NULL. */
 void epochs_say_unavailable(struct flow *flow, size_t source, const char *why);

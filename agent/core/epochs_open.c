@@ -22,6 +22,8 @@ struct known { /* unfinished, of the ledger */
 	struct ledger_epoch e;
 	size_t source; /* NOT_KNOWN: the policy has it no more */
 	bool placed;   /* already, by an earlier opening */
+	bool away;     /* ... and its directory has to be found again */
+	size_t place;
 	bool found;
 	bool untouched; /* it was to take a place and never did */
 };
@@ -38,7 +40,9 @@ struct open_source {
 	struct place *place;
 	struct found *found;
 	size_t count;
-	bool as_plain; /* no vault, but its directory can be served like any other */
+	bool as_plain; /* no vault, but its directory can be served like any other, when it is there */
+	int plain_fd; /* that directory, or -1 */
+	bool stale;   /* the path leads elsewhere than to where the store is */
 	struct cede_error err;
 	struct cede_error locked;
 };
@@ -58,6 +62,7 @@ static void opening_free(struct opening *o) {
 		for (size_t k = 0; k < o->sources[i].count; k++)
 			fd_closep(&o->sources[i].found[k].place.fd);
 		free(o->sources[i].found);
+		fd_closep(&o->sources[i].plain_fd);
 	}
 	free(o->sources);
 	free(o->known);
@@ -184,14 +189,17 @@ static int look_at_key(const struct opening *o, struct open_source *s, struct fo
 }
 
 /* No vault to be had: is the directory at the path one of ours all the same? */
-static bool is_plain(const struct policy_source *source) {
+static bool is_plain(const struct policy_source *source, int *ret_fd) {
 	CLEANUP(fd_closep) int fd = -1;
 	struct fscrypt_id id;
 	bool encrypted = false;
 
 	if (file_open_dir(AT_FDCWD, source->path, &fd, NULL) < 0)
-		return true; /* not there: its scans look for it again and again */
-	return fscrypt_of(fd, &id, &encrypted, NULL) == CEDE_OK && !encrypted;
+		return true; /* not there: it is looked for again and again */
+	if (fscrypt_of(fd, &id, &encrypted, NULL) < 0 || encrypted)
+		return false;
+	*ret_fd = CEDE_TAKE_FD(fd);
+	return true;
 }
 
 /* Epochs that have not ended have a store. Where there is none it is another file system, or theirs
@@ -232,6 +240,11 @@ static int look_for_missing(
 static int open_source(struct opening *o, struct open_source *s, struct cede_error *reterr) {
 	struct listing l = {o, s};
 
+	s->stale = s->place != NULL &&
+		!place_is_at(s->place, o->flow->policy->sources[s->source].path);
+	if (s->stale)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUSY,
+			"another directory is above the source's now, and has not been looked at yet");
 	if (s->place == NULL)
 		CEDE_TRY(open_place(o, s, reterr));
 	CEDE_TRY(place_list(s->place, note_found, &l, reterr));
@@ -256,7 +269,7 @@ static void open_work(void *ctx) {
 		struct open_source *s = &o->sources[i];
 		if (open_source(o, s, &s->err) == CEDE_OK)
 			continue;
-		s->as_plain = is_plain(&o->flow->policy->sources[s->source]);
+		s->as_plain = is_plain(&o->flow->policy->sources[s->source], &s->plain_fd);
 		if (o->flow->vaults[s->source].place == NULL) { /* found anew at the next look */
 			place_close(s->place);
 			s->place = NULL;
@@ -306,13 +319,114 @@ static void say_place(const struct flow *flow, size_t source, const struct epoch
 			name, (unsigned long long)e->ledger.live);
 }
 
+static bool is_same_directory(int a, int b) {
+	struct stat x;
+	struct stat y;
+
+	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* The place that it is already, or SIZE_MAX. */
+static size_t place_of(const struct flow *flow, size_t source, const struct found *f) {
+	for (size_t i = 0; i < flow->places.source_count; i++) {
+		const struct epoch *e = flow->sources[i].epoch;
+		if (e == NULL || flow->sources[i].of != source || e->encrypted != f->place.encrypted)
+			continue;
+		if (e->encrypted ? fscrypt_id_equal(&e->id, &f->place.id)
+				 : is_same_directory(flow->sources[i].fd, f->place.fd))
+			return i;
+	}
+	return SIZE_MAX;
+}
+
+/* At the path. */
+static void set_current(struct flow *flow, size_t source, size_t place) {
+	struct vault *v = &flow->vaults[source];
+	const struct epoch *e = flow->sources[place].epoch;
+	int64_t most = flow->policy->sources[source].vault_epoch_ns;
+	int64_t left = e->ledger.made_ns + most - clock_wall_ns();
+	int64_t now = clock_boot_ns();
+
+	v->has_current = true;
+	v->current = place;
+	v->due_boot_ns =
+		!e->encrypted || e->lost || left < 0 ? now : now + (left < most ? left : most);
+}
+
+/* What is at the path is not served under the source's own name. */
+static void leave_own(struct flow *flow, size_t source) {
+	if (flow->sources[source].epoch != NULL || flow->sources[source].idle)
+		return;
+	place_set_absent(flow, source, false, false, "");
+	epochs_leave_place(flow, source);
+}
+
+/* The directory at the path, without a vault. */
+static void serve_plain(struct flow *flow, struct open_source *s) {
+	struct flow_source *own = &flow->sources[s->source];
+
+	own->idle = false;
+	if (s->plain_fd < 0)
+		place_set_absent(flow, s->source, true, own->elsewhere, s->err.text);
+	else if (own->fd < 0)
+		own->fd = CEDE_TAKE_FD(s->plain_fd);
+	else if (dup3(s->plain_fd, own->fd, O_CLOEXEC) < 0) /* jobs may hold the number */
+		own->idle = true;
+}
+
+/* What was away is found, where it was or where somebody put it. */
+static void take_back(struct flow *flow, const struct open_source *s, const struct found *f) {
+	size_t place = f->place.fd < 0 ? SIZE_MAX : place_of(flow, s->source, f);
+	struct flow_source *p = &flow->sources[place == SIZE_MAX ? 0 : place];
+	bool at_path = f->place.name[0] == 0;
+
+	if (place == SIZE_MAX || !p->epoch->away || p->epoch->gone ||
+		dup3(f->place.fd, p->fd, O_CLOEXEC) < 0) /* jobs may hold the number */
+		return;
+	if (at_path && p->epoch->encrypted)
+		leave_own(flow, s->source);
+	p->epoch->away = false;
+	p->epoch->step = at_path ? STEP_OPEN : STEP_DRAINING;
+	p->epoch->locked = f->locked;
+	p->epoch->live_boot_ns = clock_boot_ns();
+	if (f->lost && !p->epoch->lost) {
+		p->epoch->lost = true;
+		p->epoch->cause = "key-lost";
+		say_place(flow, s->source, p->epoch);
+	}
+	place_set_absent(flow, place, false, false, "");
+	if (at_path)
+		set_current(flow, s->source, place);
+}
+
+/* Its directory is not here. One that was removed is gone for good; the end of one that had no
+ * directory any more goes on. */
+static void still_away(struct flow *flow, size_t place) {
+	struct flow_source *p = &flow->sources[place];
+	struct epoch *e = p->epoch;
+	struct stat st;
+
+	if (e->gone) {
+		e->away = false;
+		return;
+	}
+	if (fstat(p->fd, &st) == 0 && st.st_nlink == 0) {
+		e->away = false;
+		e->gone = e->lost = true;
+		e->step = STEP_DRAINING;
+		e->cause = "directory-gone";
+		return;
+	}
+	place_set_absent(flow, place, true, false,
+		"the directory of an epoch was moved away: move it to .cede-vault/SOURCE/KEY beside the source (cede vault status says which key)");
+}
+
 static void add_found(
 	struct flow *flow, const struct opening *o, struct open_source *s, struct found *f) {
-	struct vault *v = &flow->vaults[s->source];
 	struct epoch *e;
 	size_t place;
 
-	if (f->place.fd < 0 || (f->known != NOT_KNOWN && o->known[f->known].placed))
+	if (f->place.fd < 0 || place_of(flow, s->source, f) != SIZE_MAX)
 		return; /* discarded, or nothing new */
 	e = epoch_new(f->known == NOT_KNOWN ? NULL : &o->known[f->known]);
 	if (e == NULL) {
@@ -325,28 +439,23 @@ static void add_found(
 	e->locked = f->locked;
 	if (e->lost)
 		e->cause = "key-lost";
-	if (at_path && e->encrypted && flow->sources[s->source].epoch == NULL)
-		epochs_leave_place(flow, s->source); /* not under the source's own name */
+	if (at_path && e->encrypted)
+		leave_own(flow, s->source);
 	bool taken = e->encrypted ? epochs_take_place(flow, s->source, f->place.fd, e, &place)
 				  : adopt_plain(flow, s->source, &f->place.fd, e, &place);
 	if (!taken) {
 		free(e);
-		epochs_say_unavailable(flow, s->source,
+		if (!f->place.encrypted &&
+			flow->sources[s->source].epoch != NULL) /* the sooner that it ends */
+			flow->sources[s->source].epoch->live_boot_ns = INT64_MIN / 2;
+		cede_error_set(&s->locked, CEDE_ERR_BUSY,
 			"two directories without encryption, or more epochs than there are places for: the store beside the source has what is left");
 		return;
 	}
 	f->place.fd = -1;
 	say_place(flow, s->source, e);
-	if (!at_path)
-		return;
-	v->has_current = true;
-	v->current = place;
-	int64_t now = clock_boot_ns();
-	int64_t left = e->ledger.made_ns + flow->policy->sources[s->source].vault_epoch_ns -
-		clock_wall_ns();
-	int64_t most = flow->policy->sources[s->source].vault_epoch_ns;
-	v->due_boot_ns =
-		!e->encrypted || e->lost || left < 0 ? now : now + (left < most ? left : most);
+	if (at_path)
+		set_current(flow, s->source, place);
 }
 
 /* Its directory is gone: the key follows, and what the ledger thought to be in it is lost. */
@@ -383,6 +492,9 @@ static int correct_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 				CEDE_TRY(ledger_epoch_is_open(
 					ledger, &o->known[f->known].e, open, now, reterr));
 		}
+	for (size_t i = 0; i < o->known_count; i++)
+		if (o->known[i].away && !o->known[i].found && o->known[i].e.state == EPOCH_OPEN)
+			CEDE_TRY(ledger_epoch_is_open(ledger, &o->known[i].e, false, now, reterr));
 	return CEDE_OK;
 }
 
@@ -405,29 +517,55 @@ static void opening_release(void *ctx) {
 	opening_free(ctx);
 }
 
+static void opened_one(struct flow *flow, const struct opening *o, struct open_source *s) {
+	struct vault *v = &flow->vaults[s->source];
+	struct flow_source *own = &flow->sources[s->source];
+	size_t found = s->err.code == CEDE_OK ? s->count : 0;
+	bool had_current = v->has_current;
+
+	v->place = s->place;
+	v->failed = s->err.code != CEDE_OK;
+	v->find_boot_ns = clock_boot_ns() + VAULT_AGAIN_NS;
+	if (v->failed || !had_current)
+		v->again_boot_ns = v->find_boot_ns;
+	if (s->stale) {
+		v->opening = false;
+		(void)epochs_displaced(flow, s->source);
+		return;
+	}
+	for (size_t k = 0; k < found; k++)
+		take_back(flow, s, &s->found[k]);
+	epochs_forget_plain(flow, s->source);
+	for (size_t k = 0; k < found; k++)
+		add_found(flow, o, s, &s->found[k]);
+	if (own->epoch == NULL && s->as_plain && !v->has_current)
+		serve_plain(flow, s);
+	else
+		leave_own(flow, s->source);
+	if (s->err.code != CEDE_OK && v->wanted)
+		epochs_say_unavailable(flow, s->source, s->err.text);
+	else if (s->locked.code != CEDE_OK)
+		epochs_say_unavailable(flow, s->source, s->locked.text);
+	else if (v->has_current && !had_current && s->err.code == CEDE_OK &&
+		flow->sources[v->current].epoch->encrypted)
+		epochs_say_unavailable(flow, s->source, NULL);
+}
+
 static void open_done(void *ctx) {
 	struct opening *o = ctx;
 	struct flow *flow = o->flow;
 
 	flow->epoch_jobs--;
-	for (size_t i = 0; i < o->count; i++) {
-		struct open_source *s = &o->sources[i];
-		struct vault *v = &flow->vaults[s->source];
-		v->place = s->place;
-		v->again_boot_ns = clock_boot_ns() + VAULT_AGAIN_NS;
-		for (size_t k = 0; k < s->count && s->err.code == CEDE_OK; k++)
-			add_found(flow, o, s, &s->found[k]);
-		if (s->err.code != CEDE_OK && v->wanted)
-			epochs_say_unavailable(flow, s->source, s->err.text);
-		else if (s->locked.code != CEDE_OK)
-			epochs_say_unavailable(flow, s->source, s->locked.text);
-		if (s->as_plain && flow->sources[s->source].epoch == NULL)
-			flow->sources[s->source].idle = false;
-	}
+	for (size_t i = 0; i < o->count; i++)
+		opened_one(flow, o, &o->sources[i]);
 	for (size_t i = 0; i < o->known_count; i++) {
 		const struct known *k = &o->known[i];
 		for (size_t n = 0; n < o->count && !k->found && !k->placed; n++)
-			if (o->sources[n].source == k->source && o->sources[n].err.code == CEDE_OK)
+			if (o->sources[n].source != k->source || o->sources[n].err.code != CEDE_OK)
+				continue;
+			else if (k->away)
+				still_away(flow, k->place);
+			else
 				add_gone(flow, k);
 	}
 	flow_record(flow, correct_work, corrected, opening_release, o);
@@ -466,8 +604,11 @@ static void note_placed(struct opening *o) {
 	for (size_t i = 0; i < o->known_count; i++)
 		for (size_t k = 0; k < o->flow->places.source_count; k++) {
 			const struct epoch *e = o->flow->sources[k].epoch;
-			if (e != NULL && e->ledger.row == o->known[i].e.row)
-				o->known[i].placed = true;
+			if (e == NULL || e->ledger.row != o->known[i].e.row)
+				continue;
+			o->known[i].placed = !e->away;
+			o->known[i].away = e->away;
+			o->known[i].place = k;
 		}
 }
 
@@ -487,8 +628,8 @@ static void epochs_read(struct flow *flow, void *ctx) {
 	for (size_t i = 0; o->sources != NULL && i < flow->source_count; i++) {
 		if (!is_wanted(o, i))
 			continue;
-		o->sources[o->count++] =
-			(struct open_source){.source = i, .place = flow->vaults[i].place};
+		o->sources[o->count++] = (struct open_source){
+			.source = i, .place = flow->vaults[i].place, .plain_fd = -1};
 		flow->vaults[i].opening = true;
 	}
 	flow->epoch_jobs++;

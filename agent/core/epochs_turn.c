@@ -283,6 +283,8 @@ void epochs_turn(struct flow *flow, size_t source) {
 	struct cede_error err = {0};
 	struct turn *t;
 
+	if (!v->has_current || v->opening || v->displaced)
+		return;
 	if (flow->sources[v->current].epoch->locked)
 		return; /* its key may come yet */
 	if (!v->wanted && flow->sources[source].epoch != NULL)

@@ -8,6 +8,7 @@
 #include "agent/core/epochs.h"
 #include "agent/core/flow_internal.h"
 #include "agent/watch/lives.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -179,7 +180,12 @@ static bool on_found(void *ctx, struct findings *found) {
 static void adopt_directory(struct flow *flow, size_t source, int fd) {
 	struct flow_source *s = &flow->sources[source];
 
-	place_opened(flow, source, fd);
+	bool as_opened = epochs_has_vault(flow, s->of); /* elsewhere, and is what it is */
+	place_opened(flow, source, as_opened ? s->fd : fd);
+	if (as_opened) {
+		(void)close(fd);
+		return;
+	}
 	if (s->fd < 0) {
 		s->fd = fd;
 		return;
@@ -313,6 +319,11 @@ static void on_scan_ended(void *ctx, size_t source, const char *path, struct sca
 
 	s->scan = NULL;
 	flow->scans--;
+	if (s->idle) { /* the place was left meanwhile */
+		fd_closep(&result->fd);
+		flow_settled(flow);
+		return;
+	}
 	if (result->fd >= 0)
 		adopt_directory(flow, source, result->fd);
 	if (result->err.code == CEDE_OK && !result->unwatched && result->failed == 0 &&
@@ -335,8 +346,10 @@ void intake_scan(struct flow *flow, size_t source, const char *path) {
 
 	if (flow->draining || flow->stopping)
 		return;
-	/* an epoch that is not open is not at the source's path: another is there */
-	if (s->idle || epochs_is_closed(flow, source) || (s->epoch != NULL && s->fd < 0)) {
+	/* a vault's directories change their places: what is open stays what it is, and what is not
+	 * open is not at the source's path, where another is */
+	bool as_opened = epochs_has_vault(flow, s->of);
+	if (s->idle || epochs_is_closed(flow, source) || (as_opened && s->fd < 0)) {
 		s->scan_wanted = false;
 		return;
 	}
@@ -350,9 +363,8 @@ void intake_scan(struct flow *flow, size_t source, const char *path) {
 		s->crowded = false;
 	}
 	events = (struct scan_events){.ctx = flow, .found = on_found, .ended = on_scan_ended};
-	/* a vault's directories change their places: what is open stays what it is */
-	if (scan_start(flow->loop, flow->policy, source, s->epoch != NULL ? s->fd : -1, path,
-		    flow->tree, &events, &s->scan, &err) < 0) {
+	if (scan_start(flow->loop, flow->policy, source, as_opened ? s->fd : -1, path, flow->tree,
+		    &events, &s->scan, &err) < 0) {
 		log_event(LOG_LEVEL_ERROR, "scan.failed", "error=\"%s\"", err.text);
 		s->scan_wanted = true;
 		return;

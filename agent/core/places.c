@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "agent/core/epochs.h"
 #include "agent/core/flow_internal.h"
 #include "agent/ledger/epoch.h"
 #include "base/clock.h"
@@ -91,6 +92,14 @@ void place_set_absent(
 		missing ? " cause=unreachable" : " cause=other-file-system");
 }
 
+static void say_changed(struct flow *flow, size_t source, bool other_file_system) {
+	log_event(LOG_LEVEL_WARNING, "source.changed",
+		"source=%s text=\"another directory is at its path now\"",
+		flow->policy->sources[source].name);
+	place_notice(flow, source, LEDGER_SOURCE_CHANGED,
+		other_file_system ? " file-system=other" : " file-system=same");
+}
+
 void place_say(struct flow *flow, size_t source, const struct cede_error *err) {
 	struct flow_source *s = &flow->sources[source];
 	struct stat st;
@@ -103,13 +112,8 @@ void place_say(struct flow *flow, size_t source, const struct cede_error *err) {
 		place_set_absent(flow, source, false, s->elsewhere, "");
 	if (s->fd < 0 || fstat(s->fd, &st) < 0)
 		return;
-	if (s->dev != 0 && (s->dev != st.st_dev || s->ino != st.st_ino)) {
-		log_event(LOG_LEVEL_WARNING, "source.changed",
-			"source=%s text=\"another directory is at its path now\"",
-			flow->policy->sources[source].name);
-		place_notice(flow, source, LEDGER_SOURCE_CHANGED,
-			s->dev != st.st_dev ? " file-system=other" : " file-system=same");
-	}
+	if (s->dev != 0 && (s->dev != st.st_dev || s->ino != st.st_ino))
+		say_changed(flow, source, s->dev != st.st_dev);
 	s->dev = st.st_dev;
 	s->ino = st.st_ino;
 }
@@ -120,8 +124,11 @@ struct places {
 
 	struct {
 		const char *path; /* of the policy */
-		int fd;
+		size_t place;     /* that it led to */
+		int fd;           /* of that; borrowed, or -1 */
 		bool changed;
+		bool there; /* something is at the path */
+		bool other_file_system;
 	} list[];
 };
 
@@ -130,10 +137,34 @@ static void places_work(void *ctx) {
 	struct stat at;
 	struct stat of;
 
-	for (size_t i = 0; i < p->count; i++)
-		p->list[i].changed = p->list[i].fd >= 0 && fstat(p->list[i].fd, &of) == 0 &&
-			(stat(p->list[i].path, &at) < 0 || at.st_dev != of.st_dev ||
-				at.st_ino != of.st_ino);
+	for (size_t i = 0; i < p->count; i++) {
+		if (p->list[i].fd < 0 || fstat(p->list[i].fd, &of) < 0)
+			continue;
+		p->list[i].there = stat(p->list[i].path, &at) == 0;
+		p->list[i].other_file_system = p->list[i].there && at.st_dev != of.st_dev;
+		p->list[i].changed =
+			!p->list[i].there || p->list[i].other_file_system || at.st_ino != of.st_ino;
+	}
+}
+
+/* The place that the path of a source leads to. */
+static size_t place_at_path(const struct flow *flow, size_t source) {
+	size_t place = source;
+
+	if (flow->sources[source].idle || flow->sources[source].epoch != NULL)
+		return epochs_at_path(flow, source, &place) ? place : SIZE_MAX;
+	return place;
+}
+
+static void changed_vault(struct flow *flow, const struct places *p, size_t source) {
+	size_t now = place_at_path(flow, source);
+
+	/* a turn may have come between */
+	if (now != p->list[source].place || !epochs_displaced(flow, source))
+		return;
+	if (p->list[source].there)
+		say_changed(flow, source, p->list[source].other_file_system);
+	flow->sources[now].dev = 0; /* said */
 }
 
 static void places_done(void *ctx) {
@@ -142,9 +173,19 @@ static void places_done(void *ctx) {
 
 	flow->looking = false;
 	flow->place_boot_ns = clock_boot_ns() + PLACE_NS;
-	for (size_t i = 0; i < p->count; i++)
-		if (p->list[i].changed && !flow->sources[i].missing)
+	for (size_t i = 0; i < p->count; i++) {
+		struct flow_source *s = &flow->sources[p->list[i].place];
+		if (p->list[i].fd >= 0)
+			s->looks--;
+		if (!p->list[i].changed || flow->stopping || flow->draining)
+			continue;
+		if (s->missing)
+			continue; /* it is looked for */
+		if (epochs_has_vault(flow, i))
+			changed_vault(flow, p, i);
+		else
 			intake_scan(flow, i, "");
+	}
 	free(p);
 	flow_settled(flow);
 }
@@ -152,7 +193,7 @@ static void places_done(void *ctx) {
 /* Something may have been mounted or unmounted at a source's path, or the directory renamed: no
  * event tells of that. A file system that hangs holds up this job alone. */
 void place_tick(struct flow *flow) {
-	size_t n = flow->policy->source_count;
+	size_t n = flow->source_count;
 	struct places *p;
 	struct cede_error err = {0};
 
@@ -164,11 +205,15 @@ void place_tick(struct flow *flow) {
 	p->flow = flow;
 	p->count = n;
 	for (size_t i = 0; i < n; i++) {
+		size_t place = place_at_path(flow, i);
 		p->list[i].path = flow->policy->sources[i].path;
-		/* a vault looks itself */
-		p->list[i].fd = flow->sources[i].epoch == NULL ? flow->sources[i].fd : -1;
+		p->list[i].place = place == SIZE_MAX ? i : place;
+		p->list[i].fd = place == SIZE_MAX ? -1 : flow->sources[place].fd;
 	}
 	flow->looking = jobs_start(&flow->jobs, places_work, places_done, p, &err) == CEDE_OK;
+	for (size_t i = 0; flow->looking && i < n; i++)
+		if (p->list[i].fd >= 0) /* it stays what it is */
+			flow->sources[p->list[i].place].looks++;
 	if (!flow->looking)
 		free(p);
 }

@@ -73,12 +73,26 @@ static int check_place(const struct place *p, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
+static char *directory_of(const char *path) {
+	const char *slash = strrchr(path, '/');
+
+	return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+}
+
+bool place_is_at(const struct place *p, const char *path) {
+	CLEANUP(freep) char *parent = directory_of(path);
+	struct stat is;
+	struct stat at;
+
+	return parent != NULL && stat(parent, &at) == 0 && fstat(p->parent, &is) == 0 &&
+		at.st_dev == is.st_dev && at.st_ino == is.st_ino;
+}
+
 int place_open(const char *path, const char *source, bool make, struct place **ret,
 	struct cede_error *reterr) {
 	CLEANUP(place_closep) struct place *p = calloc(1, sizeof *p);
 	const char *slash = strrchr(path, '/');
-	CLEANUP(freep)
-	char *parent = slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+	CLEANUP(freep) char *parent = directory_of(path);
 
 	if (p == NULL || parent == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
@@ -335,14 +349,41 @@ int place_stage(struct place *p, const char *name, int like_fd, bool readable,
 	return file_sync(p->store, reterr);
 }
 
+static bool is_same(int dirfd, const char *name, int fd) {
+	struct stat at;
+	struct stat is;
+
+	return fstatat(dirfd, name, &at, AT_SYMLINK_NOFOLLOW) == 0 && fstat(fd, &is) == 0 &&
+		at.st_dev == is.st_dev && at.st_ino == is.st_ino;
+}
+
+/* What somebody put at the path would lie in the store under the name of an epoch, and nobody would
+ * look at it there: it is compared before, and, since it may come between, behind. */
+static int exchange(struct place *p, const char *name, int like_fd, struct cede_error *reterr) {
+	static const char another[] =
+		"another directory is at the source's path than the vault's present one";
+
+	if (!is_same(p->parent, p->name, like_fd))
+		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "%s", another);
+	if (!file_exchange(p->parent, p->name, p->store, name))
+		return CEDE_FAIL_SYS(reterr, "exchange a vault's directory for the next");
+	if (is_same(p->store, name, like_fd))
+		return CEDE_OK;
+	if (!file_exchange(p->parent, p->name, p->store, name))
+		return CEDE_FAIL_SYS(reterr,
+			"%s, and lies in the store beside the source now (" PLACE_STORE
+			"): put it back by hand",
+			another);
+	return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "%s", another);
+}
+
 int place_turn(struct place *p, const char *name, int like_fd, bool readable, int *ret_fd,
 	struct cede_error *reterr) {
 	CLEANUP(fd_closep) int fd = -1;
 	struct cede_error err = {0};
 
 	CEDE_TRY(file_open_beneath(p->store, name, O_RDONLY | O_DIRECTORY, &fd, reterr));
-	if (!file_exchange(p->parent, p->name, p->store, name))
-		return CEDE_FAIL_SYS(reterr, "exchange a vault's directory for the next");
+	CEDE_TRY(exchange(p, name, like_fd, reterr));
 	/* it is done: what fails from here on does not undo it */
 	if ((readable && copy_directories(like_fd, fd, &err) < 0) ||
 		file_sync(p->parent, &err) < 0 || file_sync(p->store, &err) < 0)

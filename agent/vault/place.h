@@ -27,6 +27,8 @@ CEDE_MUST_USE int place_open(const char *path, const char *source, bool make, st
 void place_close(struct place *p); /* NULL allowed */
 void place_closep(struct place **p);
 int place_store_fd(const struct place *p); /* borrowed; for the ioctls */
+/* Whether path still leads into the directory that p was opened with. */
+bool place_is_at(const struct place *p, const char *path);
 
 /* The store and the directory above it, if nothing is in them. */
 void place_drop_store(struct place *p, const char *source);
@@ -52,7 +54,8 @@ CEDE_MUST_USE int place_stage(struct place *p, const char *name, int like_fd, bo
 	const struct fscrypt_id *id, struct cede_error *reterr);
 /* It takes the place at the path, and what was there gets the name; directories that were made in
  * the old one meanwhile are made in the new one. *ret_fd is the new one. With 0 it is done; if
- * something behind that failed, reterr says so all the same. */
+ * something behind that failed, reterr says so all the same. BUSY: not like_fd is at the path but
+ * another directory, which stays there. */
 CEDE_MUST_USE int place_turn(struct place *p, const char *name, int like_fd, bool readable,
 	int *ret_fd, struct cede_error *reterr);
 

@@ -587,6 +587,85 @@ def turn_waits_over_a_reload():
     staged(again)
 
 
+def replaced(epoch, goes_on):
+    """Another directory at the source's path, while two captures wait in the vault's: the key of that one."""
+    with Vault(epoch=epoch, keys="wrapped") as w:
+        key = start_waiting(w)
+        waiting(w, 2, "waiting", want=True)
+        aside = w.capture.with_name("faces.old")
+        os.rename(w.capture, aside)
+        w.capture.mkdir()
+        w.write("b.jpg", MARKER * 10)
+        until(lambda: [e["file-system"] for e in w.events("source-changed")] == ["same"], 20, "said that it is another")
+        w.start_receiver()
+        new = w.in_force(30, other_than=key)
+        w.empty(30)
+        equal(len(list((aside / "waiting").iterdir())), 2, "captures in the directory that was renamed")
+        equal([key in w.epochs(), w.in_state("gone", "replaced")], [False, 0], "whether its name is in the store; captures said to be gone")
+        equal(key_state(w.disk.mount, key), "present", "its key")
+        goes_on(w, key, aside, new)
+        w.settled()
+        equal(w.agent.stop(10), 0, "exit status")
+        w.verify_ledger()
+        equal(w.disk.count(MARKER), [0], "markers in the image")
+
+
+def another_directory():
+    """another directory at the path of a vault: it is said, what comes there goes and the vault goes on with it; the old one waits, and goes on when it is back"""
+    def back(w, key, aside, new):
+        os.rename(w.capture, w.capture.with_name("faces.new"))
+        os.rename(aside, w.capture)
+        until(lambda: not list((w.capture / "waiting").iterdir()), 30, "what waited goes")
+        equal(w.key(), key, "the epoch goes on at the path")
+        os.rename(w.capture, w.store_dir / key)  # by hand, as the log says
+        os.rename(w.capture.with_name("faces.new"), w.capture)
+        until(lambda: w.agent.said().count("source.back") >= 2, 20, "both are found")
+        w.write("c.jpg", MARKER * 11)
+        w.empty(30)
+        equal(w.key(), new, "the epoch at the path")
+    replaced("1h", back)
+
+
+def another_directory_and_turns():
+    """the same, and turns come: no directory is exchanged that the vault does not know; what is put into the store under its own name is found there"""
+    def stored(w, key, aside, new):
+        w.write("c.jpg", MARKER * 11)
+        w.in_force(60, other_than=new)
+        os.rename(aside, w.store_dir / key)
+        w.erased(key, 60)
+    replaced("4s", stored)
+
+
+def mounted_later():
+    """the file system of a vault is mounted while the agent runs: what is on it goes, and the vault comes into force; unmounted, its epochs wait for it"""
+    with Vault(epoch="1h", keys="wrapped") as w:
+        above = w.dir / "yard"  # a source that lets the agent into the directory above the mount point
+        above.mkdir()
+        w.policy["sources"].append({**w.source, "name": "yard", "path": str(above)})
+        del w.policy["sources"][1]["vault"]
+        w.disk.detach()
+        w.capture.mkdir(parents=True)
+        w.write_files()
+        w.start()
+        until(lambda: "vault.unavailable" in w.agent.said(), 20, "said that there is no vault")
+        w.disk.attach()
+        w.write("b.jpg", MARKER * 10)
+        w.empty(30)
+        key = w.in_force(30)
+        w.receiver.stop()
+        waiting(w, 2, "waiting", want=True)
+        subprocess.run(["umount", "-l", w.disk.mount], check=True)
+        until(lambda: len(w.events("source-changed")) == 2, 20, "said that it is another")
+        w.write("bare.jpg", MARKER * 12)
+        w.start_receiver()
+        until(lambda: w.left() == [], 30, "what comes into the bare directory goes")
+        equal([w.in_state("gone", "replaced"), w.events("vault-erased")], [0, []], "captures said to be gone; keys that went")
+        w.disk.attach()
+        w.settled()
+        equal(w.key(), key, "the epoch goes on")
+        w.verify_ledger()
+
+
 def died_behind_the_rmdir():
     """the directory of an ended epoch is gone and the ledger does not know it yet: its key goes, what lies at the path goes once"""
     with Vault(epoch="8s", keys="wrapped") as w:
@@ -635,4 +714,4 @@ def purged():
 
 if __name__ == "__main__":
     tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
-             turn_waits_over_a_reload, died_behind_the_rmdir, killed], at_once=5)
+             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, mounted_later, killed], at_once=5)

@@ -396,6 +396,32 @@ static void a_key_is_gone_when_nobody_uses_it(void **unused) {
 	site_done(&s);
 }
 
+static void another_directory_at_the_path_stays_there(void **unused) {
+	struct site s;
+	struct cede_error err = {0};
+	char aside[4096];
+	int fd = -1;
+
+	(void)unused;
+	if (!site_init(&s))
+		skip();
+	(void)snprintf(aside, sizeof aside, "%s.aside", s.path);
+	assert_int_equal(place_stage(s.place, PLACE_BEFORE, s.fd, true, &s.id, NULL), CEDE_OK);
+	assert_int_equal(rename(s.path, aside), 0);
+	assert_int_equal(place_turn(s.place, PLACE_BEFORE, s.fd, true, &fd, &err), CEDE_ERR_BUSY);
+	assert_int_equal(mkdir(s.path, 0700), 0);
+	int other = open(s.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	put(other, "b.jpg", "a capture");
+	assert_int_equal(place_turn(s.place, PLACE_BEFORE, s.fd, true, &fd, &err), CEDE_ERR_BUSY);
+	assert_true(strstr(err.text, "another directory") != NULL);
+	assert_true(file_exchange(AT_FDCWD, s.path, AT_FDCWD, aside));
+	assert_int_equal(place_turn(s.place, PLACE_BEFORE, s.fd, true, &fd, NULL), CEDE_OK);
+	assert_true(there(other, "b.jpg") && fd >= 0);
+	(void)close(other);
+	(void)close(fd);
+	site_done(&s);
+}
+
 static void where_nothing_can_be_exchanged_is_refused(void **unused) {
 	struct site s;
 	struct place *p = NULL;
@@ -440,6 +466,7 @@ int main(void) {
 		cmocka_unit_test(what_is_there_is_listed),
 		cmocka_unit_test(only_what_is_empty_goes),
 		cmocka_unit_test(a_key_is_gone_when_nobody_uses_it),
+		cmocka_unit_test(another_directory_at_the_path_stays_there),
 		cmocka_unit_test(where_nothing_can_be_exchanged_is_refused),
 	};
 
