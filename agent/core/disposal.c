@@ -5,6 +5,7 @@
 
 #include "agent/core/epochs.h"
 #include "agent/core/flow_internal.h"
+#include "agent/ledger/epoch.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -21,6 +22,7 @@ struct batch {
 };
 
 static void disposal_drop(struct disposal *d) {
+	free(d->key);
 	free(d->path);
 	free(d);
 }
@@ -36,6 +38,7 @@ static void follow_remount(const struct flow *flow, struct disposal *d) {
 }
 
 static void append(struct flow *flow, struct disposal *d) {
+	free(CEDE_TAKE(d->key));
 	follow_remount(flow, d);
 	d->next = NULL;
 	*flow->disposals_end = d;
@@ -45,29 +48,69 @@ static void append(struct flow *flow, struct disposal *d) {
 	flow->wipes_ahead += d->counted;
 }
 
-void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, bool alone) {
-	size_t source;
+/* Its place is not there: of a vault whose directories have not been found, or not in the policy. */
+static void defer(struct flow *flow, struct disposal *d) {
+	struct slice name = epoch_source_name(slice_str(d->key));
+	bool known = false;
 
-	if (!flow_source_named(flow, c->source, &source)) {
+	for (size_t i = 0; i < flow->source_count; i++)
+		known = known || slice_is(name, flow->policy->sources[i].name);
+	if (known)
+		log_event(LOG_LEVEL_WARNING, "wipe.deferred",
+			"source=%.*s error=\"the directory of an epoch has not been found yet\" effect=\"its captures are wiped when it is\"",
+			(int)name.len, (const char *)name.data);
+	else
 		log_event(LOG_LEVEL_ERROR, "wipe.deferred",
 			"error=\"the policy no longer has the source of a capture that is to be wiped\"");
+	d->next = flow->deferred;
+	flow->deferred = d;
+}
+
+/* It has a place now. */
+static void take_up(struct flow *flow, struct disposal *d, size_t source) {
+	if (epochs_is_lost(flow, source)) {
+		disposal_drop(d); /* its end is core/epochs_end.c's */
 		return;
 	}
-	if (epochs_is_lost(flow, source))
-		return; /* its end is core/epochs_end.c's */
+	d->source = source;
+	d->key_goes = epochs_has_key(flow, source);
+	append(flow, d);
+}
+
+void disposal_found(struct flow *flow) {
+	struct disposal **at = &flow->deferred;
+	size_t source;
+
+	while (*at != NULL) {
+		struct disposal *d = *at;
+		if (!flow_source_named(flow, slice_str(d->key), &source)) {
+			at = &d->next;
+			continue;
+		}
+		*at = d->next;
+		take_up(flow, d, source);
+	}
+	disposal_run(flow);
+}
+
+void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun, bool alone) {
 	struct disposal *d = calloc(1, sizeof *d);
 	char *path = strndup((const char *)c->path.data, c->path.len);
-	if (d == NULL || path == NULL) {
+	char *key = strndup((const char *)c->source.data, c->source.len);
+	size_t source;
+
+	if (d == NULL || path == NULL || key == NULL) {
 		free(d);
 		free(path);
+		free(key);
 		flow_fail(flow, "out of memory"); /* it must not stay: the next start wipes it */
 		return;
 	}
 	*d = (struct disposal){.row = c->row,
 		.bundle_row = c->bundle_row,
 		.id = c->id,
-		.source = source,
 		.path = path,
+		.key = key,
 		.identity = c->identity,
 		.born_ns = c->born_ns,
 		.deadline_ns = c->deadline_ns,
@@ -76,8 +119,10 @@ void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun,
 		.destroyed = ledger_is_destroyed(c),
 		.alone = alone};
 	memcpy(d->sha256, c->sha256, sizeof d->sha256);
-	d->key_goes = epochs_has_key(flow, source);
-	append(flow, d);
+	if (flow_source_named(flow, c->source, &source))
+		take_up(flow, d, source);
+	else
+		defer(flow, d);
 }
 
 /* What was appended behind `last` comes before all else that waits. */
@@ -481,6 +526,32 @@ void disposal_give_up(struct flow *flow, const struct parcel *p) {
 		disposal_drop(d);
 	}
 	flow->disposals_end = at;
+	for (at = &flow->deferred; *at != NULL;) {
+		struct disposal *d = *at;
+		if ((d->bundle_row != p->row && d->row != p->segment_of) || d->destroyed) {
+			at = &d->next;
+			continue;
+		}
+		*at = d->next;
+		disposal_drop(d);
+	}
+}
+
+void disposal_forget(struct flow *flow, size_t source) {
+	struct disposal **at = &flow->disposals;
+
+	while (*at != NULL) {
+		struct disposal *d = *at;
+		if (d->source != source) {
+			at = &d->next;
+			continue;
+		}
+		*at = d->next;
+		flow->disposal_count--;
+		flow->wipes_ahead -= d->counted;
+		disposal_drop(d);
+	}
+	flow->disposals_end = at;
 }
 
 bool disposal_touched(const struct flow *flow, int64_t **ret, size_t *ret_count) {
@@ -507,6 +578,11 @@ void disposal_free(struct flow *flow) {
 	while (flow->disposals != NULL) {
 		struct disposal *d = flow->disposals;
 		flow->disposals = d->next;
+		disposal_drop(d);
+	}
+	while (flow->deferred != NULL) {
+		struct disposal *d = flow->deferred;
+		flow->deferred = d->next;
 		disposal_drop(d);
 	}
 }

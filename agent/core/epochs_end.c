@@ -286,6 +286,8 @@ static void erasing_done(struct flow *flow, void *ctx) {
 	struct epoch *e = step_over(t);
 
 	/* with the directory gone: what the ledger thinks to be in it is lost */
+	if (t->blocked)
+		disposal_forget(flow, t->place);
 	e->lost = e->lost || t->blocked;
 	e->step = t->blocked ? STEP_DRAINING : STEP_DESTROYING;
 	if (t->blocked)

@@ -390,6 +390,7 @@ static void take_back(struct flow *flow, const struct open_source *s, const stru
 	p->epoch->locked = f->locked;
 	p->epoch->live_boot_ns = clock_boot_ns();
 	if (f->lost && !p->epoch->lost) {
+		disposal_forget(flow, place);
 		p->epoch->lost = true;
 		p->epoch->cause = "key-lost";
 		say_place(flow, s->source, p->epoch);
@@ -411,6 +412,9 @@ static void still_away(struct flow *flow, size_t place) {
 		return;
 	}
 	if (fstat(p->fd, &st) == 0 && st.st_nlink == 0) {
+		if (flow->wipe_jobs > 0)
+			return; /* of it, perhaps: with the next look */
+		disposal_forget(flow, place);
 		e->away = false;
 		e->gone = e->lost = true;
 		e->step = STEP_DRAINING;
@@ -503,6 +507,8 @@ static void corrected(struct flow *flow, void *ctx) {
 
 	for (size_t i = 0; i < o->count; i++)
 		flow->vaults[o->sources[i].source].opening = false;
+	if (flow->running)
+		disposal_found(flow);
 	if (o->then != NULL) {
 		o->then(flow);
 		return;

@@ -284,7 +284,6 @@ int flow_start(const struct flow_setup *setup, struct flow **ret, struct cede_er
 	flow->policy = setup->policy;
 	flow->ledger = setup->ledger;
 	flow->disposals_end = &flow->disposals;
-	flow->keeping = true;
 	flow->on_linger = on_linger;
 	flow->clock_offset_ns = clock_wall_ns() - clock_boot_ns();
 	jobs_init(&flow->jobs, flow->loop);

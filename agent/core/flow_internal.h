@@ -58,6 +58,13 @@ struct source_names {
 	bool stay; /* it can't be done here, and was said */
 };
 
+/* Whether what was kept in a place for its storage, or held, was looked at since it is there. */
+enum kept_look {
+	KEPT_DUE,
+	KEPT_LOOKING,
+	KEPT_LOOKED,
+};
+
 /* A place where captures are looked for: one for each source of the policy, in its order, and
  * behind them those of vaults' epochs (core/epochs.h), which come and go. flow->policy has an entry
  * for each: those of an epoch are copies of its source's. */
@@ -87,6 +94,7 @@ struct flow_source {
 	uint64_t ready_bytes; /* about: recorded as ready and not taken yet */
 	uint64_t ready_files;
 	bool large; /* one is being sealed; for the ledger's thread alone */
+	enum kept_look kept_look;
 };
 
 enum parcel_state {
@@ -140,6 +148,7 @@ struct disposal {
 	struct id id;
 	size_t source;
 	char *path;
+	char *key; /* in flow->deferred: the source in the ledger, which is no place yet; else NULL */
 	struct file_identity identity;
 	uint8_t sha256[32];
 	uint64_t segment_size;
@@ -201,12 +210,13 @@ struct flow {
 	struct disposal *disposals;
 	struct disposal **disposals_end;
 	size_t disposal_count;
+	struct disposal *deferred; /* of epochs whose directory has not been found */
 	size_t wipes_ahead; /* of these, the ones that need only their turn: sealing waits for them */
 	size_t wipe_jobs;
 	size_t missing; /* bundles that were lost from the spool: what hangs on them is not wiped */
 	size_t giving_up; /* of these, absent at the agency: until they are given up no wipe begins */
 	bool lifting, expiring;  /* under way in the ledger */
-	bool keeping;            /* what was kept for its storage is still to be looked at */
+	bool keeping;            /* what was kept for its storage is being looked at */
 	int64_t kept_row;        /* up to here it was */
 	int64_t lift_ns;         /* wall time at which the next hold ends */
 	int64_t clock_offset_ns; /* of the wall clock from the clock that nobody sets */
@@ -380,12 +390,17 @@ void disposal_give_up(struct flow *flow, const struct parcel *p);
 bool disposal_touched(const struct flow *flow, int64_t **ret, size_t *ret_count);
 void disposal_run(struct flow *flow);
 void disposal_tick(struct flow *flow);
+/* Places were found: what had none is taken up. */
+void disposal_found(struct flow *flow);
+/* The captures of a place are lost: nothing of it is wiped any more. */
+void disposal_forget(struct flow *flow, size_t source);
 /* The file system of a source has another device number. */
 void disposal_remounted(struct flow *flow, size_t source, const struct ledger_remount *remount);
 void disposal_free(struct flow *flow);
 
 /* ---- release.c */
-/* Wipes what no hold covers any more; at start, and when a hold ends. */
+/* Wipes what no hold covers any more; at start, when a hold ends, and when a place is there that
+ * was not: then also what was kept there. */
 void release_lift(struct flow *flow);
 /* Wipes what is older than max_age in sources that say destroy. */
 void release_expire(struct flow *flow);

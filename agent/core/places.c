@@ -114,6 +114,8 @@ void place_say(struct flow *flow, size_t source, const struct cede_error *err) {
 		return;
 	if (s->dev != 0 && (s->dev != st.st_dev || s->ino != st.st_ino))
 		say_changed(flow, source, s->dev != st.st_dev);
+	if (s->dev != 0 && s->dev != st.st_dev)
+		s->kept_look = KEPT_DUE; /* the storage may be another */
 	s->dev = st.st_dev;
 	s->ino = st.st_ino;
 }

@@ -14,7 +14,7 @@
 struct release_place { /* copied: a vault's places come and go */
 	char key[EPOCH_SOURCE_SIZE];
 	const struct policy_source *source;
-	bool there;
+	bool there;       /* and what was kept there is to be looked at */
 	bool stays_below; /* what was kept for its storage would be kept again */
 };
 
@@ -106,6 +106,37 @@ static int release_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 	return CEDE_OK;
 }
 
+/* Everything that was kept in the places that were there was looked at. */
+static void looked(struct flow *flow) {
+	flow->keeping = false;
+	for (size_t i = 0; i < flow->policy->source_count; i++)
+		if (flow->sources[i].kept_look == KEPT_LOOKING)
+			flow->sources[i].kept_look = KEPT_LOOKED;
+}
+
+/* What is kept in a place that was not there waits until it is. */
+static bool is_due_in(const struct flow *flow, size_t source) {
+	return flow->sources[source].kept_look == KEPT_DUE && !flow->sources[source].idle &&
+		flow_source_there(flow, source);
+}
+
+static bool is_due(const struct flow *flow) {
+	for (size_t i = 0; i < flow->policy->source_count; i++)
+		if (is_due_in(flow, i))
+			return true;
+	return false;
+}
+
+static void look_at_kept(struct flow *flow) {
+	if (flow->keeping || !is_due(flow))
+		return;
+	flow->keeping = true;
+	flow->kept_row = 0;
+	for (size_t i = 0; i < flow->policy->source_count; i++)
+		if (is_due_in(flow, i))
+			flow->sources[i].kept_look = KEPT_LOOKING;
+}
+
 static void release_done(struct flow *flow, void *ctx) {
 	struct release *r = ctx;
 
@@ -118,8 +149,8 @@ static void release_done(struct flow *flow, void *ctx) {
 	}
 	if (r->kept > 0) /* those behind it are looked at next, and none of them twice */
 		flow->kept_row = r->list.items[r->kept - 1].row;
-	if (!r->expire)
-		flow->keeping = flow->keeping && r->kept == WIPE_BATCH;
+	if (!r->expire && flow->keeping && r->kept < WIPE_BATCH)
+		looked(flow);
 	if (r->list.count == WIPE_BATCH && r->expire)
 		flow->expire_boot_ns = 0;
 	else if (r->list.count == WIPE_BATCH)
@@ -152,7 +183,10 @@ static bool note_places(struct release *r) {
 			continue;
 		struct release_place *p = &r->places[r->place_count++];
 		p->source = s;
-		p->there = flow_source_there(r->flow, i);
+		bool there = flow_source_there(r->flow, i);
+		p->there = there && r->flow->sources[i].kept_look == KEPT_LOOKING;
+		if (!there && r->flow->sources[i].kept_look == KEPT_LOOKING)
+			r->flow->sources[i].kept_look = KEPT_DUE; /* when it is back */
 		p->stays_below = p->there && s->wipe_keep_below && !epochs_has_key(r->flow, i) &&
 			storage_directory(r->flow->sources[i].fd, s->wipe_scrub_ns != 0, &reasons) <
 				wipe_required(s->wipe_require);
@@ -191,7 +225,10 @@ void release_lift(struct flow *flow) {
 	if (flow->lifting || flow->stopping || flow->failed || flow_expired(flow))
 		return;
 	flow->lift_ns = next_end(flow->policy, clock_wall_ns());
+	look_at_kept(flow);
 	flow->lifting = release_start(flow, false);
+	if (!flow->lifting)
+		flow->lift_ns = 0;
 }
 
 void release_expire(struct flow *flow) {
@@ -209,7 +246,7 @@ void release_expire(struct flow *flow) {
 }
 
 void release_tick(struct flow *flow) {
-	if (clock_wall_ns() >= flow->lift_ns)
+	if (clock_wall_ns() >= flow->lift_ns || (!flow->keeping && is_due(flow)))
 		release_lift(flow);
 	if (clock_boot_ns() >= flow->expire_boot_ns)
 		release_expire(flow);

@@ -636,13 +636,50 @@ def another_directory_and_turns():
     replaced("4s", stored)
 
 
+def into_the_directory_above(w):
+    """A second source, which lets the agent into the directory above the mount point: what is mounted later is within its sandbox."""
+    above = w.dir / "yard"
+    above.mkdir()
+    w.policy["sources"].append({**w.source, "name": "yard", "path": str(above)})
+    del w.policy["sources"][1]["vault"]
+
+
+def proven_and_mounted_later():
+    """started while the vault's file system is not mounted: what was to be wiped there, and what a hold that ended has kept there, is wiped as soon as it is mounted"""
+    hold = {"id": "case-1", "match": ["held/**"], "until": "2099-01-01T00:00:00Z"}
+    with Vault(epoch="1h", keys="wrapped", policy={"holds": [hold]}) as w:
+        into_the_directory_above(w)
+        w.write_files()
+        w.start()
+        key = w.in_force()
+        w.write("held/a.jpg", MARKER * 9)
+        until(lambda: w.in_state("held") == 1, 20, "one is held")
+        w.receiver.stop()
+        waiting(w, 2, "waiting", want=True)
+        with contextlib.ExitStack() as stack:  # a file that is open for writing is not wiped
+            for p in (w.capture / "waiting").iterdir():
+                stack.enter_context(open(p, "r+b"))
+            w.start_receiver()
+            until(lambda: w.in_state("wiping") == 2, 20, lambda: f"two are to be wiped: {w.counts()}")
+            equal(w.agent.stop(15), 0, "exit status")
+        w.disk.detach()
+        w.capture.mkdir(parents=True, exist_ok=True)
+        w.policy["holds"] = []
+        w.write_files()
+        start_without_epochs(w)
+        until(lambda: "wipe.deferred source=faces" in w.agent.said(), 10, "said that wipes wait")
+        check("no longer has the source" not in w.agent.said(), "the policy has the source")
+        w.disk.attach()
+        until(lambda: w.in_state("wiping", "held") == 0, 30, lambda: f"all is wiped: {w.counts()}")
+        w.settled()
+        equal((w.key(), w.in_state("gone", "replaced")), (key, 0), "the epoch at the path; captures said to be gone")
+        w.verify_ledger()
+
+
 def mounted_later():
     """the file system of a vault is mounted while the agent runs: what is on it goes, and the vault comes into force; unmounted, its epochs wait for it"""
     with Vault(epoch="1h", keys="wrapped") as w:
-        above = w.dir / "yard"  # a source that lets the agent into the directory above the mount point
-        above.mkdir()
-        w.policy["sources"].append({**w.source, "name": "yard", "path": str(above)})
-        del w.policy["sources"][1]["vault"]
+        into_the_directory_above(w)
         w.disk.detach()
         w.capture.mkdir(parents=True)
         w.write_files()
@@ -714,4 +751,4 @@ def purged():
 
 if __name__ == "__main__":
     tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
-             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, mounted_later, killed], at_once=5)
+             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, mounted_later, proven_and_mounted_later, killed], at_once=5)

@@ -180,6 +180,31 @@ def below_is_kept():
         ended(w, disk)
 
 
+def kept_while_away():
+    """btrfs, kept; a policy that takes less comes while the source is away: wiped when it is back, without a restart"""
+    with world("mkfs.btrfs -q -f", below_requirement="keep-and-report") as (w, disk):
+        top, aside = w.capture / "lane", w.capture / "aside"
+        top.mkdir()
+        w.source["path"] = str(top)
+        w.write_files()
+        w.start()
+        for i in range(5):
+            w.write(f"{i}.jpg", content(), top=top)
+        until(lambda: w.in_state("kept") == 5, 30, "five captures are kept")
+        equal(w.agent.stop(10), 0, "exit status")
+        os.rename(top, aside)
+        w.source["wipe"]["below_requirement"] = "wipe-and-report"
+        w.write_files()
+        w.start_agent()
+        happened(w, "source-missing")
+        time.sleep(2)  # more than one look at what is kept: nothing happens, which only time can show
+        equal((w.in_state("kept"), len(events(w, "keep-ended"))), (5, 0), "kept while the source is away; tried again")
+        os.rename(aside, top)
+        w.empty()
+        equal((len(events(w, "keep-ended")), w.in_state("wiped")), (5, 5), "kept ones that were tried again; captures wiped")
+        ended(w, disk)
+
+
 def flags():
     """an immutable and an append-only file are not wiped, and it is said how to mend that; then they are"""
     with world("mkfs.ext4 -q -F") as (w, disk):
@@ -450,6 +475,6 @@ def flushed_first():
         ended(w, disk)
 
 
-tap.run([flushed_first, ext4_ordered, ext4_journalled, what_an_unlink_leaves, names_stay, below_is_wiped, below_is_kept, kept_over_a_restart, flags,
-         moved_while_stopped, sparse,
-         attributes, whole_lives, life_goes_on, broken_lives, lost_events])
+tap.run([flushed_first, ext4_ordered, ext4_journalled, what_an_unlink_leaves, names_stay, below_is_wiped, below_is_kept,
+         kept_over_a_restart, kept_while_away, flags, moved_while_stopped, sparse, attributes, whole_lives, life_goes_on,
+         broken_lives, lost_events])
