@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -353,6 +354,8 @@ static void wiped_done(struct flow *flow, void *ctx) {
 			flow->figures.wipe_failures++;
 			log_event(LOG_LEVEL_ERROR, "wipe.failed", "capture=%s error=\"%s\"", id,
 				item->err.text);
+			if (item->err.sys == EACCES)
+				place_denied(flow, d->source);
 			d->failed = true;
 			d->touched = d->touched || item->touched;
 			d->begun = d->begun || d->touched;

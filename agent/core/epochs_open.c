@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * What earlier processes left: the directories on the disk say which epoch is where, the ledger says
  * what was begun, the kernel which keys it has. Where the two first differ the disk is right. */
+#include <errno.h>
 #include <fcntl.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -550,7 +551,9 @@ static void opened_one(struct flow *flow, const struct opening *o, struct open_s
 		leave_own(flow, s->source);
 	if (s->err.code != CEDE_OK && v->wanted)
 		epochs_say_unavailable(flow, s->source, s->err.text);
-	else if (s->locked.code != CEDE_OK)
+	if (s->err.code != CEDE_OK && s->err.sys == EACCES)
+		place_denied(flow, s->source);
+	if (s->err.code == CEDE_OK && s->locked.code != CEDE_OK)
 		epochs_say_unavailable(flow, s->source, s->locked.text);
 	else if (v->has_current && !had_current && s->err.code == CEDE_OK &&
 		flow->sources[v->current].epoch->encrypted)

@@ -2,6 +2,7 @@
  * A turn: the next directory is made beside the present one, with a key of its own (job); the ledger
  * says that it takes the place (I8); the two are exchanged (job). Dying between any two of these
  * leaves what core/epochs_open.c knows to tidy: an empty directory, a key that encrypted nothing. */
+#include <errno.h>
 #include <fcntl.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -50,6 +51,8 @@ static void turn_failed(struct turn *t, const char *why) {
 
 	flow->vaults[t->source].again_boot_ns = clock_boot_ns() + VAULT_AGAIN_NS;
 	epochs_say_unavailable(flow, t->source, why);
+	if (t->err.sys == EACCES)
+		place_denied(flow, t->source);
 	turn_free(t);
 	flow_settled(flow);
 }

@@ -57,6 +57,9 @@ struct flow_setup {
 	bool same_link;
 	/* the flow can't go on (a damaged ledger): stop and exit; called once */
 	void (*fatal)(void *ctx, const char *text);
+	/* the system let nobody work in the directory of a source, of this number in the policy: is
+	 * it the sandbox? True: it was said, or the agent ends for it. */
+	bool (*denied)(void *ctx, size_t source);
 	/* what was under way before is known and the scans have begun; once, unless it is stopped before */
 	void (*recovered)(void *ctx);
 	void *ctx;

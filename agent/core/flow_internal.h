@@ -43,6 +43,7 @@
 #define UNREAD_AGAIN_NS (5 * NS_PER_SECOND)
 #define ALIVE_NS        (600 * NS_PER_SECOND) /* how often the ledger says that the agent is alive */
 #define PLACE_NS        (2 * NS_PER_SECOND)   /* how often it is asked what is at a source's path */
+#define DENIED_NS       (5 * NS_PER_SECOND)   /* after EACCES: how often the sandbox is looked at */
 #define REPORTED_LEAST  4096
 #define REPORTED_MOST   (1U << 20) /* 8 MiB of hashes; half of it is used */
 #define SWEEP_MOST      4096       /* settling captures that are looked at again after a scan */
@@ -76,12 +77,14 @@ struct flow_source {
 	struct epoch *epoch; /* of a vault's source: what is known of the directory */
 	size_t looks;        /* findings, and names being checked, that are under way */
 	struct scan *scan;
-	bool scan_wanted; /* as soon as the present one ended */
-	bool crowded;     /* more names settle than are kept in mind: a scan finds the rest */
-	bool unwatched;   /* poll */
-	bool missing;     /* nothing can be opened at its path: what is there is left alone */
-	bool elsewhere;   /* live captures are on a file system that is not at its path */
-	uint64_t dev;     /* of the directory, as the last scan found it; 0: not yet */
+	bool scan_wanted;       /* as soon as the present one ended */
+	bool crowded;           /* more names settle than are kept in mind: a scan finds the rest */
+	bool unwatched;         /* poll */
+	bool missing;           /* nothing can be opened at its path: what is there is left alone */
+	bool denied;            /* the sandbox does not reach it, which was said */
+	int64_t denied_boot_ns; /* when that is looked at next, after EACCES */
+	bool elsewhere;         /* live captures are on a file system that is not at its path */
+	uint64_t dev;           /* of the directory, as the last scan found it; 0: not yet */
 	uint64_t ino;
 	struct ledger_remount remount; /* the last one */
 	unsigned failed_scans;         /* in a row, that could not look at everything */
@@ -291,6 +294,9 @@ void place_set_absent(
 	struct flow *flow, size_t source, bool missing, bool elsewhere, const char *why);
 /* The directory of a source was opened: another than before, or the same mounted anew. */
 void place_opened(struct flow *flow, size_t source, int fd);
+
+/* EACCES, in a place of the source. */
+void place_denied(struct flow *flow, size_t place);
 
 /* An event of a source: "source=NAME" and what is behind it. */
 void place_notice(struct flow *flow, size_t source, enum ledger_event kind, const char *more);

@@ -278,6 +278,8 @@ static int start_link(struct keeper *k, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
+static bool on_denied(void *ctx, size_t source);
+
 static void flow_of(struct keeper *k, const struct inforce *f, struct flow_setup *ret) {
 	*ret = (struct flow_setup){.loop = &k->loop,
 		.policy = f->policy,
@@ -289,6 +291,7 @@ static void flow_of(struct keeper *k, const struct inforce *f, struct flow_setup
 		.state = k->config->state,
 		.vault_key = k->config->vault_key,
 		.fatal = on_fatal,
+		.denied = on_denied,
 		.recovered = on_recovered,
 		.ctx = k};
 	memcpy(ret->signer, f->trusted->signer, sizeof ret->signer);
@@ -391,16 +394,29 @@ static void on_link_end(uv_timer_t *timer) {
 
 /* What was given up can't be had back by this process. Who is started by a service manager ends in
  * good order and is started again; else a person has to. */
-static void beyond_sandbox(struct keeper *k, const struct cede_error *err) {
-	if (k->notify.fd < 0) {
-		reload_bad(k, err);
-		return;
-	}
+static bool end_for_restart(struct keeper *k, const struct cede_error *err) {
+	if (k->notify.fd < 0)
+		return false;
 	log_event(LOG_LEVEL_WARNING, "agent.restart",
 		"reason=\"%s\" effect=\"ends now; the service manager starts it again\"", err->text);
 	k->restart = true;
 	k->stopping = true;
-	begin_stop(k);
+	stop(k);
+	return true;
+}
+
+static bool on_denied(void *ctx, size_t source) {
+	struct keeper *k = ctx;
+	struct cede_error err = {0};
+
+	if (k->stopping ||
+		profile_reaches(k->profile, &k->sandbox, &k->now->policy->sources[source], &err) ==
+			CEDE_OK)
+		return false;
+	if (!end_for_restart(k, &err))
+		log_event(LOG_LEVEL_ERROR, "sandbox.beyond",
+			"error=\"%s\" effect=\"nothing is wiped there until then\"", err.text);
+	return true;
 }
 
 /* Checked whole before anything changes: a bad policy leaves the old one in force. */
@@ -416,7 +432,8 @@ static void reload(struct keeper *k) {
 		return;
 	}
 	if (profile_allows(k->profile, &k->sandbox, next->policy, &err) < 0) {
-		beyond_sandbox(k, &err);
+		if (!end_for_restart(k, &err))
+			reload_bad(k, &err);
 		return;
 	}
 	if (profile_satisfies(&k->sandbox, next->policy, &err) < 0) {

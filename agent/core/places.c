@@ -69,6 +69,15 @@ void place_notice(struct flow *flow, size_t source, enum ledger_event kind, cons
 	flow_record(flow, notice_work, NULL, free, n);
 }
 
+void place_denied(struct flow *flow, size_t place) {
+	struct flow_source *s = &flow->sources[flow->sources[place].of];
+
+	if (s->denied || clock_boot_ns() < s->denied_boot_ns)
+		return;
+	s->denied_boot_ns = clock_boot_ns() + DENIED_NS;
+	s->denied = flow->setup.denied(flow->setup.ctx, flow->sources[place].of);
+}
+
 /* The directory is not there; or it is, but captures that the ledger knows are on another file
  * system: those wait, and what is found in the directory goes its way. */
 void place_set_absent(
@@ -82,6 +91,7 @@ void place_set_absent(
 	if (was == (missing || elsewhere))
 		return;
 	if (was) {
+		flow->sources[s->of].denied = false;
 		log_event(LOG_LEVEL_INFO, "source.back", "source=%s", name);
 		place_notice(flow, source, LEDGER_SOURCE_BACK, "");
 		return;
@@ -93,6 +103,7 @@ void place_set_absent(
 }
 
 static void say_changed(struct flow *flow, size_t source, bool other_file_system) {
+	flow->sources[flow->sources[source].of].denied = false;
 	log_event(LOG_LEVEL_WARNING, "source.changed",
 		"source=%s text=\"another directory is at its path now\"",
 		flow->policy->sources[source].name);

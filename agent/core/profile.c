@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
 #include "base/check.h"
 #include "base/cleanup.h"
@@ -59,8 +60,14 @@ static const struct sandbox_call own_calls[] = {
 const struct sandbox_call *const keeper_calls[] = {
 	sandbox_calls_basic, sandbox_calls_files, sandbox_calls_messages, own_calls, NULL};
 
+struct place_id {
+	dev_t dev;
+	ino_t ino; /* 0: it was not there */
+};
+
 struct profile {
 	struct sandbox_path *paths; /* their texts are ours */
+	struct place_id *ids;       /* what was at each of them */
 	size_t count;
 	uint64_t capabilities;
 	int mountinfo;       /* open, so that the name stays the file that the rule is for */
@@ -77,6 +84,15 @@ static int add(struct profile *p, char *path /* taken */, enum sandbox_access ac
 		return CEDE_FAIL_MEMORY(reterr);
 	}
 	p->paths = paths;
+	struct place_id *ids = reallocarray(p->ids, p->count + 1, sizeof *ids);
+	struct stat st;
+	if (ids == NULL) {
+		free(path);
+		return CEDE_FAIL_MEMORY(reterr);
+	}
+	p->ids = ids;
+	ids[p->count] = stat(path, &st) == 0 ? (struct place_id){st.st_dev, st.st_ino}
+					     : (struct place_id){0, 0};
 	p->paths[p->count++] = (struct sandbox_path){path, access};
 	return CEDE_OK;
 }
@@ -228,6 +244,42 @@ int profile_allows(const struct profile *p, const struct sandbox_report *report,
 	return CEDE_OK;
 }
 
+static bool is_let_into(const struct profile *p, const struct stat *st) {
+	for (size_t i = p->first_source; i < p->count; i++)
+		if (p->ids[i].ino != 0 && p->ids[i].dev == st->st_dev && p->ids[i].ino == st->st_ino)
+			return true;
+	return false;
+}
+
+/* As the kernel does it: from the directory upwards, out of each mount into the directory above its
+ * mount point. What can't be looked at counts as reached: nothing is said of it. */
+static bool reaches(const struct profile *p, const char *path) {
+	CLEANUP(fd_closep) int fd = openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+	struct stat below = {0};
+
+	while (fd >= 0 && fstat(fd, &st) == 0) {
+		if (is_let_into(p, &st))
+			return true;
+		if (st.st_dev == below.st_dev && st.st_ino == below.st_ino)
+			return false; /* the root */
+		below = st;
+		int up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		fd_closep(&fd);
+		fd = up;
+	}
+	return true;
+}
+
+int profile_reaches(const struct profile *p, const struct sandbox_report *report,
+	const struct policy_source *source, struct cede_error *reterr) {
+	if ((report->on & 1U << SANDBOX_LANDLOCK) == 0 || reaches(p, source->path))
+		return CEDE_OK;
+	return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
+		"source %s: its directory is another than the one that the agent let itself into when it started (a file system was mounted above it), and that can't be widened: restart the agent",
+		source->name);
+}
+
 int profile_satisfies(const struct sandbox_report *report, const struct policy *policy,
 	struct cede_error *reterr) {
 	/* own-user is the courier's: the keeper reads other users' files */
@@ -251,6 +303,7 @@ void profile_free(struct profile *p) {
 		free(text);
 	}
 	free(p->paths);
+	free(p->ids);
 	fd_closep(&p->mountinfo);
 	free(p);
 }

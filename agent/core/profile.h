@@ -5,6 +5,7 @@
  * Owns    copies of the paths.
  * Promise a policy whose sources lie elsewhere is told from one that can take over without a restart:
  *         what was given up can't be had back.
+ *         A rule is for the directory that was at its path at the start, not for the path.
  * Thread  the first one, before any other is there; afterwards immutable. */
 #pragma once
 
@@ -25,6 +26,10 @@ CEDE_MUST_USE int profile_enter(
 /* REFUSED, with the mend: a source of this policy lies where the sandbox lets nobody in. */
 CEDE_MUST_USE int profile_allows(const struct profile *p, const struct sandbox_report *report,
 	const struct policy *policy, struct cede_error *reterr);
+/* REFUSED, with the mend: what is at the source's path now is not below any directory that this
+ * process let itself into (a file system was mounted above it). */
+CEDE_MUST_USE int profile_reaches(const struct profile *p, const struct sandbox_report *report,
+	const struct policy_source *source, struct cede_error *reterr);
 /* REFUSED: the policy requires a layer that this process does not have. */
 CEDE_MUST_USE int profile_satisfies(const struct sandbox_report *report,
 	const struct policy *policy, struct cede_error *reterr);

@@ -31,7 +31,7 @@ import tap
 from metrics import metric
 from stock import command
 from tap import Failure, Skip, check, equal, mode
-from world import World, free_port, loop_device, until
+from world import World, free_port, loop_device, needs_landlock, until
 
 MANY, STAYING, FLOOD = {"quick": (20000, 34000, 9000), "normal": (50000, 34000, 10000), "full": (200000, 70000, 120000)}[mode()]
 RACE_S, GROW_S = {"quick": (2, 2), "normal": (5, 5), "full": (30, 30)}[mode()]
@@ -559,6 +559,38 @@ def renamed_source():
             w.write(f"sub/{i}.jpg", b"new %d" % i)
         w.settled()
         equal((aside / "put-there.jpg").read_bytes(), NO_CAPTURE, "a file in the directory that was renamed")
+
+
+def mounted_above():
+    """a file system is mounted two levels above a source, beyond the sandbox: said with the mend; a service manager starts the agent again; wiped then"""
+    needs_landlock()
+    with World() as w, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(w.dir / "notify"))
+        place = w.dir / "mnt"
+        w.capture = place / "site" / "faces"
+        w.source["path"] = str(w.capture)
+        w.capture.mkdir(parents=True)
+        w.write_files()
+        w.start_receiver()
+        for manager in ({}, {"NOTIFY_SOCKET": str(w.dir / "notify")}):
+            w.start_agent(env={**os.environ, **manager})
+            w.write(f"before-{len(manager)}.jpg", b"before %d" % len(manager))
+            w.settled()
+            with mounted("-t", "tmpfs", "test", place):
+                w.capture.mkdir(parents=True)
+                w.write(f"a-{len(manager)}.jpg", b"on it %d" % len(manager))
+                if manager:
+                    equal(w.agent.popen.wait(30), 3, "exit status: to be started again")
+                    check("agent.restart" in w.agent.said() and "agent.stopped clean=yes" in w.agent.said(), w.agent.said())
+                else:
+                    until(lambda: "sandbox.beyond" in w.agent.said(), 30, "said that it is beyond the sandbox")
+                    check("restart the agent" in w.agent.said(), "with the mend")
+                    equal(w.left(), [b"a-0.jpg"], "files left")
+                    equal(w.agent.stop(15), 0, "exit status")
+                w.start_agent()
+                w.settled()
+                equal(w.agent.stop(10), 0, "exit status")
+        equal(w.agent.said().count("sandbox.beyond"), 1, "times it was said")
 
 
 # ---- what the system does not allow
@@ -1147,7 +1179,7 @@ def events_overflow():
 if __name__ == "__main__":
     tap.run([symlinks, swapped_directory, swapped_file, hard_links, link_before_the_wipe, special_files,
              capture_becomes_something_else, mount_points, mounted_over_what_is_proven, unmounted_with_its_directory,
-             unmounted_to_a_bare_directory, renamed_source, immutable, read_only, removed_before_a_wipe_that_failed,
+             unmounted_to_a_bare_directory, renamed_source, mounted_above, immutable, read_only, removed_before_a_wipe_that_failed,
              unreadable, strange_names, deep_paths, directories_that_move, directories_that_vanish, moved_out_and_back,
              state_is_full, spool_is_full, growing_files, rewritten_files, same_name_again, very_many_files,
              very_many_that_stay, very_many_that_settle, no_watches_left, events_overflow], at_once=4)

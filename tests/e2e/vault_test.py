@@ -21,7 +21,7 @@ import faults
 import tap
 from tap import check, diag, equal
 from vaults import Vault, key_state, key_state_known
-from world import program, until
+from world import needs_landlock, program, until
 
 MARKER = b"~cede-vault-marker~~"
 NAME = "NAMEmarkOfATraveller"
@@ -676,6 +676,28 @@ def proven_and_mounted_later():
         w.verify_ledger()
 
 
+def mounted_beyond_the_sandbox():
+    """a vault's file system is mounted where the sandbox does not reach: said with the mend, and wiped after it"""
+    needs_landlock()
+    with Vault(epoch="1h", keys="wrapped") as w:
+        w.start()
+        key = w.in_force()
+        w.write("a.jpg", MARKER * 9)
+        w.settled()
+        equal(w.agent.stop(15), 0, "exit status")
+        w.disk.detach()
+        w.capture.mkdir(parents=True, exist_ok=True)
+        start_without_epochs(w)
+        w.disk.attach()
+        until(lambda: key_state(w.disk.mount, key) == "present", 20, "its key is there again")
+        w.write("b.jpg", MARKER * 10)
+        until(lambda: "sandbox.beyond" in w.agent.said(), 30, "said that the sandbox does not reach it")
+        equal(w.agent.stop(15), 0, "exit status")
+        w.start_agent()
+        w.settled()
+        equal((w.key(), w.agent.said().count("sandbox.beyond")), (key, 1), "the epoch at the path; times it was said")
+
+
 def mounted_later():
     """the file system of a vault is mounted while the agent runs: what is on it goes, and the vault comes into force; unmounted, its epochs wait for it"""
     with Vault(epoch="1h", keys="wrapped") as w:
@@ -751,4 +773,4 @@ def purged():
 
 if __name__ == "__main__":
     tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
-             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, mounted_later, proven_and_mounted_later, killed], at_once=5)
+             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, mounted_later, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)

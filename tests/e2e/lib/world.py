@@ -36,6 +36,12 @@ def is_sanitized():
     return b"__asan_init" in pathlib.Path(program("cede-courier")).read_bytes()
 
 
+def needs_landlock():
+    """For a case in which the keeper has to be shut out of a directory."""
+    if is_sanitized():
+        raise Skip("a build with sanitizers has no Landlock")
+
+
 def cache_dir():
     """What is dear to make and good for all builds: packages, images of systems."""
     place = TOP / "build-tests" / "cache"
