@@ -344,6 +344,8 @@ void handover_tick(struct flow *flow);
 /* ---- outbox.c: sealed bundles until their receipts */
 void outbox_add(struct flow *flow, struct parcel *p); /* taken */
 void outbox_push(struct flow *flow, size_t destination);
+/* The link does not have it any more; outbox_push() hands it over again. */
+void outbox_wait(struct flow *flow, struct parcel *p);
 /* Whether one more may be sealed into memory: the link works and few wait for it. */
 bool outbox_has_room(const struct flow *flow, size_t destination);
 void outbox_tick(struct flow *flow);

@@ -56,6 +56,14 @@ void outbox_drop(struct flow *flow, struct parcel *p) {
 	free(p);
 }
 
+void outbox_wait(struct flow *flow, struct parcel *p) {
+	struct flow_destination *d = &flow->destinations[p->destination];
+	bool was_open = is_open(p);
+
+	p->state = PARCEL_WAITING;
+	d->open -= (size_t)(was_open - is_open(p));
+}
+
 bool outbox_has_room(const struct flow *flow, size_t destination) {
 	const struct flow_destination *d = &flow->destinations[destination];
 
@@ -99,6 +107,8 @@ void outbox_push(struct flow *flow, size_t destination) {
 			id_print(&p->id, id);
 			log_event(LOG_LEVEL_ERROR, "bundle.unpushed", "bundle=%s error=\"%s\"", id,
 				err.text);
+			if (!was_open) /* opened for this try */
+				fd_closep(&p->fd);
 			continue; /* the tick tries again */
 		}
 		p->state = PARCEL_PUSHING;

@@ -161,5 +161,5 @@ void outbox_absent(void *ctx, const struct id *bundle) {
 		return;
 	}
 	if (!p->lost || p->missing || !abandon(flow, p))
-		p->state = PARCEL_WAITING; /* asked again at the next occasion */
+		outbox_wait(flow, p); /* asked again at the next occasion */
 }

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "agent/core/flow_internal.h"
+#include "agent/seal/spool.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "tests/unit/unit.h"
+
+/* ---- a link that has no memory when it is told so */
+
+static bool no_memory;
+
+int __wrap_link_push(struct link *l, size_t destination, const struct id *bundle, int fd,
+	uint64_t size, const uint8_t sha256[32], bool asked_first, struct cede_error *reterr);
+int __wrap_link_ask(
+	struct link *l, size_t destination, const struct id *bundle, struct cede_error *reterr);
+void __wrap_link_rate(struct link *l, size_t destination, uint64_t bytes_per_s);
+
+int __wrap_link_push(struct link *l, size_t destination, const struct id *bundle, int fd,
+	uint64_t size, const uint8_t sha256[32], bool asked_first, struct cede_error *reterr) {
+	(void)l;
+	(void)destination;
+	(void)bundle;
+	(void)size;
+	(void)sha256;
+	(void)asked_first;
+	assert_true(fd >= 0);
+	return no_memory ? CEDE_FAIL_MEMORY(reterr) : CEDE_OK;
+}
+
+int __wrap_link_ask(
+	struct link *l, size_t destination, const struct id *bundle, struct cede_error *reterr) {
+	(void)l;
+	(void)destination;
+	(void)bundle;
+	return no_memory ? CEDE_FAIL_MEMORY(reterr) : CEDE_OK;
+}
+
+void __wrap_link_rate(struct link *l, size_t destination, uint64_t bytes_per_s) {
+	(void)l;
+	(void)destination;
+	(void)bytes_per_s;
+}
+
+/* ---- a flow that has one destination, and one bundle */
+
+struct t {
+	char folder[32];
+	struct policy_destination at;
+	struct policy policy;
+	struct flow_destination d;
+	struct flow flow;
+	struct parcel *p;
+};
+
+static void begin(struct t *t, bool spooled) {
+	CLEANUP(fd_closep) int fd = -1;
+
+	*t = (struct t){.folder = "/tmp/cede-outbox-XXXXXX"};
+	assert_non_null(mkdtemp(t->folder));
+	t->at.name = (char *)(uintptr_t) "agency";
+	t->policy = (struct policy){.destinations = &t->at,
+		.destination_count = 1,
+		.expires_ns = clock_wall_ns() + 3600 * NS_PER_SECOND};
+	t->flow = (struct flow){.policy = &t->policy, .destinations = &t->d};
+	assert_int_equal(spool_open(t->folder, &t->flow.setup.spool_fd, NULL), CEDE_OK);
+	t->p = calloc(1, sizeof *t->p);
+	assert_non_null(t->p);
+	*t->p = (struct parcel){.fd = -1, .size = 1, .spooled = spooled, .lost = !spooled};
+	if (spooled) {
+		assert_int_equal(spool_create(t->flow.setup.spool_fd, &fd, NULL), CEDE_OK);
+		assert_int_equal(write(fd, "x", 1), 1);
+		assert_int_equal(spool_keep(t->flow.setup.spool_fd, &t->p->id, fd, NULL), CEDE_OK);
+	}
+	outbox_add(&t->flow, t->p);
+	no_memory = false;
+}
+
+static void end(struct t *t) {
+	char spool[64];
+
+	assert_int_equal(spool_remove(t->flow.setup.spool_fd, &t->p->id, NULL), CEDE_OK);
+	outbox_drop(&t->flow, t->p);
+	assert_int_equal(t->d.open, 0);
+	assert_int_equal(t->flow.spool_bytes, 0);
+	(void)close(t->flow.setup.spool_fd);
+	(void)snprintf(spool, sizeof spool, "%s/spool", t->folder);
+	assert_int_equal(rmdir(spool), 0);
+	assert_int_equal(rmdir(t->folder), 0);
+}
+
+static void push(struct t *t, enum parcel_state then, size_t open) {
+	outbox_push(&t->flow, 0);
+	assert_int_equal(t->p->state, then);
+	assert_int_equal(t->d.open, open);
+}
+
+/* Without it the destination would have no room ever after. */
+static void a_push_that_fails_leaves_no_bundle_open(void **state) {
+	struct t t;
+
+	(void)state;
+	for (int spooled = 0; spooled < 2; spooled++) {
+		begin(&t, spooled != 0);
+		no_memory = true;
+		for (int i = 0; i < 3; i++) {
+			push(&t, PARCEL_WAITING, 0);
+			assert_int_equal(t.p->fd, -1);
+		}
+		no_memory = false;
+		push(&t, PARCEL_PUSHING, 1);
+		end(&t);
+	}
+}
+
+static void a_lost_bundle_that_is_asked_for_again_is_open_once(void **state) {
+	struct t t;
+
+	(void)state;
+	begin(&t, false);
+	t.p->missing = true;
+	t.flow.missing = 1;
+	for (int i = 0; i < 3; i++) {
+		push(&t, PARCEL_PUSHING, 1);
+		outbox_absent(&t.flow, &t.p->id); /* before recovery is done it is not given up */
+		assert_int_equal(t.p->state, PARCEL_WAITING);
+		assert_int_equal(t.d.open, 0);
+	}
+	end(&t);
+}
+
+int main(void) {
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_push_that_fails_leaves_no_bundle_open),
+		cmocka_unit_test(a_lost_bundle_that_is_asked_for_again_is_open_once),
+	};
+
+	return cmocka_run_group_tests_name("outbox", tests, NULL, NULL);
+}
