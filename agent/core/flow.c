@@ -382,15 +382,19 @@ static bool is_drained(const struct flow *flow) {
 
 void flow_drain(struct flow *flow, void (*on_drained)(void *ctx), void *ctx) {
 	flow->draining = true;
+	flow->drain_boot_ns = clock_boot_ns();
 	flow->on_drained = on_drained;
 	flow->drain_ctx = ctx;
 	intake_stop(flow);
+	if (flow->running)
+		outbox_tick(flow);
 	flow_settled(flow);
 }
 
 void flow_halt(struct flow *flow) {
 	flow->draining = flow->stopping = true;
 	flow->stop = true;
+	flow->ends = !flow->retiring;
 	intake_stop(flow);
 }
 
@@ -433,9 +437,15 @@ void flow_stop(struct flow *flow, void (*on_stopped)(void *ctx), void *ctx) {
 	flow_settled(flow);
 }
 
-void flow_retire(struct flow *flow, void (*on_retired)(void *ctx), void *ctx) {
+void flow_retire(struct flow *flow, const struct policy *next,
+	const struct flow_destination_keys *keys, void (*on_retired)(void *ctx), void *ctx) {
 	flow->retiring = true;
+	outbox_retire(flow, next, keys);
 	flow_stop(flow, on_retired, ctx);
+}
+
+void flow_hurry(struct flow *flow) {
+	flow->ends = true;
 }
 
 bool flow_is_retired(struct flow *flow, void (*on_retired)(void *ctx), void *ctx) {

@@ -36,7 +36,8 @@ struct flow_destination_keys {                        /* the pointers are taken 
 	struct sealer_keys *seal;
 	int64_t seal_until_ns; /* the first of their certificates ends */
 	struct note_keys *receipts;
-	bool changed; /* sealing keys or place are not those of the predecessor's policy */
+	bool changed; /* sealing keys are not those of the predecessor's policy */
+	bool moved;   /* its URL is another */
 };
 
 struct flow_setup {
@@ -72,7 +73,7 @@ void flow_link_events(struct flow *flow, struct link_events *ret);
 /* Once the link is there (borrowed until flow_stop() ended): recovery begins, then the scans. */
 void flow_run(struct flow *flow, struct link *link);
 /* Begins nothing new and calls on_drained once all that was sealed is receipted and wiped (it may
- * never come: the caller sets a limit). */
+ * never come: the caller sets a limit). What may be spooled and gets no receipt is. */
 void flow_drain(struct flow *flow, void (*on_drained)(void *ctx), void *ctx);
 /* Not one step further, the link included. */
 void flow_halt(struct flow *flow);
@@ -85,10 +86,14 @@ bool flow_has_recovered(const struct flow *flow);
 /* Starts no new work, waits for what runs, closes the ledger, frees all, then on_stopped. */
 void flow_stop(struct flow *flow, void (*on_stopped)(void *ctx), void *ctx);
 
-/* Ends it so that a successor can be started with another policy: nothing new is begun, what runs
- * is waited for, the ledger stays open, receipts are still taken. Then on_retired (from deep
- * within: only note it); the caller starts the successor and frees this. */
-void flow_retire(struct flow *flow, void (*on_retired)(void *ctx), void *ctx);
+/* Ends it so that a successor can be started with another policy (keys: one for each of its
+ * destinations, borrowed for the call): nothing new is begun, what runs is waited for, the ledger
+ * stays open, receipts are still taken. Then on_retired (from deep within: only note it); the
+ * caller starts the successor and frees this. */
+void flow_retire(struct flow *flow, const struct policy *next,
+	const struct flow_destination_keys *keys, void (*on_retired)(void *ctx), void *ctx);
+/* The process ends after it: no copy into the spool holds it up. */
+void flow_hurry(struct flow *flow);
 /* False: a receipt came since; on_retired comes once more. */
 bool flow_is_retired(struct flow *flow, void (*on_retired)(void *ctx), void *ctx);
 void flow_free_retired(struct flow *flow);

@@ -33,7 +33,8 @@
 #define BUSY_AGAIN_NS   (2 * NS_PER_SECOND) /* a file that was open or changed: look again after */
 #define CLOCK_STEP_NS   (10 * NS_PER_SECOND)
 #define CLOCK_TRUST_NS \
-	(3600 * NS_PER_SECOND) /* after a step ahead nothing is destroyed for so long */
+	(3600 * NS_PER_SECOND)        /* after a step ahead nothing is destroyed for so long */
+#define DRAIN_SPOOL_NS  NS_PER_SECOND /* stopping: what has no receipt after it is spooled */
 #define EXPIRE_NS       (2 * NS_PER_SECOND) /* how often deadlines of `destroy` are looked at */
 #define WIPE_AGAIN_NS   (2 * NS_PER_SECOND)
 #define VERIFY_SAMPLE   64 /* one of so many is read back */
@@ -138,6 +139,7 @@ struct flow_destination {
 	size_t taking; /* takes under way in the ledger */
 	bool nothing;  /* the last take found nothing; cleared when something became ready */
 	bool overdue;  /* the link is up and has no room: time to look for what can't wait for it */
+	bool spools;   /* retiring: the successor can't send what is in memory */
 	size_t sealing;        /* seal jobs of it */
 	struct buf checkpoint; /* header field of the newest one, from what is known there */
 	struct destination_figures figures;
@@ -241,6 +243,7 @@ struct flow {
 	bool running;    /* recovery is done */
 	bool retiring;   /* a successor takes the ledger, the link and the sealed bundles over */
 	bool draining;   /* nothing new is begun; what is under way goes on */
+	int64_t drain_boot_ns; /* since when */
 	void (*on_drained)(void *ctx);
 	void *drain_ctx;
 	bool stopping;
@@ -249,6 +252,7 @@ struct flow {
 	unsigned timers_open;
 	bool failed;
 	_Atomic bool stop; /* the same for job threads */
+	_Atomic bool ends; /* with the process: copies into the spool as well */
 	size_t scans;
 	void (*on_stopped)(void *ctx);
 	void *stop_ctx;
@@ -349,6 +353,11 @@ void outbox_wait(struct flow *flow, struct parcel *p);
 /* Whether one more may be sealed into memory: the link works and few wait for it. */
 bool outbox_has_room(const struct flow *flow, size_t destination);
 void outbox_tick(struct flow *flow);
+/* Spools what must not stay in memory: max_age is near, or the process or the destination ends. */
+void outbox_keep(struct flow *flow, size_t destination);
+/* The policy that follows is known: what it can't send goes to the spool. */
+void outbox_retire(
+	struct flow *flow, const struct policy *next, const struct flow_destination_keys *keys);
 void outbox_adopt(struct flow *flow, const struct ledger_bundle *b); /* at start */
 void outbox_inherit(struct flow *flow, struct flow *from);           /* after a change of policy */
 void outbox_free(struct flow *flow);

@@ -219,12 +219,13 @@ bool inforce_same_link(const struct inforce *a, const struct inforce *b) {
 void inforce_compare(struct inforce *f, const struct inforce *before) {
 	for (size_t i = 0; i < f->policy->destination_count; i++) {
 		const struct policy_destination *x = &f->policy->destinations[i];
-		f->keys[i].changed = true;
+		f->keys[i].changed = f->keys[i].moved = true;
 		for (size_t k = 0; k < before->policy->destination_count; k++) {
 			const struct policy_destination *y = &before->policy->destinations[k];
-			if (strcmp(x->name, y->name) == 0)
-				f->keys[i].changed =
-					!same_seal(f, x, before, y) || strcmp(x->url, y->url) != 0;
+			if (strcmp(x->name, y->name) != 0)
+				continue;
+			f->keys[i].changed = !same_seal(f, x, before, y);
+			f->keys[i].moved = strcmp(x->url, y->url) != 0;
 		}
 	}
 }

@@ -188,10 +188,12 @@ static void begin_stop(struct keeper *k) {
 
 static void stop(struct keeper *k) {
 	k->stopping = true;
-	if (k->reloading)
-		k->stop_after = true;
-	else
+	if (!k->reloading) {
 		begin_stop(k);
+		return;
+	}
+	k->stop_after = true;
+	flow_hurry(k->flow);
 }
 
 static void on_stop_signal(uv_signal_t *handle, int number) {
@@ -460,7 +462,7 @@ static void reload(struct keeper *k) {
 	inforce_compare(next, k->now);
 	k->next = CEDE_TAKE(next);
 	k->reloading = true;
-	flow_retire(k->flow, on_retired, k);
+	flow_retire(k->flow, k->next->policy, k->next->keys, on_retired, k);
 }
 
 static void on_policy_settled(uv_timer_t *timer) {

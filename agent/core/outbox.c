@@ -370,16 +370,57 @@ void outbox_link(void *ctx, size_t destination, bool up) {
 	handover_plan(flow);
 }
 
-void outbox_tick(struct flow *flow) {
+/* ---- what must not stay in memory */
+
+static bool may_go_to_spool(const struct parcel *p) {
+	return p->fd >= 0 && !p->spooled && p->may_spool && p->state != PARCEL_CONFIRMED;
+}
+
+/* The process ends; with a link that works the receipt may come before that. */
+static bool leaves(const struct flow *flow, size_t destination) {
+	return flow->draining && !flow->stopping &&
+		(!link_up(flow->link, destination) ||
+			clock_boot_ns() >= flow->drain_boot_ns + DRAIN_SPOOL_NS);
+}
+
+void outbox_keep(struct flow *flow, size_t destination) {
+	struct flow_destination *d = &flow->destinations[destination];
+	bool all = d->spools || leaves(flow, destination);
 	int64_t now = clock_wall_ns();
 
+	if (!flow->running) /* recovery sweeps the spool */
+		return;
+	for (struct parcel *p = d->parcels; p != NULL; p = p->next)
+		if (may_go_to_spool(p) && !p->spooling && (all || p->urgent_ns <= now))
+			spooling_start(flow, p);
+}
+
+/* What has no destination any more, and what is sealed to other keys than those that are used now.
+ * With a link that works it is not spooled: the agency is asked, and the captures are sealed to the
+ * new keys. Nor if the place is another one as well: who is there may not have the old keys. */
+static bool needs_spool(const struct flow *flow, size_t destination, const struct policy *next,
+	const struct flow_destination_keys *keys) {
+	const char *name = flow->policy->destinations[destination].name;
+
+	for (size_t i = 0; i < next->destination_count; i++)
+		if (strcmp(next->destinations[i].name, name) == 0)
+			return keys[i].changed && !keys[i].moved && !link_up(flow->link, destination);
+	return true;
+}
+
+void outbox_retire(
+	struct flow *flow, const struct policy *next, const struct flow_destination_keys *keys) {
+	for (size_t i = 0; i < flow->policy->destination_count; i++) {
+		flow->destinations[i].spools = needs_spool(flow, i, next, keys);
+		outbox_keep(flow, i);
+	}
+}
+
+void outbox_tick(struct flow *flow) {
 	spooling_tick(flow);
 	outbox_give_up(flow);
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
-		for (struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
-			if (p->fd >= 0 && !p->spooled && !p->spooling && p->may_spool &&
-				p->state != PARCEL_CONFIRMED && p->urgent_ns <= now)
-				spooling_start(flow, p);
+		outbox_keep(flow, i);
 		outbox_push(flow, i);
 	}
 }
@@ -389,8 +430,8 @@ static void log_homeless(void) {
 		"mend=\"the policy no longer has the destination of a sealed bundle; add it again\"");
 }
 
-/* What another key was used for, or what goes to a place that is no longer approved, is not sent:
- * the agency is asked for it, and if it does not have it its captures are sealed anew. */
+/* What another key was used for, and is not in the spool, is not sent: the agency is asked for it,
+ * and if it does not have it its captures are sealed anew. */
 static void inherit(struct flow *flow, struct parcel *p, size_t destination) {
 	const struct flow_setup *setup = &flow->setup;
 	bool in_link = p->state == PARCEL_PUSHING && setup->same_link;
@@ -463,7 +504,22 @@ void outbox_adopt(struct flow *flow, const struct ledger_bundle *b) {
 		outbox_set_missing(flow, p);
 }
 
+/* The process ends: what goes with it, and was to be in the spool by max_age. */
+static void say_unspooled(const struct flow *flow) {
+	size_t n = 0;
+
+	for (size_t i = 0; i < flow->policy->destination_count; i++)
+		for (const struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
+			n += may_go_to_spool(p);
+	if (n > 0)
+		log_event(LOG_LEVEL_WARNING, "spool.unfinished",
+			"bundles=%zu effect=\"their captures stay in the clear until the agency can be asked\" "
+			"mend=\"the link; room in the spool, or a faster disk\"",
+			n);
+}
+
 void outbox_free(struct flow *flow) {
+	say_unspooled(flow);
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
 		struct flow_destination *d = &flow->destinations[i];
 		while (d->parcels != NULL)

@@ -105,7 +105,8 @@ struct spooling {
 static void spool_work(void *ctx) {
 	struct spooling *s = ctx;
 
-	s->result = spool_copy(s->flow->setup.spool_fd, &s->bundle, s->fd, s->size, &s->err);
+	s->result = spool_copy(
+		s->flow->setup.spool_fd, &s->bundle, s->fd, s->size, &s->flow->ends, &s->err);
 }
 
 static int spooled_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
@@ -152,9 +153,9 @@ static void spool_done(void *ctx) {
 		return;
 	}
 	flow->spool_jobs--;
-	if (s->result < 0)
+	if (s->result < 0 && !flow->ends) /* else what stays in memory is said at the end */
 		log_event(LOG_LEVEL_ERROR, "spool.failed", "error=\"%s\"", s->err.text);
-	else /* the receipt came meanwhile */
+	else if (s->result == CEDE_OK) /* the receipt came meanwhile */
 		spooling_remove(flow, &s->bundle, s->size);
 	if (p != NULL)
 		p->spooling = false;

@@ -11,6 +11,7 @@
 #define FREE_LEAST (UINT64_C(64) << 20)
 #define NAME_SIZE  (ID_TEXT_SIZE + 4)
 #define COPY_CHUNK (256U << 10)
+#define COPY_FLUSH (2U << 20) /* the slowest card takes it in less than a second */
 
 static void name_of(const struct id *bundle, char name[NAME_SIZE]) {
 	char text[ID_TEXT_SIZE];
@@ -65,8 +66,8 @@ int spool_keep(int dirfd, const struct id *bundle, int fd, struct cede_error *re
 	return file_link_new(fd, dirfd, name, reterr);
 }
 
-int spool_copy(
-	int dirfd, const struct id *bundle, int from_fd, uint64_t size, struct cede_error *reterr) {
+int spool_copy(int dirfd, const struct id *bundle, int from_fd, uint64_t size,
+	const _Atomic bool *stop, struct cede_error *reterr) {
 	CLEANUP(fd_closep) int fd = -1;
 	CLEANUP(freep) uint8_t *chunk = malloc(COPY_CHUNK);
 
@@ -76,11 +77,15 @@ int spool_copy(
 	for (uint64_t at = 0; at < size;) {
 		size_t n = size - at < COPY_CHUNK ? (size_t)(size - at) : COPY_CHUNK;
 		size_t got;
+		if (*stop)
+			return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "told to end");
 		CEDE_TRY(file_pread_full(from_fd, chunk, n, at, &got, reterr));
 		if (got != n)
 			return CEDE_FAIL(reterr, CEDE_ERR_BUG, "bundle shorter than recorded");
 		CEDE_TRY(file_write_all(fd, chunk, n, reterr));
 		at += n;
+		if (at % COPY_FLUSH == 0)
+			CEDE_TRY(file_sync(fd, reterr));
 	}
 	return spool_keep(dirfd, bundle, fd, reterr);
 }

@@ -7,6 +7,7 @@
  * Thread  any. */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -22,9 +23,10 @@ CEDE_MUST_USE int spool_room(
 /* A nameless file in it. BUSY: the file system is nearly full (less than 5 % or 64 MiB free). */
 CEDE_MUST_USE int spool_create(int dirfd, int *ret_fd, struct cede_error *reterr);
 CEDE_MUST_USE int spool_keep(int dirfd, const struct id *bundle, int fd, struct cede_error *reterr);
-/* Copies a bundle from a memory file into the spool; as durable as spool_keep(). */
-CEDE_MUST_USE int spool_copy(
-	int dirfd, const struct id *bundle, int from_fd, uint64_t size, struct cede_error *reterr);
+/* Copies a bundle from a memory file into the spool; as durable as spool_keep(). Flushed piece by
+ * piece, so that it ends soon after *stop is set: BUSY, and nothing is there. */
+CEDE_MUST_USE int spool_copy(int dirfd, const struct id *bundle, int from_fd, uint64_t size,
+	const _Atomic bool *stop, struct cede_error *reterr);
 /* The bundle again, for reading. */
 CEDE_MUST_USE int spool_fetch(
 	int dirfd, const struct id *bundle, int *ret_fd, struct cede_error *reterr);

@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
@@ -22,7 +23,7 @@ from raw import Client
 from stock import Store
 from tap import Skip, check, equal
 from tracing import Strace
-from world import World, free_port, until
+from world import World, free_port, until, yaml
 
 AFTER_SEAL = {"wipe": {"after": "seal", "method": "overwrite", "require": "none"}}
 
@@ -80,6 +81,129 @@ def max_age_without_link():
         w.start_receiver()
         w.settled()
         equal(spooled(w), [], "bundles left in the spool")
+
+
+SEAL_IN_TIME = {"quiet": "0s", "max_age": "9s", "at_max_age": "seal"}
+
+
+def sealed_in_memory(w, size=1000):
+    """Without a link: a capture that is sealed in memory only, and the link is known to be down."""
+    w.start_agent()
+    w.write("0.jpg", random.Random(23).randbytes(size))
+    until(lambda: w.in_state("sealed") == 1, 10, lambda: f"sealed; {w.counts()}")
+    until(lambda: "link.down" in w.agent.said(), 10, "the link is down")
+    equal(spooled(w), [], "bundles in the spool")
+
+
+def arrives(w):
+    """Once the link is there, from the spool."""
+    w.start_receiver()
+    w.settled()
+    equal(spooled(w), [], "bundles left in the spool")
+    w.verify_ledger()
+
+
+def max_age_over_a_stop():
+    """at_max_age: seal: what is sealed in memory when the agent stops goes to the spool: the plaintext goes in time, link or no link"""
+    with World(source=SEAL_IN_TIME, receiver=False) as w:
+        sealed_in_memory(w, 5 << 20)
+        began = time.monotonic()
+        equal(w.agent.stop(), 0, "exit status")
+        check(time.monotonic() - began < 5, f"it stops in time: {time.monotonic() - began:.1f} s")
+        equal(len(spooled(w)), 1, "bundles in the spool")
+        w.start_agent()
+        wiped(w, 1)
+        arrives(w)
+
+
+def stop_with_a_slow_spool():
+    """a spool that is too slow does not hold the stop; what is not in it is said, stays in the clear and arrives once"""
+    with World(source=SEAL_IN_TIME, destination={"bundle_size": "16MiB"}, receiver=False) as w:
+        sealed_in_memory(w, 14 << 20)
+        with Strace(w.agent.pid, w.dir, "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=900000"):
+            began = time.monotonic()
+            equal(w.agent.stop(), 0, "exit status")
+            check(time.monotonic() - began < 5, f"it stops in time: {time.monotonic() - began:.1f} s")
+        check("spool.unfinished" in w.agent.said(), "it is said")
+        equal(spooled(w), [], "bundles in the spool")
+        equal(w.left(), [b"0.jpg"], "captures that stay")
+        w.start_agent()
+        arrives(w)
+
+
+def stop_with_a_full_spool():
+    """the same with a spool that has no room"""
+    with World(source=SEAL_IN_TIME, receiver=False) as w:
+        w.config["spool"] = {"limit": "1MiB"}
+        w.write_files()
+        sealed_in_memory(w)
+        equal(w.agent.stop(), 0, "exit status")
+        check("spool.full" in w.agent.said(), "the alarm")
+        check("spool.unfinished" in w.agent.said(), "it is said")
+        equal(w.left(), [b"0.jpg"], "captures that stay")
+        w.start_agent()
+        arrives(w)
+
+
+def stop_with_a_link():
+    """with a link that works nothing is spooled at a stop: the receipt comes"""
+    with World(source=SEAL_IN_TIME) as w:
+        w.start()
+        for i in range(40):
+            w.write(f"{i}.jpg", b"%d" % i)
+        until(lambda: w.in_state("sealed", "wiping", "wiped") > 0, 20, "they go")
+        w.agent.stop()
+        check("bundle-spooled" not in w.cede("ledger", "events", "--state", w.state), "nothing was spooled")
+
+
+def another_seal_key(w):
+    """The agency's next sealing key; it keeps the one before, too."""
+    for words in (["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "next.key"],
+                  ["req", "-x509", "-new", "-key", "next.key", "-subj", "/CN=next", "-days", "30", "-addext",
+                   "keyUsage=critical,keyAgreement", "-out", "next.pem"]):
+        subprocess.run(["openssl", *words], cwd=w.pki, check=True, capture_output=True)
+    w.destination["seal_to"] = ["pki/next.pem"]
+
+
+def max_age_and_another_policy(change, then=lambda w: None):
+    """Another policy comes while a bundle is in memory and the link is down."""
+    with World(source=SEAL_IN_TIME, receiver=False) as w:
+        sealed_in_memory(w)
+        change(w)
+        serial = w.publish()
+        until(lambda: f"serial={serial}" in w.agent.said(), 10, "the next policy is in force")
+        wiped(w, 1)
+        equal(len(spooled(w)), 1, "bundles in the spool")
+        then(w)
+        arrives(w)
+
+
+def max_age_and_another_key():
+    """at_max_age: seal, and a policy with another sealing key comes while the link is down: sealed in time all the same"""
+    max_age_and_another_policy(another_seal_key)
+
+
+def max_age_and_another_place():
+    """the same, and the agency moves: what is in memory is sent to the new place"""
+    def move(w):
+        w.port = free_port()
+        w.destination["url"] = f"https://localhost:{w.port}/"
+        w.receiver_config["listen"] = f"127.0.0.1:{w.port}"
+        (w.dir / "receiver.yaml").write_text(yaml(w.receiver_config))
+    max_age_and_another_policy(move)
+
+
+def max_age_and_no_destination():
+    """the same, and the destination goes: it is spooled, and sent when the destination is back"""
+    def go(w):
+        w.policy["destinations"] = {"other": dict(w.destination)}
+        w.source["destination"] = "other"
+
+    def back(w):
+        w.policy["destinations"] = {"agency": w.destination}
+        w.source["destination"] = "agency"
+        w.publish()
+    max_age_and_another_policy(go, back)
 
 
 def max_age_hold():
@@ -327,6 +451,7 @@ def segments_taken_out_and_had():
 
 
 if __name__ == "__main__":
-    tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_hold, limit, limit_with_slow_commits,
+    tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_over_a_stop, stop_with_a_slow_spool,
+             stop_with_a_full_spool, stop_with_a_link, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
              clear_before_spool, no_plaintext, stuck_in_spool, taken_out, taken_out_and_lost, taken_out_and_had,
              segments_taken_out_and_lost, segments_all_taken_out, segments_taken_out_and_had], at_once=3)
