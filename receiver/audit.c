@@ -354,8 +354,10 @@ static int receipted(struct audit *a, const struct event *e, struct cede_error *
 		a->receipts = list;
 		a->receipt_room = room;
 	}
-	a->receipts[a->receipt_count++] = e->subject;
-	return CEDE_OK;
+	struct slice of; /* what it holds came in another bundle, whose receipt this is */
+	struct id *id = &a->receipts[a->receipt_count++];
+	*id = e->subject;
+	return detail_find(e->detail, "of", &of) ? id_parse(of, id, reterr) : CEDE_OK;
 }
 
 static int take(struct audit *a, const struct event *e, struct cede_error *reterr) {

@@ -8,6 +8,7 @@
  *   epochs*.c   vaults: directories that take each other's place, and the end of their keys
  *   handover.c  ready -> bundle -> sealed, recorded
  *   outbox.c    sealed -> pushed -> receipt, recorded; or into the spool
+ *   anew.c      sealed, and lost with the memory it was in -> sealed anew when its age is up
  *   disposal.c  proven -> wiped, recorded
  *   release.c   held, or past its age -> to be wiped, recorded
  *   recovery.c  what was under way before the start

@@ -121,13 +121,25 @@ struct parcel {
 	bool lost;    /* no ciphertext: ask for the receipt, or seal its captures again */
 	bool missing; /* lost from the spool, by another program: nothing is wiped for it any more */
 	bool absent;  /* ... and the agency does not have it: given up when no wipe is under way */
-	bool given_up;      /* ... which is being recorded */
+	/* lost with its memory: core/anew.c */
+	bool looking,
+		looked; /* at its captures, for the policy in force: urgent_ns and may_spool say */
+	bool anew;      /* they are being sealed in another bundle */
+	bool freed;     /* none hangs on it any more: its fate alone is to be known */
+	bool given_up;  /* ... which is being recorded */
 	int64_t segment_of; /* row of the large capture of which it has a segment; 0: none */
 	bool recovered;     /* may have been sent before: ask first */
 	bool may_spool;     /* every source of it says at_max_age: seal */
 	bool spooling;
 	int64_t pushed_boot_ns; /* the first try of this process; 0: none */
 	int64_t urgent_ns;      /* when it must be spooled if there is no receipt */
+};
+
+/* Of what is in memory and may be spooled. */
+enum spools {
+	SPOOLS_URGENT,
+	SPOOLS_SEGMENTS, /* retiring: the successor has other sealing keys */
+	SPOOLS_ALL,      /* retiring: the successor does not have the destination */
 };
 
 struct flow_destination {
@@ -139,7 +151,7 @@ struct flow_destination {
 	size_t taking; /* takes under way in the ledger */
 	bool nothing;  /* the last take found nothing; cleared when something became ready */
 	bool overdue;  /* the link is up and has no room: time to look for what can't wait for it */
-	bool spools;   /* retiring: the successor can't send what is in memory */
+	enum spools spools;
 	size_t sealing;        /* seal jobs of it */
 	struct buf checkpoint; /* header field of the newest one, from what is known there */
 	struct destination_figures figures;
@@ -342,6 +354,8 @@ void names_tick(struct flow *flow);
 
 /* ---- handover.c: ready captures become sealed bundles */
 bool handover_goes_on(const struct flow *flow); /* what is ready may be taken */
+/* How long before its deadline a capture is sealed to the disk when the link is down. */
+int64_t handover_margin_ns(const struct policy_source *source);
 void handover_plan(struct flow *flow);
 void handover_tick(struct flow *flow);
 
@@ -370,6 +384,14 @@ bool outbox_receipt(void *flow, const struct id *bundle, struct slice note);
 void outbox_failed(void *flow, const struct id *bundle, size_t destination, const char *kind,
 	const char *text);
 void outbox_link(void *flow, size_t destination, bool up);
+
+/* ---- anew.c: what was lost with its memory is sealed anew when max_age nears, link or no link */
+void anew_tick(struct flow *flow, size_t destination);
+/* Its captures are recorded in another bundle, or wait as others do. */
+void anew_ended(struct flow *flow, const struct id *lost);
+/* What was sealed after the bundle of this row is not sent now: an earlier one may have the same
+ * captures, and nobody knows yet whether the agency has it. INT64_MAX: all may go. */
+int64_t anew_holds_back(const struct flow_destination *d);
 
 /* ---- outbox_lost.c: bundles whose ciphertext is lost */
 void outbox_absent(void *flow, const struct id *bundle);

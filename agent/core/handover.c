@@ -17,8 +17,7 @@ struct taking {
 	uint64_t bundle_size;
 };
 
-/* How long before its deadline a capture is sealed to the disk when the link is down. */
-static int64_t margin_of(const struct policy_source *source) {
+int64_t handover_margin_ns(const struct policy_source *source) {
 	return source->max_age_ns / 10 + 5 * NS_PER_SECOND;
 }
 
@@ -51,33 +50,11 @@ static int take_capture(void *ctx, const struct ledger_capture *c, struct cede_e
 	struct taking *t = ctx;
 	struct load *l = t->load;
 
-	if (l->count == l->room) {
-		size_t room = l->room == 0 ? 64 : l->room * 2;
-		struct seal_item *items = reallocarray(l->items, room, sizeof *items);
-		if (items == NULL)
-			return CEDE_FAIL_MEMORY(reterr);
-		l->items = items;
-		l->room = room;
-	}
-	struct seal_item item = {.row = c->row,
-		.id = c->id,
-		.source = t->source,
-		.source_fd = l->flow->sources[t->source].fd,
-		.identity = c->identity,
-		.again = c->not_before_ns != 0,
-		.length = c->identity.size,
-		.segment_count = 1};
-	CEDE_TRY(cut(t, c, &item, reterr));
-	item.path = strndup((const char *)c->path.data, c->path.len);
-	item.group = strndup(c->group.len > 0 ? (const char *)c->group.data : "", c->group.len);
-	if (item.path == NULL || item.group == NULL) {
-		free(item.path);
-		free(item.group);
-		return CEDE_FAIL_MEMORY(reterr);
-	}
-	l->items[l->count++] = item;
-	t->bytes += item.length;
-	int64_t urgent = c->deadline_ns - margin_of(&l->flow->policy->sources[t->source]);
+	struct seal_item *item;
+	CEDE_TRY(load_add(l, c, t->source, &item, reterr));
+	CEDE_TRY(cut(t, c, item, reterr));
+	t->bytes += item->length;
+	int64_t urgent = c->deadline_ns - handover_margin_ns(&l->flow->policy->sources[t->source]);
 	if (urgent < l->urgent_ns)
 		l->urgent_ns = urgent;
 	return CEDE_OK;
@@ -112,7 +89,7 @@ static int rank_sources(struct ledger *ledger, struct load *l, int64_t now, stru
 		if (deadline == INT64_MAX)
 			continue;
 		bool urgent = source->at_max_age == AT_MAX_AGE_SEAL &&
-			deadline - margin_of(source) <= now;
+			deadline - handover_margin_ns(source) <= now;
 		bool to_spool = !l->into_memory && (urgent || source->wipe_after_seal);
 		if (l->into_memory || (to_spool && l->spool_room))
 			ret[n++] = (struct next){l->sources[i], deadline};

@@ -53,6 +53,36 @@ struct load *load_new(struct flow *flow, size_t destination) {
 	return l;
 }
 
+int load_add(struct load *l, const struct ledger_capture *c, size_t source, struct seal_item **ret,
+	struct cede_error *reterr) {
+	if (l->count == l->room) {
+		size_t room = l->room == 0 ? 64 : l->room * 2;
+		struct seal_item *items = reallocarray(l->items, room, sizeof *items);
+		if (items == NULL)
+			return CEDE_FAIL_MEMORY(reterr);
+		l->items = items;
+		l->room = room;
+	}
+	struct seal_item item = {.row = c->row,
+		.id = c->id,
+		.source = source,
+		.source_fd = l->flow->sources[source].fd,
+		.identity = c->identity,
+		.again = c->not_before_ns != 0,
+		.length = c->identity.size,
+		.segment_count = 1};
+	item.path = strndup((const char *)c->path.data, c->path.len);
+	item.group = strndup(c->group.len > 0 ? (const char *)c->group.data : "", c->group.len);
+	if (item.path == NULL || item.group == NULL) {
+		free(item.path);
+		free(item.group);
+		return CEDE_FAIL_MEMORY(reterr);
+	}
+	*ret = &l->items[l->count++];
+	**ret = item;
+	return CEDE_OK;
+}
+
 static void record_load(struct load *l);
 
 void load_release(void *ctx) {
@@ -192,6 +222,8 @@ static void sealed_done(struct flow *flow, void *ctx) {
 	struct flow_destination *d = &flow->destinations[l->destination];
 
 	d->sealing--;
+	if (l->anew)
+		anew_ended(flow, &l->lost);
 	look_again(flow, l);
 	if (l->job.sealed > 0) {
 		struct parcel *p = CEDE_TAKE(l->parcel);

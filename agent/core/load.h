@@ -27,6 +27,8 @@ struct load {
 	bool segment;      /* of a large capture, which is items[0] */
 	bool in_order;     /* all segments before it are sealed, and none behind it */
 	bool holds;        /* its source's place for a large capture; for the ledger's thread */
+	bool anew;         /* again, instead of ... */
+	struct id lost;    /* ... this bundle: core/anew.c */
 	int64_t urgent_ns; /* when it must be sealed to the disk if there is no receipt */
 	int64_t again_ns;  /* wall time at which something becomes ready; INT64_MAX: unknown */
 	struct buf checkpoint, field; /* of all that came before */
@@ -45,6 +47,9 @@ struct load {
 
 /* With the sources of the destination that are there; NULL: no memory. */
 struct load *load_new(struct flow *flow, size_t destination);
+/* Adds a capture, whole; *ret is its item. On the ledger's thread. */
+CEDE_MUST_USE int load_add(struct load *l, const struct ledger_capture *c, size_t source,
+	struct seal_item **ret, struct cede_error *reterr);
 /* Recorded, or never to be. */
 void load_release(void *ctx);
 /* Reads and seals what it holds, in memory or into the spool, and records it. If all buffers are in

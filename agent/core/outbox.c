@@ -87,6 +87,7 @@ static int push_parcel(struct flow *flow, struct parcel *p, struct cede_error *r
 
 void outbox_push(struct flow *flow, size_t destination) {
 	struct flow_destination *d = &flow->destinations[destination];
+	int64_t last_row = anew_holds_back(d);
 	size_t pushing = 0, spooled = 0;
 
 	for (struct parcel *p = d->parcels; p != NULL; p = p->next) {
@@ -100,7 +101,8 @@ void outbox_push(struct flow *flow, size_t destination) {
 	for (struct parcel *p = d->parcels; p != NULL && pushing < PUSHES_OPEN; p = p->next) {
 		struct cede_error err = {0};
 		bool was_open = is_open(p);
-		if (p->state != PARCEL_WAITING || (p->spooled && spooled >= SPOOLED_OPEN))
+		if (p->state != PARCEL_WAITING || (p->spooled && spooled >= SPOOLED_OPEN) ||
+			(!p->lost && p->row > last_row))
 			continue;
 		if (push_parcel(flow, p, &err) < 0) {
 			char id[ID_TEXT_SIZE];
@@ -145,8 +147,11 @@ struct proof { /* a verified receipt on its way into the ledger */
 	int64_t row;
 	uint8_t *note;
 	size_t size;
-	bool wiped_already; /* the spooled bundle was the proof */
-	bool missing;       /* that one is gone: its captures wait to be wiped already */
+	bool wiped_already;    /* the spooled bundle was the proof */
+	bool missing;          /* that one is gone: its captures wait to be wiped already */
+	bool freed;            /* its captures were sealed anew */
+	struct id *duplicates; /* bundles that the agency need not get any more */
+	size_t duplicate_count;
 	struct capture_list before, to_wipe;
 	const char *destination; /* of the policy */
 	uint64_t known_size; /* events of this ledger that the agency knows; 0: it does not say */
@@ -188,6 +193,46 @@ static int list_news(void *ctx, const struct ledger_capture *c, struct cede_erro
 	return capture_list_add(&p->to_wipe, c, reterr);
 }
 
+struct duplicates {
+	struct proof *proof;
+	struct ledger_bundle *list;
+	size_t count;
+};
+
+static int list_duplicate(void *ctx, const struct ledger_bundle *b, struct cede_error *reterr) {
+	struct duplicates *d = ctx;
+	struct proof *p = d->proof;
+	struct id *ids = reallocarray(p->duplicates, p->duplicate_count + 1, sizeof *ids);
+
+	if (ids == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	p->duplicates = ids;
+	struct ledger_bundle *list = reallocarray(d->list, d->count + 1, sizeof *list);
+	if (list == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	d->list = list;
+	list[d->count++] = *b;
+	ids[p->duplicate_count++] = b->id;
+	return CEDE_OK;
+}
+
+static int record_duplicates(
+	struct ledger *ledger, struct proof *p, int64_t now, struct cede_error *reterr) {
+	struct duplicates d = {.proof = p};
+	bool done;
+
+	p->duplicate_count = 0; /* of a first try */
+	int r = ledger_bundle_duplicates(ledger, p->row, list_duplicate, &d, reterr);
+	for (size_t i = 0; i < d.count && r == CEDE_OK; i++) {
+		r = ledger_bundle_duplicate(
+			ledger, d.list[i].row, &p->bundle, slice_of(p->note, p->size), now, reterr);
+		if (r == CEDE_OK)
+			r = ledger_bundle_done(ledger, d.list[i].row, now, &done, reterr);
+	}
+	free(d.list);
+	return r;
+}
+
 static int record_proof(
 	struct ledger *ledger, struct proof *p, int64_t now, struct cede_error *reterr) {
 	bool done;
@@ -198,6 +243,8 @@ static int record_proof(
 		CEDE_TRY(ledger_bundle_captures(
 			ledger, p->row, CAPTURE_WIPING, capture_list_add, &p->before, reterr));
 	CEDE_TRY(ledger_bundle_receipted(ledger, p->row, slice_of(p->note, p->size), now, reterr));
+	if (p->freed)
+		CEDE_TRY(record_duplicates(ledger, p, now, reterr));
 	if (!p->wiped_already)
 		CEDE_TRY(ledger_bundle_captures(ledger, p->row, CAPTURE_WIPING, list_news, p, reterr));
 	if (p->to_wipe.count == 0) /* wiped after sealing, or a segment that is not the last */
@@ -227,6 +274,20 @@ static void stop_for_rollback(struct flow *flow, const struct proof *p) {
 	flow_fail(flow, text);
 }
 
+/* In the spool, not sent, and proven by the receipt of the bundle before. */
+static void drop_duplicates(struct flow *flow, const struct proof *p) {
+	for (size_t i = 0; i < p->duplicate_count; i++) {
+		struct parcel *parcel = outbox_find(flow, &p->duplicates[i]);
+		if (parcel == NULL)
+			continue;
+		if (parcel->state == PARCEL_PUSHING)
+			link_forget(flow->link, &parcel->id);
+		if (parcel->spooled)
+			spooling_remove(flow, &parcel->id, parcel->size);
+		outbox_drop(flow, parcel);
+	}
+}
+
 static void proof_done(struct flow *flow, void *ctx) {
 	struct proof *p = ctx;
 	struct parcel *parcel = outbox_find(flow, &p->bundle);
@@ -247,6 +308,7 @@ static void proof_done(struct flow *flow, void *ctx) {
 		spooling_remove(flow, &parcel->id, parcel->size);
 	size_t destination = parcel->destination;
 	outbox_drop(flow, parcel);
+	drop_duplicates(flow, p);
 	disposal_add_all(flow, &p->to_wipe);
 	outbox_push(flow, destination);
 	handover_plan(flow);
@@ -260,6 +322,7 @@ static void proof_release(void *ctx) {
 	capture_list_done(&p->to_wipe);
 	buf_done(&p->checkpoint);
 	buf_done(&p->field);
+	free(p->duplicates);
 	free(p->note);
 	free(p);
 	flow_settled(flow);
@@ -306,7 +369,7 @@ bool outbox_receipt(void *ctx, const struct id *bundle, struct slice note) {
 
 	if (p == NULL || p->state == PARCEL_CONFIRMED)
 		return true; /* known already */
-	if (p->spooling)
+	if (p->spooling || p->anew)
 		return false; /* asked for again when that is over */
 	struct confirm_want want = {.bundle = p->id, .host = flow->setup.host, .size = p->size};
 	memcpy(want.sha256, p->sha256, sizeof want.sha256);
@@ -331,6 +394,7 @@ bool outbox_receipt(void *ctx, const struct id *bundle, struct slice note) {
 		.size = note.len,
 		.wiped_already = p->spooled,
 		.missing = p->missing,
+		.freed = p->freed || (p->lost && !p->missing && !p->looked),
 		.destination = flow->policy->destinations[p->destination].name,
 		.known_size = receipt.checkpoint_size,
 		.checkpoint = BUF_INIT(CHECKPOINT_MAX),
@@ -385,33 +449,31 @@ static bool leaves(const struct flow *flow, size_t destination) {
 
 void outbox_keep(struct flow *flow, size_t destination) {
 	struct flow_destination *d = &flow->destinations[destination];
-	bool all = d->spools || leaves(flow, destination);
+	bool all = d->spools == SPOOLS_ALL || leaves(flow, destination);
 	int64_t now = clock_wall_ns();
 
 	if (!flow->running) /* recovery sweeps the spool */
 		return;
 	for (struct parcel *p = d->parcels; p != NULL; p = p->next)
-		if (may_go_to_spool(p) && !p->spooling && (all || p->urgent_ns <= now))
+		if (may_go_to_spool(p) && !p->spooling &&
+			(all || p->urgent_ns <= now ||
+				(d->spools == SPOOLS_SEGMENTS && p->segment_of != 0)))
 			spooling_start(flow, p);
-}
-
-/* What has no destination any more, and what is sealed to other keys than those that are used now.
- * With a link that works it is not spooled: the agency is asked, and the captures are sealed to the
- * new keys. Nor if the place is another one as well: who is there may not have the old keys. */
-static bool needs_spool(const struct flow *flow, size_t destination, const struct policy *next,
-	const struct flow_destination_keys *keys) {
-	const char *name = flow->policy->destinations[destination].name;
-
-	for (size_t i = 0; i < next->destination_count; i++)
-		if (strcmp(next->destinations[i].name, name) == 0)
-			return keys[i].changed && !keys[i].moved && !link_up(flow->link, destination);
-	return true;
 }
 
 void outbox_retire(
 	struct flow *flow, const struct policy *next, const struct flow_destination_keys *keys) {
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
-		flow->destinations[i].spools = needs_spool(flow, i, next, keys);
+		struct flow_destination *d = &flow->destinations[i];
+		const char *name = flow->policy->destinations[i].name;
+		d->spools = SPOOLS_ALL;
+		for (size_t k = 0; k < next->destination_count; k++)
+			if (strcmp(next->destinations[k].name, name) == 0)
+				/* the same agency, and it can't be asked; whole ones are sealed anew */
+				d->spools =
+					keys[k].changed && !keys[k].moved && !link_up(flow->link, i)
+					? SPOOLS_SEGMENTS
+					: SPOOLS_URGENT;
 		outbox_keep(flow, i);
 	}
 }
@@ -421,6 +483,7 @@ void outbox_tick(struct flow *flow) {
 	outbox_give_up(flow);
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
 		outbox_keep(flow, i);
+		anew_tick(flow, i);
 		outbox_push(flow, i);
 	}
 }
@@ -439,7 +502,8 @@ static void inherit(struct flow *flow, struct parcel *p, size_t destination) {
 
 	p->destination = destination;
 	p->spooling = false; /* that job has ended; its record may have gone with the flow before */
-	p->absent = p->given_up = false; /* asked again */
+	p->absent = p->given_up = false;          /* asked again */
+	p->looking = p->looked = p->anew = false; /* by this policy */
 	p->recovered = p->recovered || p->state != PARCEL_WAITING;
 	if (in_link && !stays)
 		link_forget(setup->link, &p->id);

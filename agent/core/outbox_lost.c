@@ -153,6 +153,10 @@ void outbox_absent(void *ctx, const struct id *bundle) {
 
 	if (p == NULL || p->state != PARCEL_PUSHING)
 		return;
+	if (p->anew) {
+		outbox_wait(flow, p); /* asked again when that is over */
+		return;
+	}
 	if (p->lost && p->missing && flow->running) {
 		p->state = PARCEL_CONFIRMED;
 		p->absent = true;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <openssl/evp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/ledger/ledger_internal.h"
 #include "base/buf.h"
 #include "base/check.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/hex.h"
 
 static void read_bundle(sqlite3_stmt *st, struct ledger_bundle *ret) {
@@ -264,12 +266,13 @@ static int start_wiping(struct ledger *l, const struct ledger_bundle *b, const c
 	return ledger_event(l, LEDGER_BUNDLE_WIPING, &b->id, now_ns, detail, reterr);
 }
 
-int ledger_bundle_receipted(struct ledger *l, int64_t bundle_row, struct slice receipt,
-	int64_t now_ns, struct cede_error *reterr) {
+/* of: the bundle that the receipt names, if it is not this one. */
+static int take_receipt(struct ledger *l, int64_t bundle_row, const struct id *of,
+	struct slice receipt, int64_t now_ns, struct cede_error *reterr) {
 	struct ledger_bundle b;
 	sqlite3_stmt *st;
 	uint8_t digest[32];
-	char detail[96] = "sha256=";
+	char detail[160] = "sha256=";
 
 	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
 	CEDE_TRY(bundle_move(b.state, BUNDLE_RECEIPTED, reterr));
@@ -282,8 +285,24 @@ int ledger_bundle_receipted(struct ledger *l, int64_t bundle_row, struct slice r
 	if (EVP_Digest(receipt.data, receipt.len, digest, NULL, EVP_sha256(), NULL) != 1)
 		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "ledger: SHA-256 failed");
 	hex_print(digest, sizeof digest, detail + strlen(detail));
+	if (of != NULL) {
+		char text[ID_TEXT_SIZE];
+		size_t n = strlen(detail);
+		id_print(of, text);
+		(void)snprintf(detail + n, sizeof detail - n, " of=%s", text);
+	}
 	CEDE_TRY(ledger_event(l, LEDGER_BUNDLE_RECEIPTED, &b.id, now_ns, detail, reterr));
 	return start_wiping(l, &b, "receipt", now_ns, reterr);
+}
+
+int ledger_bundle_receipted(struct ledger *l, int64_t bundle_row, struct slice receipt,
+	int64_t now_ns, struct cede_error *reterr) {
+	return take_receipt(l, bundle_row, NULL, receipt, now_ns, reterr);
+}
+
+int ledger_bundle_duplicate(struct ledger *l, int64_t bundle_row, const struct id *of,
+	struct slice receipt, int64_t now_ns, struct cede_error *reterr) {
+	return take_receipt(l, bundle_row, of, receipt, now_ns, reterr);
 }
 
 int ledger_bundle_wiping(
@@ -330,6 +349,150 @@ int ledger_bundle_abandoned(struct ledger *l, int64_t bundle_row, int64_t now_ns
 	CEDE_TRY(on_bundle(l, ST_ABANDON_PARTS, bundle_row, reterr));
 	*ret_undecided = to == CAPTURE_SETTLING;
 	return ledger_event(l, LEDGER_BUNDLE_ABANDONED, &b.id, now_ns, "", reterr);
+}
+
+int ledger_bundle_freed(struct ledger *l, int64_t bundle_row, int64_t now_ns, bool *ret_undecided,
+	struct cede_error *reterr) {
+	struct ledger_bundle b;
+	sqlite3_stmt *st;
+	int to = CAPTURE_READY;
+
+	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
+	if (b.state != BUNDLE_SEALED || b.spooled || b.segment_of != 0)
+		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: a bundle that can't be freed");
+	CEDE_TRY(state_after_abandon(l, bundle_row, &to, reterr));
+	*ret_undecided = to == CAPTURE_SETTLING;
+	if (!*ret_undecided)
+		to = CAPTURE_BUNDLED;
+	CEDE_TRY(capture_move(CAPTURE_SEALED, CAPTURE_READY, reterr));
+	CEDE_TRY(capture_move(CAPTURE_READY, (enum capture_state)to, reterr));
+	CEDE_TRY(ledger_use(l, ST_FREE, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
+	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 2, to), reterr);
+	CEDE_TRY(ledger_run(l, st, reterr));
+	return ledger_event(l, LEDGER_BUNDLE_FREED, &b.id, now_ns, "", reterr);
+}
+
+/* ---- what was sealed twice */
+
+#define ID_SLACK_NS \
+	(60 * NS_PER_SECOND) /* a bundle's id is older than its event: it is sealed first */
+
+/* Adds the members that its event tells; none if it tells none any more. */
+static int find_members(
+	struct ledger *l, const struct id *bundle, struct buf *ret, struct cede_error *reterr) {
+	struct slice members = SLICE_NONE;
+	sqlite3_stmt *st;
+	uint64_t from;
+	bool there = false;
+
+	CEDE_TRY(ledger_events_since(l, id_time_ns(bundle) - ID_SLACK_NS, &from, reterr));
+	for (;; from = 1) { /* the clock may have been set */
+		CEDE_TRY(ledger_use(l, ST_SEALED_DETAIL, &st, reterr));
+		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, (int64_t)from), reterr);
+		LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 2, LEDGER_BUNDLE_SEALED), reterr);
+		LEDGER_TRY_BIND(
+			l, sqlite3_bind_blob(st, 3, bundle->bytes, ID_SIZE, SQLITE_STATIC), reterr);
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		if (there || from <= 1)
+			break;
+	}
+	if (there &&
+		detail_find(slice_of(sqlite3_column_text(st, 0), (size_t)sqlite3_column_bytes(st, 0)),
+			"members", &members))
+		CEDE_TRY(buf_add(ret, members.data, members.len, reterr));
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
+/* rest: of the members, behind the last one that was found: both lists are much in the same order. */
+static int is_member(struct slice members, struct slice *rest, int64_t row,
+	const uint8_t sha256[32], bool *ret, struct cede_error *reterr) {
+	uint8_t digest[32];
+	uint64_t member;
+
+	*ret = false;
+	for (int pass = 0; pass < 2 && !*ret; pass++) {
+		while (!*ret && rest->len > 0) {
+			CEDE_TRY(detail_member_next(rest, &member, digest, reterr));
+			*ret = member == (uint64_t)row && memcmp(digest, sha256, 32) == 0;
+		}
+		if (!*ret)
+			*rest = members;
+	}
+	return CEDE_OK;
+}
+
+/* Whether it has captures, and each of them is among these. */
+static int is_within(struct ledger *l, const struct ledger_bundle *b, struct slice members,
+	bool *ret, struct cede_error *reterr) {
+	struct slice rest = members;
+	uint64_t n = 0;
+	sqlite3_stmt *st;
+	bool there;
+
+	*ret = true;
+	CEDE_TRY(ledger_use(l, ST_MEMBERS, &st, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, b->row), reterr);
+	for (; *ret; n++) {
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		if (!there)
+			break;
+		*ret = sqlite3_column_bytes(st, 1) == 32;
+		if (*ret)
+			CEDE_TRY(is_member(members, &rest, sqlite3_column_int64(st, 0),
+				sqlite3_column_blob(st, 1), ret, reterr));
+	}
+	(void)sqlite3_reset(st);
+	*ret = *ret && n == b->captures;
+	return CEDE_OK;
+}
+
+struct later { /* spooled bundles that were sealed after one */
+	struct ledger_bundle of;
+	struct ledger_bundle *list;
+	size_t count;
+};
+
+static int list_later(void *ctx, const struct ledger_bundle *b, struct cede_error *reterr) {
+	struct later *later = ctx;
+
+	if (b->row <= later->of.row || !b->spooled || b->segment_of != 0)
+		return CEDE_OK;
+	struct ledger_bundle *list = reallocarray(later->list, later->count + 1, sizeof *list);
+	if (list == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	later->list = list;
+	list[later->count] = *b;
+	list[later->count++].destination = SLICE_NONE;
+	return CEDE_OK;
+}
+
+static int tell_duplicates(struct ledger *l, const struct later *later, ledger_bundle_fn *fn,
+	void *ctx, struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf members = BUF_INIT(LEDGER_DETAIL_MAX);
+	bool within;
+
+	if (later->count > 0)
+		CEDE_TRY(find_members(l, &later->of.id, &members, reterr));
+	for (size_t i = 0; i < later->count; i++) {
+		CEDE_TRY(is_within(l, &later->list[i], buf_slice(&members), &within, reterr));
+		if (within)
+			CEDE_TRY(fn(ctx, &later->list[i], reterr));
+	}
+	return CEDE_OK;
+}
+
+int ledger_bundle_duplicates(struct ledger *l, int64_t bundle_row, ledger_bundle_fn *fn, void *ctx,
+	struct cede_error *reterr) {
+	struct later later = {.count = 0};
+
+	CEDE_TRY(get_bundle(l, bundle_row, &later.of, reterr));
+	int r = ledger_bundles(l, BUNDLE_SEALED, list_later, &later, reterr);
+	if (r == CEDE_OK)
+		r = tell_duplicates(l, &later, fn, ctx, reterr);
+	free(later.list);
+	return r;
 }
 
 static int wiped_levels(

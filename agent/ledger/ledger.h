@@ -85,8 +85,9 @@ void ledger_rollback(struct ledger *ledger);
 	X(SEGMENT_SEALED, "segment-sealed")   /* of a large capture: row, bundle, index, sha256 */ \
 	X(LEDGER_PRUNED, "ledger-pruned")     /* events that were emptied: number, digest */       \
 	X(LEDGER_MIGRATED, "ledger-migrated") /* from an older schema */                           \
-	X(NAMES_STAY, "names-stay") /* where a source lies no journal can be emptied; why */       \
-	X(KEEP_ENDED, "keep-ended") /* kept for its storage until now: is wiped */
+	X(NAMES_STAY, "names-stay")     /* where a source lies no journal can be emptied; why */   \
+	X(KEEP_ENDED, "keep-ended")     /* kept for its storage until now: is wiped */             \
+	X(BUNDLE_FREED, "bundle-freed") /* lost, nobody can be asked: sealed anew without it */
 
 enum ledger_event {
 
@@ -364,11 +365,23 @@ CEDE_MUST_USE int ledger_bundle_wiping(
  * theirs is in force: a scan decides. */
 CEDE_MUST_USE int ledger_bundle_abandoned(struct ledger *ledger, int64_t bundle_row, int64_t now_ns,
 	bool *ret_undecided, struct cede_error *reterr);
+/* The bundle's bytes are lost, and nobody can say whether the agency has it: its captures SEALED ->
+ * BUNDLED (by way of READY), to be sealed anew, or SETTLING (*ret_undecided) as above. It stays
+ * SEALED. Not for one with a segment. */
+CEDE_MUST_USE int ledger_bundle_freed(struct ledger *ledger, int64_t bundle_row, int64_t now_ns,
+	bool *ret_undecided, struct cede_error *reterr);
+/* Calls fn for each spooled SEALED bundle whose captures all were sealed, with the same content,
+ * into this earlier one, to which the agency has a receipt now. */
+typedef int ledger_bundle_fn(void *ctx, const struct ledger_bundle *b, struct cede_error *reterr);
+CEDE_MUST_USE int ledger_bundle_duplicates(struct ledger *ledger, int64_t bundle_row,
+	ledger_bundle_fn *fn, void *ctx, struct cede_error *reterr);
+/* Such a one: as ledger_bundle_receipted(), with the receipt of the bundle `of`. */
+CEDE_MUST_USE int ledger_bundle_duplicate(struct ledger *ledger, int64_t bundle_row,
+	const struct id *of, struct slice receipt, int64_t now_ns, struct cede_error *reterr);
 /* RECEIPTED -> DONE if no capture of it is WIPING or (in segments) still unproven; *ret_done. */
 CEDE_MUST_USE int ledger_bundle_done(struct ledger *ledger, int64_t bundle_row, int64_t now_ns,
 	bool *ret_done, struct cede_error *reterr);
 
-typedef int ledger_bundle_fn(void *ctx, const struct ledger_bundle *b, struct cede_error *reterr);
 /* All bundles in a state, oldest first. */
 CEDE_MUST_USE int ledger_bundles(struct ledger *ledger, enum bundle_state state,
 	ledger_bundle_fn *fn, void *ctx, struct cede_error *reterr);

@@ -616,6 +616,9 @@ static int bundle_event(struct replay *r, const struct ledger_row *e, struct ced
 	case LEDGER_BUNDLE_WIPING:
 		move_members(r, b, row, STAGE_SEALED, STAGE_WIPING);
 		break;
+	case LEDGER_BUNDLE_FREED: /* sealed again in another one */
+		move_members(r, b, row, STAGE_SEALED, STAGE_OPEN);
+		break;
 	case LEDGER_BUNDLE_ABANDONED:
 		b->state = BUNDLE_ABANDONED;
 		move_members(r, b, row, STAGE_SEALED, STAGE_OPEN);
@@ -743,6 +746,7 @@ int replay_event(struct replay *r, const struct ledger_row *e, struct cede_error
 	case LEDGER_BUNDLE_SPOOLED:
 	case LEDGER_BUNDLE_RECEIPTED:
 	case LEDGER_BUNDLE_ABANDONED:
+	case LEDGER_BUNDLE_FREED:
 	case LEDGER_BUNDLE_WIPING:
 	case LEDGER_BUNDLE_DONE:
 		return bundle_event(r, e, reterr);

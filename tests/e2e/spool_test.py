@@ -6,6 +6,7 @@ is the proof, the plaintext goes, and the bundle goes to the agency when the lin
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -19,11 +20,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import cameras
 import tap
 from metrics import metric
+from proxy import Proxy
 from raw import Client
 from stock import Store
 from tap import Skip, check, equal
 from tracing import Strace
-from world import World, free_port, until, yaml
+from world import TOP, World, free_port, program, until, yaml
 
 AFTER_SEAL = {"wipe": {"after": "seal", "method": "overwrite", "require": "none"}}
 
@@ -95,6 +97,28 @@ def sealed_in_memory(w, size=1000):
     equal(spooled(w), [], "bundles in the spool")
 
 
+def bundles_sealed(w):
+    """Their ids, in order."""
+    lines = w.cede("ledger", "export", "--json", "--state", w.state).splitlines()
+    return [e["subject"] for e in map(json.loads, lines) if e["kind"] == "bundle-sealed"]
+
+
+def both_verify(w):
+    w.verify_ledger()
+    done = subprocess.run([sys.executable, TOP / "tests" / "verifier" / "verify.py", w.state / "ledger.db"],
+                          capture_output=True, text=True)
+    check(done.stdout.startswith("sound "), f"the second verifier: {done.stdout}{done.stderr}")
+
+
+def no_finding(w):
+    """The agency's audit, of store and ledger."""
+    export = w.dir / "export.jsonl"
+    export.write_text(w.cede("ledger", "export", "--json", "--state", w.state))
+    done = subprocess.run([program("cede-receiver"), "audit", "--store", w.store, "--host", "dev-host-1", "--ledger", export, "--deep"],
+                          capture_output=True, text=True)
+    equal(done.returncode, 0, f"status of cede-receiver audit: {done.stdout}{done.stderr}")
+
+
 def arrives(w):
     """Once the link is there, from the spool."""
     w.start_receiver()
@@ -120,7 +144,7 @@ def stop_with_a_slow_spool():
     """a spool that is too slow does not hold the stop; what is not in it is said, stays in the clear and arrives once"""
     with World(source=SEAL_IN_TIME, destination={"bundle_size": "16MiB"}, receiver=False) as w:
         sealed_in_memory(w, 14 << 20)
-        with Strace(w.agent.pid, w.dir, "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=900000"):
+        with Strace(w.agent.pid, w.dir, "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=600000"):
             began = time.monotonic()
             equal(w.agent.stop(), 0, "exit status")
             check(time.monotonic() - began < 5, f"it stops in time: {time.monotonic() - began:.1f} s")
@@ -157,12 +181,68 @@ def stop_with_a_link():
 
 
 def another_seal_key(w):
-    """The agency's next sealing key; it keeps the one before, too."""
+    """The agency's next sealing key."""
     for words in (["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "next.key"],
                   ["req", "-x509", "-new", "-key", "next.key", "-subj", "/CN=next", "-days", "30", "-addext",
                    "keyUsage=critical,keyAgreement", "-out", "next.pem"]):
         subprocess.run(["openssl", *words], cwd=w.pki, check=True, capture_output=True)
     w.destination["seal_to"] = ["pki/next.pem"]
+
+
+def max_age_after_a_kill():
+    """the same after kill -9, when nobody knows whether the agency has the bundle: sealed anew in time, sent when it is known, once"""
+    with World(source=SEAL_IN_TIME, receiver=False) as w:
+        sealed_in_memory(w)
+        w.agent.kill()
+        w.start_agent()
+        wiped(w, 1)
+        lost, anew = bundles_sealed(w)
+        equal([p.stem for p in spooled(w)], [anew], "bundles in the spool")
+        w.agent.kill()  # what waits for the answer is known over another one
+        w.start_agent()
+        arrives(w)
+        store = Store(w.store, w.pki).read()
+        equal(list(store.manifests), [anew], "bundles at the agency")
+        equal([p.stem for p in w.store.rglob("*.abandoned")], [lost], "bundles that it never takes")
+        both_verify(w)
+        no_finding(w)
+
+
+def max_age_after_a_kill_and_had(over_a_kill=False):
+    """the same, and the agency has the lost bundle: its receipt is the proof, the new one is not sent"""
+    with World(source=SEAL_IN_TIME) as w:
+        w.start_receiver()
+        with Proxy(w.port) as proxy:
+            w.destination["url"] = f"https://localhost:{proxy.port}/"
+            w.write_files()
+            proxy.swallow = 300_000
+            w.start_agent()
+            w.write("0.jpg", random.Random(24).randbytes(600_000))
+            until(lambda: list(w.store.rglob("*.receipt")), 20, "the agency has it")
+            proxy.refuse()
+            w.agent.kill()
+            equal(w.in_state("sealed"), 1, "captures that are sealed")
+            proxy.swallow = None
+            w.start_agent()
+            wiped(w, 1)
+            lost, anew = bundles_sealed(w)
+            equal([p.stem for p in spooled(w)], [anew], "bundles in the spool")
+            if over_a_kill:
+                w.agent.kill()
+                w.start_agent()
+            proxy.serve()
+            w.settled()
+            until(lambda: not spooled(w), 10, "the spool is empty")
+            store = Store(w.store, w.pki).read()
+            equal(list(store.manifests), [lost], "bundles at the agency")
+            w.agent.stop()
+            both_verify(w)
+            no_finding(w)
+
+
+def max_age_after_two_kills_and_had():
+    """the same, killed once more before the answer"""
+    max_age_after_a_kill_and_had(True)
 
 
 def max_age_and_another_policy(change, then=lambda w: None):
@@ -179,8 +259,11 @@ def max_age_and_another_policy(change, then=lambda w: None):
 
 
 def max_age_and_another_key():
-    """at_max_age: seal, and a policy with another sealing key comes while the link is down: sealed in time all the same"""
-    max_age_and_another_policy(another_seal_key)
+    """at_max_age: seal, and a policy with another sealing key comes while the link is down: sealed in time to that key"""
+    def next_key(w):
+        for kind in ("key", "pem"):  # what the store is opened with
+            os.replace(w.pki / f"next.{kind}", w.pki / f"seal.{kind}")
+    max_age_and_another_policy(another_seal_key, next_key)
 
 
 def max_age_and_another_place():
@@ -452,6 +535,7 @@ def segments_taken_out_and_had():
 
 if __name__ == "__main__":
     tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_over_a_stop, stop_with_a_slow_spool,
-             stop_with_a_full_spool, stop_with_a_link, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
+             stop_with_a_full_spool, stop_with_a_link, max_age_after_a_kill, max_age_after_a_kill_and_had,
+             max_age_after_two_kills_and_had, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
              clear_before_spool, no_plaintext, stuck_in_spool, taken_out, taken_out_and_lost, taken_out_and_had,
              segments_taken_out_and_lost, segments_all_taken_out, segments_taken_out_and_had], at_once=3)

@@ -25,7 +25,7 @@ KINDS = ("agent-started agent-stopped capture-seen capture-changed capture-repla
          "policy-loaded watch-gap violation capture-held hold-lifted capture-destroyed source-missing source-back source-changed "
          "clock-stepped source-remounted checkpoint key-changed names-scrubbed vault-turned vault-erased guard-started guard-lost "
          "guard-denied guard-noted sandbox-weak purge-begun purge-done captures-wiped segment-sealed ledger-pruned "
-         "ledger-migrated names-stay keep-ended").split()
+         "ledger-migrated names-stay keep-ended bundle-freed").split()
 SPKI_P256 = 91
 
 
@@ -342,7 +342,7 @@ class Tables:
             have = self.bundles[row]
             if sha256(have[6] or b"").hex() != e.get("sha256") or have[7] != e.at_ns:
                 raise Bad(e.sequence, "another receipt")
-        elif e.kind in ("bundle-wiping", "bundle-abandoned"):
+        elif e.kind in ("bundle-wiping", "bundle-abandoned", "bundle-freed"):
             for member in b["members"]:
                 c = self.captures[member]
                 if c["stage"] == self.SEALED and c["bundle"] == row:

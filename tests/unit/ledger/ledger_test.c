@@ -483,6 +483,66 @@ static void receipts_come_once_and_in_order(void **state) {
 	ledger_rollback(l);
 }
 
+struct noted {
+	int64_t rows[8];
+	size_t n;
+};
+
+static int note(void *ctx, const struct ledger_bundle *b, struct cede_error *reterr) {
+	struct noted *t = ctx;
+
+	(void)reterr;
+	assert_true(t->n < 8);
+	t->rows[t->n++] = b->row;
+	return CEDE_OK;
+}
+
+/* Lost in memory, and the agency can't be asked whether it has it. */
+static void what_a_lost_bundle_held_is_sealed_anew_and_proven_by_its_receipt(void **state) {
+	struct ledger *l = of(state);
+	int64_t rows[64], mixed[2], row;
+	struct noted told = {.n = 0};
+	bool undecided = true;
+	struct id id;
+
+	for (int i = 0; i < 3; i++)
+		(void)seen(l, (const char *[]){"a", "b", "c"}[i], "", (uint64_t)i + 1, 10, NOW, &row);
+	assert_int_equal(take(l, 3, 100, rows), 3);
+	int64_t lost = seal(l, rows, 3, false, &id);
+	begin(l);
+	assert_int_equal(ledger_bundle_freed(l, lost, NOW, &undecided, NULL), CEDE_OK);
+	commit(l);
+	assert_false(undecided);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(state_of(l, rows[i]), CAPTURE_BUNDLED);
+	int64_t anew = seal(l, rows, 2, true, NULL);
+	(void)seen(l, "d", "", 4, 10, NOW, &mixed[1]);
+	assert_int_equal(take(l, 1, 100, &mixed[1]), 1);
+	mixed[0] = rows[2];
+	int64_t company = seal(l, mixed, 2, true, NULL);
+	begin(l);
+	assert_int_equal(ledger_bundle_freed(l, anew, NOW, &undecided, NULL), CEDE_ERR_BUG);
+	ledger_rollback(l);
+	begin(l);
+	assert_int_equal(ledger_bundle_wiping(l, anew, NOW, NULL), CEDE_OK);
+	commit(l);
+	wiped(l, rows[0]);
+	receipted(l, lost);
+	assert_true(done(l, lost));
+	assert_int_equal(ledger_bundle_duplicates(l, lost, note, &told, NULL), CEDE_OK);
+	assert_int_equal(told.n, 1);
+	assert_int_equal(told.rows[0], anew);
+	begin(l);
+	assert_int_equal(ledger_bundle_duplicate(l, anew, &id, slice_str("a receipt\n"), NOW, NULL),
+		CEDE_OK);
+	commit(l);
+	assert_false(done(l, anew));
+	wiped(l, rows[1]);
+	assert_true(done(l, anew));
+	assert_int_equal(ledger_bundle_duplicates(l, company, note, &told, NULL), CEDE_OK);
+	assert_int_equal(told.n, 1);
+}
+
 #define WITH_LEDGER(f) cmocka_unit_test_setup_teardown(f, bench_open, bench_close)
 
 int main(void) {
@@ -502,6 +562,7 @@ int main(void) {
 		WITH_LEDGER(wipe_after_seal_needs_the_spool),
 		WITH_LEDGER(what_is_destroyed_meanwhile_is_not_wiped_twice),
 		WITH_LEDGER(what_is_held_is_sealed_again_when_its_bundle_is_lost),
+		WITH_LEDGER(what_a_lost_bundle_held_is_sealed_anew_and_proven_by_its_receipt),
 		WITH_LEDGER(receipts_come_once_and_in_order),
 	};
 

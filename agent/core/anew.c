@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Sealed bundles that were in memory only and were lost there, where every source of their captures
+ * says at_max_age: seal. Whether the agency has such a bundle only the agency can tell. If it can't
+ * be asked when max_age nears, the captures are sealed anew, in a bundle of their own, into the
+ * spool, and wiped. Where another policy is in force since, it decides first, and they go as others do.
+ *
+ * Once (I11): what was sealed later than such a bundle is not sent before the agency said whether
+ * it has it. If it has, the new bundle goes from the spool unsent: the receipt proves it, too. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/core/load.h"
+#include "base/check.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#define ANSWER_NS (2 * NS_PER_SECOND) /* with a link that works the agency has so long to say */
+
+/* Large captures are left out: what else was sealed of them hangs on the same rows. */
+static bool is_of_memory(const struct parcel *p) {
+	return p->lost && !p->missing && p->segment_of == 0;
+}
+
+int64_t anew_holds_back(const struct flow_destination *d) {
+	int64_t row = INT64_MAX;
+
+	for (const struct parcel *p = d->parcels; p != NULL; p = p->next)
+		if (is_of_memory(p) && (!p->looked || p->anew || p->freed) && p->row < row)
+			row = p->row;
+	return row;
+}
+
+/* ---- when is it urgent? */
+
+struct look {
+	struct flow *flow;
+	struct id bundle;
+	int64_t row;
+	struct capture_list list;
+};
+
+static int look_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct look *k = ctx;
+
+	capture_list_done(&k->list); /* of a first try */
+	return ledger_bundle_captures(
+		ledger, k->row, CAPTURE_SEALED, capture_list_add, &k->list, reterr);
+}
+
+static void judge(const struct flow *flow, struct parcel *p, const struct capture_list *list) {
+	const struct policy *policy = flow->policy;
+
+	p->may_spool = list->count > 0;
+	p->urgent_ns = INT64_MAX;
+	for (size_t i = 0; i < list->count; i++) {
+		const struct ledger_capture *c = &list->items[i];
+		size_t source;
+		if (!flow_source_named(flow, c->source, &source) ||
+			policy->sources[source].at_max_age != AT_MAX_AGE_SEAL ||
+			policy->sources[source].destination != p->destination) {
+			p->may_spool = false;
+			return;
+		}
+		int64_t urgent = c->deadline_ns - handover_margin_ns(&policy->sources[source]);
+		p->urgent_ns = urgent < p->urgent_ns ? urgent : p->urgent_ns;
+	}
+}
+
+static void look_done(struct flow *flow, void *ctx) {
+	const struct look *k = ctx;
+	struct parcel *p = outbox_find(flow, &k->bundle);
+
+	if (p == NULL)
+		return;
+	p->looking = false;
+	p->looked = true;
+	p->freed = k->list.count == 0;
+	judge(flow, p, &k->list);
+	outbox_push(flow, p->destination);
+}
+
+static void look_release(void *ctx) {
+	struct look *k = ctx;
+	struct flow *flow = k->flow;
+
+	capture_list_done(&k->list);
+	free(k);
+	flow_settled(flow);
+}
+
+static void look(struct flow *flow, struct parcel *p) {
+	struct look *k = calloc(1, sizeof *k);
+
+	if (k == NULL)
+		return; /* the tick tries again */
+	*k = (struct look){.flow = flow, .bundle = p->id, .row = p->row};
+	p->looking = true;
+	flow_record(flow, look_work, look_done, look_release, k);
+}
+
+/* ---- sealed anew */
+
+struct again {
+	struct load *load;
+	int64_t row;
+	bool out_of_reach; /* a source of it is not there now */
+	bool undecided;    /* another policy decides about its captures first */
+};
+
+static int take_one(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+	struct again *a = ctx;
+	struct load *l = a->load;
+	struct seal_item *item;
+
+	for (size_t i = 0; i < l->source_count; i++)
+		if (slice_is(c->source, l->flow->sources[l->sources[i]].key))
+			return load_add(l, c, l->sources[i], &item, reterr);
+	a->out_of_reach = true;
+	return 1;
+}
+
+static int again_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct again *a = ctx;
+	struct load *l = a->load;
+	int64_t now = clock_wall_ns();
+
+	seal_items_free(l->items, l->count); /* of a first try */
+	l->items = NULL;
+	l->count = l->room = 0;
+	a->out_of_reach = a->undecided = false;
+	CEDE_TRY(ledger_bundle_captures(ledger, a->row, CAPTURE_SEALED, take_one, a, reterr));
+	if (a->out_of_reach || l->count == 0)
+		return CEDE_OK;
+	ledger_head(ledger, &l->job.ledger_sequence, l->job.ledger_hash);
+	CEDE_TRY(ledger_bundle_freed(ledger, a->row, now, &a->undecided, reterr));
+	return ledger_checkpoint(ledger,
+		slice_str(l->flow->policy->destinations[l->destination].name), now, &l->checkpoint,
+		&l->field, reterr);
+}
+
+static void say_anew(const struct flow *flow, const struct load *l) {
+	char id[ID_TEXT_SIZE];
+
+	id_print(&l->lost, id);
+	log_event(LOG_LEVEL_WARNING, "bundle.anew",
+		"bundle=%s destination=%s captures=%zu text=\"lost with the memory it was in, and the agency can't be asked: sealed anew before max_age\"",
+		id, flow->policy->destinations[l->destination].name, l->count);
+}
+
+/* Nothing of it is sealed here. */
+static void leave(struct flow *flow, const struct again *a, struct parcel *p) {
+	const struct load *l = a->load;
+
+	flow->seal_jobs--;
+	flow->destinations[l->destination].sealing--;
+	p->anew = false;
+	p->looked = false; /* looked at again */
+	for (size_t i = 0; a->undecided && i < l->source_count; i++)
+		intake_scan(flow, l->sources[i], "");
+}
+
+static void again_done(struct flow *flow, void *ctx) {
+	struct again *a = ctx;
+	struct load *l = a->load;
+	struct parcel *p = outbox_find(flow, &l->lost);
+
+	require(p != NULL); /* no answer ends it meanwhile */
+	if (a->out_of_reach || a->undecided || l->count == 0) {
+		leave(flow, a, p);
+		return;
+	}
+	say_anew(flow, l);
+	p->freed = true;
+	outbox_checkpoint(flow, l->destination, &l->field);
+	load_seal(CEDE_TAKE(a->load));
+}
+
+static void again_release(void *ctx) {
+	struct again *a = ctx;
+
+	if (a->load != NULL)
+		load_release(a->load);
+	free(a);
+}
+
+void anew_ended(struct flow *flow, const struct id *lost) {
+	struct parcel *p = outbox_find(flow, lost);
+
+	if (p != NULL)
+		p->anew = false;
+}
+
+static void seal_anew(struct flow *flow, struct parcel *p) {
+	if (flow->seal_jobs >= SEAL_JOBS + LOADS_AHEAD || !handover_goes_on(flow))
+		return;
+	if (!spooling_has_room(flow)) {
+		spooling_full(flow);
+		return;
+	}
+	struct again *a = calloc(1, sizeof *a);
+	struct load *l = a == NULL ? NULL : load_new(flow, p->destination);
+
+	if (l == NULL) {
+		free(a);
+		return; /* the tick tries again */
+	}
+	*a = (struct again){.load = l, .row = p->row};
+	l->spool = l->wipe_now = l->may_spool = l->anew = true;
+	l->lost = p->id;
+	p->anew = true;
+	flow->seal_jobs++;
+	flow->destinations[p->destination].sealing++;
+	flow_record(flow, again_work, again_done, again_release, a);
+}
+
+static bool is_due(const struct flow *flow, const struct parcel *p, int64_t now) {
+	int64_t wait = link_up(flow->link, p->destination) ? ANSWER_NS : 0;
+
+	return p->looked && !p->anew && !p->freed && p->may_spool && p->state != PARCEL_CONFIRMED &&
+		p->urgent_ns <= now - wait;
+}
+
+void anew_tick(struct flow *flow, size_t destination) {
+	int64_t now = clock_wall_ns();
+
+	if (!flow->running || flow->stopping)
+		return;
+	for (struct parcel *p = flow->destinations[destination].parcels; p != NULL; p = p->next) {
+		if (!is_of_memory(p))
+			continue;
+		if (!p->looked && !p->looking)
+			look(flow, p);
+		if (is_due(flow, p, now))
+			seal_anew(flow, p);
+	}
+}
