@@ -577,7 +577,7 @@ static void say_unspooled(const struct flow *flow) {
 			n += may_go_to_spool(p);
 	if (n > 0)
 		log_event(LOG_LEVEL_WARNING, "spool.unfinished",
-			"bundles=%zu effect=\"their captures stay in the clear until the agency can be asked\" "
+			"bundles=%zu effect=\"their captures stay in the clear; the next start asks the agency, or seals them anew before max_age\" "
 			"mend=\"the link; room in the spool, or a faster disk\"",
 			n);
 }
