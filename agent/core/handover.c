@@ -109,7 +109,13 @@ static enum ledger_large large_of(const struct load *l, const struct flow_source
 	return place->large ? LARGE_PASSED : LARGE_FIRST;
 }
 
-/* One bundle's worth: from the most urgent source, then from others that are wiped the same way. */
+/* What is wiped the same way, with the receipt or before it. */
+static bool may_share(const struct policy_source *a, const struct policy_source *b) {
+	return a->wipe_after_seal == b->wipe_after_seal &&
+		(a->at_max_age == AT_MAX_AGE_SEAL) == (b->at_max_age == AT_MAX_AGE_SEAL);
+}
+
+/* One bundle's worth: from the most urgent source, then from others that may share it. */
 static int take_some(struct ledger *ledger, struct load *l, const struct next *ranked, size_t n,
 	int64_t now, struct cede_error *reterr) {
 	const struct policy *policy = l->flow->policy;
@@ -124,7 +130,7 @@ static int take_some(struct ledger *ledger, struct load *l, const struct next *r
 		size_t before = l->count;
 		if (l->count >= BUNDLE_CAPTURES || t.bytes + size / 4 > size)
 			break;
-		if (first != NULL && source->wipe_after_seal != first->wipe_after_seal)
+		if (first != NULL && !may_share(source, first))
 			continue;
 		t.source = ranked[i].source;
 		CEDE_TRY(ledger_take(ledger, slice_str(place->key), BUNDLE_CAPTURES - l->count,

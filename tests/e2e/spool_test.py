@@ -189,6 +189,22 @@ def another_seal_key(w):
     w.destination["seal_to"] = ["pki/next.pem"]
 
 
+def max_age_beside_hold():
+    """the same in a source beside one that says hold: they share no bundle, each is as its policy says"""
+    with World(source=SEAL_IN_TIME, receiver=False) as w:
+        slow = w.dir / "slow"
+        slow.mkdir()
+        w.policy["sources"].append({**w.source, "name": "slow", "path": str(slow), "max_age": "1h", "at_max_age": "hold"})
+        w.write_files()
+        w.write("a.jpg", b"in time")
+        w.write("b.jpg", b"can wait", source="slow", top=slow)
+        w.start_agent()
+        until(lambda: not w.left(), 30, lambda: f"wiped; {w.counts()}")
+        check((slow / "b.jpg").exists(), "what can wait is there")
+        w.start_receiver()
+        w.settled()
+
+
 def max_age_after_a_kill():
     """the same after kill -9, when nobody knows whether the agency has the bundle: sealed anew in time, sent when it is known, once"""
     with World(source=SEAL_IN_TIME, receiver=False) as w:
@@ -535,7 +551,7 @@ def segments_taken_out_and_had():
 
 if __name__ == "__main__":
     tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_over_a_stop, stop_with_a_slow_spool,
-             stop_with_a_full_spool, stop_with_a_link, max_age_after_a_kill, max_age_after_a_kill_and_had,
+             stop_with_a_full_spool, stop_with_a_link, max_age_beside_hold, max_age_after_a_kill, max_age_after_a_kill_and_had,
              max_age_after_two_kills_and_had, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
              clear_before_spool, no_plaintext, stuck_in_spool, taken_out, taken_out_and_lost, taken_out_and_had,
              segments_taken_out_and_lost, segments_all_taken_out, segments_taken_out_and_had], at_once=3)
