@@ -192,7 +192,8 @@ void anew_ended(struct flow *flow, const struct id *lost) {
 }
 
 static void seal_anew(struct flow *flow, struct parcel *p) {
-	if (flow->seal_jobs >= SEAL_JOBS + LOADS_AHEAD || !handover_goes_on(flow))
+	if (flow->seal_jobs >= SEAL_JOBS + LOADS_AHEAD || !handover_goes_on(flow) ||
+		!handover_may_seal(flow, p->destination))
 		return;
 	if (!spooling_has_room(flow)) {
 		spooling_full(flow);

@@ -354,6 +354,8 @@ void names_tick(struct flow *flow);
 
 /* ---- handover.c: ready captures become sealed bundles */
 bool handover_goes_on(const struct flow *flow); /* what is ready may be taken */
+/* Nothing is sealed to a certificate whose time is over: nobody vouches for its key any more. */
+bool handover_may_seal(struct flow *flow, size_t destination);
 /* How long before its deadline a capture is sealed to the disk when the link is down. */
 int64_t handover_margin_ns(const struct policy_source *source);
 void handover_plan(struct flow *flow);

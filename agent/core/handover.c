@@ -260,8 +260,7 @@ static bool has_room(struct flow *flow, size_t destination) {
 	return !link_up(flow->link, destination) || outbox_has_room(flow, destination) || d->overdue;
 }
 
-/* Nothing is sealed to a certificate whose time is over: nobody vouches for its key any more. */
-static bool may_seal(struct flow *flow, size_t destination) {
+bool handover_may_seal(struct flow *flow, size_t destination) {
 	struct flow_destination *d = &flow->destinations[destination];
 	bool may = clock_wall_ns() < d->seal_until_ns;
 
@@ -277,7 +276,7 @@ static bool may_seal(struct flow *flow, size_t destination) {
 static void plan_destination(struct flow *flow, size_t destination) {
 	struct flow_destination *d = &flow->destinations[destination];
 
-	if (!may_seal(flow, destination))
+	if (!handover_may_seal(flow, destination))
 		return;
 	while (has_room(flow, destination)) {
 		if (d->nothing || lingers(flow, destination))
