@@ -244,8 +244,8 @@ static int take_pruning(void *ctx, const struct ledger_row *row, struct cede_err
 	char text[200];
 
 	(void)reterr;
-	(void)detail_i64(row->detail, "before", &before, NULL);
-	(void)detail_i64(row->detail, "captures", &captures, NULL);
+	(void)!detail_i64(row->detail, "before", &before, NULL);
+	(void)!detail_i64(row->detail, "captures", &captures, NULL);
 	(void)snprintf(text, sizeof text,
 		"%" PRId64
 		" captures that had been wiped by then were taken out of the ledger (cede ledger prune): they are not listed",

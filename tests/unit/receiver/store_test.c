@@ -411,8 +411,8 @@ static void remove_all(const char *path) {
 	assert_int_equal(nftw(whole, take_away, 16, FTW_DEPTH | FTW_PHYS), 0);
 }
 
-static const char *const places[] = {
-	"store", "store/lane-5", "store/lane-5/2025", "store/lane-5/2025/05", "store/lane-5/" DAY};
+static const char *const places[] = {"store", "store/lane-5", "store/lane-5/2025",
+	"store/lane-5/2025/05", ("store/lane-5/" DAY)};
 
 static void push_another(void) {
 	CLEANUP(buf_done) struct buf note = BUF_INIT(RECEIPT_MAX);
