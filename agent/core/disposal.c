@@ -557,6 +557,26 @@ void disposal_forget(struct flow *flow, size_t source) {
 	flow->disposals_end = at;
 }
 
+static void add_untouched(const struct disposal *list, int64_t *rows, size_t *count) {
+	for (const struct disposal *d = list; d != NULL; d = d->next)
+		if (!d->begun)
+			rows[(*count)++] = d->row;
+}
+
+int64_t *disposal_untouched(const struct flow *flow, size_t *ret_count) {
+	size_t count = flow->disposal_count;
+
+	for (const struct disposal *d = flow->deferred; d != NULL; d = d->next)
+		count++;
+	int64_t *rows = calloc(count + 1, sizeof *rows);
+	*ret_count = 0;
+	if (rows != NULL) {
+		add_untouched(flow->disposals, rows, ret_count);
+		add_untouched(flow->deferred, rows, ret_count);
+	}
+	return rows;
+}
+
 bool disposal_touched(const struct flow *flow, int64_t **ret, size_t *ret_count) {
 	size_t count = 0;
 

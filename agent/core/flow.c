@@ -327,11 +327,7 @@ static void on_ledger_closed(void *ctx) {
 /* What is still to be wiped and was not touched: the next start must know it from what was. Without
  * memory it counts as touched. */
 static void note_untouched(struct flow *flow) {
-	flow->untouched = calloc(flow->disposal_count + 1, sizeof *flow->untouched);
-	for (const struct disposal *d = flow->disposals; flow->untouched != NULL && d != NULL;
-		d = d->next)
-		if (!d->begun && flow->untouched_count < flow->disposal_count)
-			flow->untouched[flow->untouched_count++] = d->row;
+	flow->untouched = disposal_untouched(flow, &flow->untouched_count);
 }
 
 static int stopped_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {

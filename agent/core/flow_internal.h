@@ -427,6 +427,8 @@ void disposal_add(struct flow *flow, const struct ledger_capture *c, bool begun,
 void disposal_add_all(struct flow *flow, const struct capture_list *list);
 /* What was not touched yet is not wiped for this bundle any more: it is sealed again. */
 void disposal_give_up(struct flow *flow, const struct parcel *p);
+/* Rows that are to be wiped and that nobody has touched; the caller frees. NULL: no memory. */
+int64_t *disposal_untouched(const struct flow *flow, size_t *ret_count);
 /* Rows of what waits and was touched already; *ret is the caller's to free. False: no memory. */
 bool disposal_touched(const struct flow *flow, int64_t **ret, size_t *ret_count);
 void disposal_run(struct flow *flow);

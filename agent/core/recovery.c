@@ -198,13 +198,8 @@ static void recover_wipe(struct flow *flow, const struct ledger_capture *c) {
 
 /* What the predecessor was to wipe and had not touched. */
 int recovery_inherit(struct flow *flow, struct flow *from, struct cede_error *reterr) {
-	flow->unbegun = calloc(from->disposal_count + 1, sizeof *flow->unbegun);
-	if (flow->unbegun == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	for (const struct disposal *d = from->disposals; d != NULL; d = d->next)
-		if (!d->begun)
-			flow->unbegun[flow->unbegun_count++] = d->row;
-	return CEDE_OK;
+	flow->unbegun = disposal_untouched(from, &flow->unbegun_count);
+	return flow->unbegun != NULL ? CEDE_OK : CEDE_FAIL_MEMORY(reterr);
 }
 
 static void recovered(struct flow *flow, void *ctx) {

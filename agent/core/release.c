@@ -182,7 +182,8 @@ static bool note_places(struct release *r) {
 		if (r->flow->sources[i].idle)
 			continue;
 		struct release_place *p = &r->places[r->place_count++];
-		p->source = s;
+		/* of the policy itself: a place is given to another epoch while this is on its way */
+		p->source = &r->flow->setup.policy->sources[r->flow->sources[i].of];
 		bool there = flow_source_there(r->flow, i);
 		p->there = there && r->flow->sources[i].kept_look == KEPT_LOOKING;
 		if (!there && r->flow->sources[i].kept_look == KEPT_LOOKING)

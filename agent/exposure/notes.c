@@ -45,7 +45,8 @@ static void note(struct report *r, enum report_note_kind kind, int64_t from_ns, 
 
 struct away { /* a source that can't be reached */
 	char source[65];
-	int64_t since_ns;
+	int64_t since_ns; /* the first of its places */
+	unsigned places;  /* of a vault: epochs whose directories are away */
 };
 
 /* What was going on when the next event of its kind comes. */
@@ -138,13 +139,18 @@ static void source_event(struct watch *w, const struct ledger_row *row) {
 		return;
 	size_t i = away_at(w, name);
 	if (row->kind == LEDGER_SOURCE_MISSING) {
-		if (i < w->away_count || i == POLICY_SOURCES_MAX)
+		if (i == POLICY_SOURCES_MAX)
 			return;
+		if (i < w->away_count) {
+			w->away[i].places++;
+			return;
+		}
+		w->away[i].places = 1;
 		w->away[i].since_ns = row->at_ns;
 		(void)snprintf(w->away[i].source, sizeof w->away[i].source, "%.*s", (int)name.len,
 			(const char *)name.data);
 		w->away_count++;
-	} else if (i < w->away_count) {
+	} else if (i < w->away_count && --w->away[i].places == 0) {
 		note(w->report, NOTE_SOURCE_AWAY, w->away[i].since_ns, row->at_ns,
 			"a source could not be reached: what was in it meanwhile is not known");
 		w->away[i] = w->away[--w->away_count];

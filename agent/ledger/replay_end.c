@@ -6,12 +6,15 @@
 #include "agent/ledger/replay_internal.h"
 #include "base/cleanup.h"
 
+static bool is_open(const struct replayed *c, enum capture_state state) {
+	return state == CAPTURE_READY || state == CAPTURE_BUNDLED || state == CAPTURE_SETTLING ||
+		(c->segments && (state == CAPTURE_SEALED || state == CAPTURE_WIPING));
+}
+
 static bool fits(const struct replayed *c, enum capture_state state) {
 	switch (c->stage) {
 	case STAGE_OPEN:
-		return state == CAPTURE_READY || state == CAPTURE_BUNDLED ||
-			state == CAPTURE_SETTLING ||
-			(c->segments && (state == CAPTURE_SEALED || state == CAPTURE_WIPING));
+		return is_open(c, state);
 	case STAGE_SEALED:
 		return state == CAPTURE_SEALED;
 	case STAGE_WIPING:
@@ -22,10 +25,10 @@ static bool fits(const struct replayed *c, enum capture_state state) {
 		return state == CAPTURE_GONE;
 	case STAGE_REPLACED:
 		return state == CAPTURE_REPLACED;
-	case STAGE_HELD:
-		return state == CAPTURE_HELD;
+	case STAGE_HELD: /* or the bundle of a segment was lost, and it goes again */
+		return state == CAPTURE_HELD || (c->segments && is_open(c, state));
 	case STAGE_KEPT:
-		return state == CAPTURE_KEPT;
+		return state == CAPTURE_KEPT || (c->segments && is_open(c, state));
 	default:
 		return false;
 	}

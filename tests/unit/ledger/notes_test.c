@@ -135,6 +135,18 @@ static void tells_of_each_source(void **state) {
 	assert_string_equal(gaps(state, "", 40, 50), "source-away 10-100");
 }
 
+/* A vault's epochs have the source's name. */
+static void waits_for_all_places_of_a_source(void **state) {
+	starts(state, 0, true);
+	event(state, LEDGER_SOURCE_MISSING, 10, "source=one cause=unreachable");
+	event(state, LEDGER_SOURCE_MISSING, 20, "source=one cause=unreachable");
+	event(state, LEDGER_SOURCE_BACK, 30, "source=one");
+	event(state, LEDGER_CHECKPOINT, 100, "oldest=0");
+	assert_string_equal(gaps(state, "", 40, 50), "source-away 10-end");
+	event(state, LEDGER_SOURCE_BACK, 100, "source=one");
+	assert_string_equal(gaps(state, "", 40, 50), "source-away 10-100");
+}
+
 /* What is away is said again after a start, and when another policy comes into force. */
 static void looks_for_sources_anew(void **state) {
 	starts(state, 0, true);
@@ -246,7 +258,8 @@ int main(void) {
 	const struct CMUnitTest tests[] = {TEST(says_nothing_of_what_was_watched),
 		TEST(counts_the_whole_stop), TEST(counts_from_the_last_that_the_agent_wrote),
 		TEST(believes_the_stop_rather_than_the_gap), TEST(tells_of_each_source),
-		TEST(looks_for_sources_anew), TEST(believes_no_guard_that_was_not_heard_of_again),
+		TEST(waits_for_all_places_of_a_source), TEST(looks_for_sources_anew),
+		TEST(believes_no_guard_that_was_not_heard_of_again),
 		TEST(takes_the_guard_of_a_start_as_of_the_start), TEST(keeps_room_for_gaps),
 		TEST(tells_of_what_was_pruned), TEST(tells_of_a_sealed_bundle_that_was_lost),
 		TEST(lists_a_capture_in_segments_once)};

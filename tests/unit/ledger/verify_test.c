@@ -142,9 +142,39 @@ static void what_was_written_again_is_compared_with_its_last_event(void **state)
 	assert_int_equal(check.bad_sequence, 2); /* the table lacks what was seen */
 }
 
+/* Kept, since the proof of one of its segments was taken away; and that one was lost. */
+static void a_segment_that_goes_again_is_no_contradiction(void **state) {
+	struct ledger *l = of(state);
+	int64_t row, bundles[2], rows[64];
+
+	(void)seen(l, "large", "", 1, 200, NOW, &row);
+	for (uint32_t i = 0; i < 2; i++) {
+		assert_int_equal(take(l, 1, 100, rows), 1);
+		bundles[i] = seal(l, NULL, 0, true, NULL);
+		one_segment(l, row, bundles[i], i, 2);
+		begin(l);
+		assert_int_equal(ledger_bundle_spooled(l, bundles[i], NOW, NULL), CEDE_OK);
+		assert_int_equal(ledger_bundle_wiping(l, bundles[i], NOW, NULL), CEDE_OK);
+		commit(l);
+	}
+	assert_int_equal(state_of(l, row), CAPTURE_WIPING);
+	begin(l);
+	assert_int_equal(
+		ledger_capture_kept(l, row, NOW, "reason=spooled-bundle-missing effect=kept", NULL),
+		CEDE_OK);
+	commit(l);
+	abandon(l, bundles[1]);
+	assert_int_equal(state_of(l, row), CAPTURE_READY);
+	struct ledger_check check = verified(l);
+	if (check.bad_sequence != 0)
+		fail_msg("event %llu: %s", (unsigned long long)check.bad_sequence, check.why);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rows_that_there_can_not_be_are_named),
+		cmocka_unit_test_setup_teardown(
+			a_segment_that_goes_again_is_no_contradiction, bench_open, bench_close),
 		cmocka_unit_test_setup_teardown(
 			rows_that_are_wiped_again_and_again_are_named, bench_open, bench_close),
 		cmocka_unit_test_setup_teardown(
