@@ -316,13 +316,14 @@ void visitors_bundle(struct visitors *vs, struct MHD_Connection *c, const struct
 }
 
 void visitors_asked_anew(struct visitors *vs, const char *host, const struct id *bundle) {
-	int64_t quiet_since = clock_boot_ns() - LIMIT_QUIET_S * NS_PER_SECOND;
+	int64_t now = clock_boot_ns();
 
 	(void)pthread_mutex_lock(&vs->lock);
 	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
 		struct visitor *v = &vs->places[i];
-		if (v->used && !v->cut && v->now == VISIT_SENDING && v->heard_ns <= quiet_since &&
-			id_equal(&v->bundle, bundle) && strcmp(v->host, host) == 0)
+		int64_t quiet_s = id_equal(&v->bundle, bundle) ? LIMIT_QUIET_S : LIMIT_QUIET_OTHERS_S;
+		if (v->used && !v->cut && v->now == VISIT_SENDING && strcmp(v->host, host) == 0 &&
+			v->heard_ns <= now - quiet_s * NS_PER_SECOND)
 			cut(v, "connection.cut", "nothing came any more, and its host asked anew");
 	}
 	(void)pthread_mutex_unlock(&vs->lock);

@@ -1154,6 +1154,7 @@ def asked_anew():
         bundle = new_id()
         with client.open() as wire:  # one that goes on
             wire.send(put(bundle, body)[:-len(body)])
+            until(lambda: client.receipt(bundle).status == 503, 10, "it has begun")
             for at in range(0, len(body) - 1, 4 << 10):
                 wire.send(body[at:min(at + (4 << 10), len(body) - 1)])
                 equal(client.receipt(bundle).status, 503, "asked while it comes")
