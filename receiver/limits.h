@@ -15,16 +15,13 @@
 #define LIMIT_BODY_S            60   /* in which at least ... */
 #define LIMIT_BODY_LEAST        (UINT64_C(30) << 10) /* ... so much of a body comes, or the rest of it */
 #define LIMIT_BODY_SLOW         (UINT64_C(16) << 10) /* bytes a second: slower ones make place */
-#define LIMIT_QUIET_S \
-	5 /* an upload without a byte for so long ends when its host asks for its id anew ... */
-#define LIMIT_QUIET_OTHERS_S \
-	15 /* ... and so do its host's others, which broke with the same link */
-#define LIMIT_SWALLOWED       (UINT64_C(1) << 20) /* of a body that was refused before it came */
-#define LIMIT_REFUSED_S       10 /* for what still comes of a refused body, and ... */
-#define LIMIT_REFUSED_SLOWEST (UINT64_C(256) << 10) /* ... one second more for so many bytes */
-#define LIMIT_HEADERS         32768U /* memory of one connection: request line, headers, buffers */
-#define LIMIT_UPLOADS         64     /* in progress at once */
-#define LIMIT_UPLOADS_HOST    16     /* of one host; an agent makes 8 */
-#define LIMIT_THREADS         4U
-#define LIMIT_FILES           2048U /* descriptors: connections, uploads and their folders */
-#define LIMIT_STOP_MS         5000  /* uploads in progress get this long at the end */
+#define LIMIT_QUIET_S           5 /* an upload silent for so long ends when its host asks anew */
+#define LIMIT_SWALLOWED         (UINT64_C(1) << 20) /* of a body that was refused before it came */
+#define LIMIT_REFUSED_S         10 /* for what still comes of a refused body, and ... */
+#define LIMIT_REFUSED_SLOWEST   (UINT64_C(256) << 10) /* ... one second more for so many bytes */
+#define LIMIT_HEADERS           32768U /* memory of one connection: request line, headers, buffers */
+#define LIMIT_UPLOADS           64     /* in progress at once */
+#define LIMIT_UPLOADS_HOST      16     /* of one host; an agent makes 8 */
+#define LIMIT_THREADS           4U
+#define LIMIT_FILES             2048U /* descriptors: connections, uploads and their folders */
+#define LIMIT_STOP_MS           5000  /* uploads in progress get this long at the end */

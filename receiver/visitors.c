@@ -315,15 +315,28 @@ void visitors_bundle(struct visitors *vs, struct MHD_Connection *c, const struct
 	(void)pthread_mutex_unlock(&vs->lock);
 }
 
-void visitors_asked_anew(struct visitors *vs, const char *host, const struct id *bundle) {
-	int64_t now = clock_boot_ns();
+/* The host's upload of it, if nothing has come of that for long. */
+static const struct visitor *silent_upload(
+	const struct visitors *vs, const char *host, const struct id *bundle) {
+	int64_t quiet_since = clock_boot_ns() - LIMIT_QUIET_S * NS_PER_SECOND;
 
+	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
+		const struct visitor *v = &vs->places[i];
+		if (v->used && !v->cut && v->now == VISIT_SENDING && v->heard_ns <= quiet_since &&
+			id_equal(&v->bundle, bundle) && strcmp(v->host, host) == 0)
+			return v;
+	}
+	return NULL;
+}
+
+void visitors_asked_anew(struct visitors *vs, const char *host, const struct id *bundle) {
 	(void)pthread_mutex_lock(&vs->lock);
+	const struct visitor *silent = silent_upload(vs, host, bundle);
+	int64_t broke_ns = silent == NULL ? INT64_MIN : silent->heard_ns + NS_PER_SECOND;
 	for (size_t i = 0; i < LIMIT_CONNECTIONS; i++) {
 		struct visitor *v = &vs->places[i];
-		int64_t quiet_s = id_equal(&v->bundle, bundle) ? LIMIT_QUIET_S : LIMIT_QUIET_OTHERS_S;
-		if (v->used && !v->cut && v->now == VISIT_SENDING && strcmp(v->host, host) == 0 &&
-			v->heard_ns <= now - quiet_s * NS_PER_SECOND)
+		if (v->used && !v->cut && v->now == VISIT_SENDING && v->heard_ns <= broke_ns &&
+			strcmp(v->host, host) == 0)
 			cut(v, "connection.cut", "nothing came any more, and its host asked anew");
 	}
 	(void)pthread_mutex_unlock(&vs->lock);

@@ -51,7 +51,8 @@ void visitors_make_place(struct visitors *v, const char *host);
 /* What it sends is this bundle. */
 void visitors_bundle(struct visitors *v, struct MHD_Connection *connection, const struct id *bundle);
 /* The host asks, elsewhere, for a bundle that is being uploaded: its link broke without a word to
- * us, as when its address changed. Its uploads from which nothing comes any more are cut. */
+ * us, as when its address changed. An upload of it from which nothing comes any more is cut, and
+ * with it the host's others that fell silent then or before. */
 void visitors_asked_anew(struct visitors *v, const char *host, const struct id *bundle);
 /* For MHD_OPTION_NOTIFY_CONNECTION, with the visitors as its context. */
 void visitors_notify(void *visitors, struct MHD_Connection *connection, void **place,

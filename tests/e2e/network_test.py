@@ -203,26 +203,23 @@ def hanging():
         once(w)
 
 
-def silent_end():
-    """the link ends without a word, as when an address changes, and the receiver still waits: its old uploads make way for the new ones"""
-    times = 2  # for the agent; the receiver would wait for half a minute
-    with linked(source=NOW, destination=ONE_MIB) as (w, proxy), contextlib.ExitStack() as stack:
-        proxy.trickle = 30_000 * times
-        stack.enter_context(lapsed(w, times))
+def forgotten():
+    """connections end with a word to the agent alone, as when a router forgets them, and the receiver still waits: its old uploads make way"""
+    with linked(source=NOW, destination=ONE_MIB) as (w, proxy):
+        proxy.trickle = 30_000
+        w.start_agent()
         for i in range(8):
             w.write(f"{i}.jpg", big(i))
         in_flight(w, proxy, 8)
         for pair in list(proxy.alive):
-            pair.hold = True  # neither end hears of the other's
+            pair.forgotten = True
         proxy.trickle = None
-        said(w, r"reason=timeout .*next to nothing arrived", 30)
-        ended = time.monotonic()
+        began = time.monotonic()
         once(w)
-        took = times * (time.monotonic() - ended)
-        tap.diag(f"{took:.0f} s from the agent's giving up to the last receipt")
-        check(took < 40, "each of them waited for its own answer")
+        took = time.monotonic() - began
+        tap.diag(f"{took:.0f} s to the last receipt")
         check("its host asked anew" in w.receiver.said(), "the receiver said why it cut them")
-        check("no request in time" not in w.receiver.said() and "too slowly" not in w.receiver.said(), "nothing waited for a deadline")
+        check(took < 25, "they waited for the end of the receiver's patience")
 
 
 # ---- links that are slow
@@ -1004,6 +1001,6 @@ def flood():
 
 if __name__ == "__main__":
     tap.run([just_fast_enough, too_slow, too_slow_for_all, slow_as_a_modem, thin_link_to_the_receiver, larger_than_the_buffers, flapping, sealed_in_time, wiped_after_seal, clock_jumps, unreachable, down, steps, cable, together,
-             hanging, silent_end, cut, answer_lost, asked_first, crash_between, crash_before, retry_after_seconds, retry_after_date,
+             hanging, forgotten, cut, answer_lost, asked_first, crash_between, crash_before, retry_after_seconds, retry_after_date,
              retry_after_absurd, *map(refuses, (413, 507, 403, 404, 500)), poisoned, names, resolver_hangs,
              client_certificate, server_certificate, clock_and_deadlines, clock_and_destruction, clock_and_spool, idle, one_in_doubt, two_destinations, flood], at_once=4)

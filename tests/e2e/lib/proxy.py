@@ -147,6 +147,7 @@ class Pair:
         self.open = ["client", "server"]
         self.hard = False  # ends with a reset
         self.hold = False  # this one alone
+        self.forgotten = False  # as by a router: its client is told (a reset), its server is not
 
     def run(self):
         with contextlib.suppress(OSError):
@@ -163,6 +164,13 @@ class Pair:
             side.close()
 
     def turn(self):
+        if self.forgotten:
+            if self.client:
+                self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.client.close()
+                self.client = None
+            time.sleep(TURN_S)
+            return True
         now = time.monotonic()
         ready = [side for side in self.open if self.due[side] <= now and not self.proxy.hold and not self.hold]
         if not ready:
