@@ -139,9 +139,35 @@ static bool look_when(struct audit *a, int dir, const char *name, const struct i
 	return must;
 }
 
+/* The newest bundle behind the newest checkpoint. */
+static int64_t seconds_behind(const struct audit *a) {
+	return a->store.newest_ns / NS_PER_SECOND - a->kept.at_ns / NS_PER_SECOND;
+}
+
+/* A bundle that came while the store was walked has a receipt that names a newer checkpoint than
+ * those that were read before. That one was kept before the receipt was made: it is there by now. */
+static int read_later_ones(struct audit *a, struct cede_error *reterr) {
+	CLEANUP(checkpoints_closep) struct checkpoints *again = NULL;
+	struct checkpoint c;
+	bool there = true;
+
+	if (a->store.receipts_know <= a->kept.size && seconds_behind(a) <= ANCHOR_WITHIN_S)
+		return CEDE_OK;
+	CEDE_TRY(checkpoints_open(a->o->host_dir, &again, reterr));
+	while (there) {
+		int r = checkpoints_next(again, &c, &there, reterr);
+		if (r == CEDE_ERR_INPUT)
+			there = true; /* told when they were read first */
+		else
+			CEDE_TRY(r);
+		if (r == CEDE_OK && there && c.size > a->kept.size)
+			a->kept = c;
+	}
+	return CEDE_OK;
+}
+
 /* What the agency was not shown, or can't tell any more, whoever has root on the host can invent. */
 static void look_for_anchor(struct audit *a) {
-	int64_t behind_s = a->store.newest_ns / NS_PER_SECOND - a->kept.at_ns / NS_PER_SECOND;
 	char text[160];
 
 	if (a->totals.findings[AUDIT_CHECKPOINT_BAD] == 0 && a->store.receipts_know > a->kept.size)
@@ -152,11 +178,11 @@ static void look_for_anchor(struct audit *a) {
 	else if (a->totals.checkpoints == 0 && a->store.of_the_export)
 		(void)snprintf(text, sizeof text,
 			"there are bundles in the store and no checkpoint: any history would do");
-	else if (a->totals.checkpoints > 0 && behind_s > ANCHOR_WITHIN_S)
+	else if (a->totals.checkpoints > 0 && seconds_behind(a) > ANCHOR_WITHIN_S)
 		(void)snprintf(text, sizeof text,
 			"the newest bundle came %" PRId64
 			" hours after the newest checkpoint: later events are the host's word alone",
-			behind_s / 3600);
+			seconds_behind(a) / 3600);
 	else
 		return;
 	audit_found(a, AUDIT_UNANCHORED, "-", text);
@@ -264,6 +290,7 @@ int audit_store(struct audit *a, struct cede_error *reterr) {
 	match_receipts(a);
 	CEDE_TRY(walk_store(a, a->o->host_dir, 0, reterr));
 	judge_unnamed(a);
+	CEDE_TRY(read_later_ones(a, reterr));
 	look_for_anchor(a);
 	for (size_t i = 0; i < a->totals.bundles; i++)
 		if (a->bundles[i].receipted && !a->bundles[i].found)

@@ -72,6 +72,10 @@ void checkpoints_close(struct checkpoints *cs) {
 	free(cs);
 }
 
+void checkpoints_closep(struct checkpoints **cs) {
+	checkpoints_close(*cs);
+}
+
 /* Moves the window on until the next note is wholly in it, unless it is longer than one can be. */
 static int look_ahead(struct checkpoints *cs, struct cede_error *reterr) {
 	size_t got;

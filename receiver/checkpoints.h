@@ -16,6 +16,7 @@ struct checkpoints;
 /* A host that never sent one has none. */
 CEDE_MUST_USE int checkpoints_open(int host_dir, struct checkpoints **ret, struct cede_error *reterr);
 void checkpoints_close(struct checkpoints *checkpoints); /* NULL allowed */
+void checkpoints_closep(struct checkpoints **checkpoints);
 /* *ret_there false: that was the newest. INPUT: this one is none, or out of its order; the next
  * call goes on behind it. */
 CEDE_MUST_USE int checkpoints_next(struct checkpoints *checkpoints, struct checkpoint *ret,

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agency's side of custody: cede-receiver audit and report, against stores and exports that were tampered with."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import termios
 import time
 import uuid
 
@@ -18,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
 from tap import check, equal
-from world import World, is_sanitized, program
+from world import World, is_sanitized, program, until
 
 HOST = "dev-host-1"
 
@@ -290,6 +292,35 @@ def while_it_runs():
             check(want <= {f[1] for f in found} and (want or not found), f"{later_s} s after its packing began: {found}")
 
 
+def beside_a_receiver():
+    """an audit reads the checkpoints first, and bundles come meanwhile: a receipt that names a newer checkpoint accuses nobody, if that one is kept"""
+    with World(source={"quiet": "0s"}, destination={"bundle_size": "64KiB"}) as w:
+        export = day(w).read_bytes()
+        notes = w.store / HOST / "checkpoints"
+        kept = notes.read_text()
+        first = kept[:kept.index("\n", kept.index("\n\n\u2014") + 2) + 1]
+        check(len(first) < len(kept), "there is more than one checkpoint")
+        pipe = w.dir / "pipe"
+        os.mkfifo(pipe)
+
+        def meanwhile(then):
+            """The findings, if that happens to the store once the audit has read the checkpoints."""
+            notes.write_text(first)
+            audit_ = subprocess.Popen([program("cede-receiver"), "audit", "--store", w.store, "--host", HOST, "--ledger", pipe, "--json"],
+                                      stdout=subprocess.PIPE, text=True)
+            with pipe.open("wb", buffering=0) as f:
+                f.write(export[:1000])
+                until(lambda: struct.unpack("i", fcntl.ioctl(f, termios.FIONREAD, bytes(4)))[0] == 0, 10, "it reads the export")
+                then()
+                f.write(export[1000:])
+            lines = audit_.communicate(timeout=60)[0].splitlines()
+            return [(o["finding"], o["subject"]) for o in map(json.loads, lines[:-1])]
+
+        equal(meanwhile(lambda: None), [("unanchored", "-")], "the newer ones were cut off")
+        equal(meanwhile(lambda: notes.write_text(kept)), [], "they came meanwhile")
+        equal(meanwhile(notes.unlink), [("unanchored", "-")], "all of them were removed")
+
+
 def hostile():
     """what is no export, no host, no store is said with its line; nothing crashes"""
     with World(source={"quiet": "0s"}) as w:
@@ -492,4 +523,4 @@ def opened_all_the_same():
 
 
 if __name__ == "__main__":
-    tap.run([sound_and_tampered, anchored, emptied_to_hide, while_it_runs, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
+    tap.run([sound_and_tampered, anchored, emptied_to_hide, while_it_runs, beside_a_receiver, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
