@@ -167,6 +167,7 @@ static int compare_checkpoints(struct audit *a, struct cede_error *reterr) {
 
 	while (a->more_shown && a->shown.size <= a->edge.size) {
 		CEDE_TRY(merkle_root(&a->hasher, &a->edge, root, reterr));
+		a->compared = true;
 		(void)snprintf(subject, sizeof subject, "%" PRIu64, a->shown.size);
 		if (a->shown.size == a->edge.size && memcmp(root, a->shown.root, 32) == 0) {
 			a->totals.anchored = a->shown.size;
@@ -195,8 +196,9 @@ static int explain_emptied(struct audit *a, const struct event *e, struct cede_e
 	const struct pruned_event pruned = {e->sequence, e->at_ns, e->detail};
 	const char *wrong = NULL;
 
-	/* if the store has no checkpoint that is said, and no host is accused for it */
-	uint64_t shown = a->totals.checkpoints == 0 ? UINT64_MAX : a->totals.anchored;
+	/* a host that came from another agency, or began anew, may have pruned before this agency
+	 * was shown anything: nothing contradicts it */
+	uint64_t shown = a->compared ? a->totals.anchored : UINT64_MAX;
 	CEDE_TRY(emptied_explain(&a->emptied, &pruned, shown, &wrong, reterr));
 	if (wrong != NULL)
 		broken(a, e->sequence, wrong);

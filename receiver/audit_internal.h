@@ -39,6 +39,7 @@ struct audit {
 	struct checkpoints *checkpoints;
 	struct checkpoint shown; /* the next of them */
 	bool more_shown;
+	bool compared;          /* there was one of these events, whether or not it fits */
 	struct checkpoint kept; /* the newest that the agency was shown */
 	int64_t last_ns;        /* of the newest event */
 	int64_t end_ns;         /* of the export: that, or the newest checkpoint that fits */

@@ -275,6 +275,31 @@ def emptied_to_hide():
                  *unknown(acknowledged), more=more)
 
 
+def begun_anew():
+    """a host that pruned, and then was let begin anew by the agency: its checkpoints begin behind the prune and contradict nothing; one of before it does"""
+    with World(source={"quiet": "0s"}, destination={"bundle_size": "64KiB"}) as w:
+        day(w)
+        w.cede("ledger", "prune", "--before", "2200-01-01T00:00:00Z", "--state", w.state)
+        notes = w.store / HOST / "checkpoints"
+        earlier = notes.read_text()
+        for name in ("checkpoints", "ledger.pub"):
+            (w.store / HOST / name).rename(w.dir / name)
+        w.write("later.jpg", os.urandom(40000))
+        w.start_agent()
+        w.settled()
+        w.agent.stop()
+        export = w.dir / "export.jsonl"
+        export.write_text(w.cede("ledger", "export", "--json", "--state", w.state))
+        prune = next(json.loads(line) for line in export.read_text().splitlines() if '"ledger-pruned"' in line)
+        check(all(int(line) > prune["sequence"] for line in notes.read_text().splitlines() if line.isdigit()), "checkpoints of before the prune")
+        equal(audit(w, export, "--allow-pruned", status=(0,))[1], [], "begun anew")
+        equal(audit(w, export)[1], [("emptied", str(prune["sequence"]))], "what was pruned is told")
+        # with the first of those that were moved away: up to then the agency had seen less than the prune says
+        first = earlier[:earlier.index("\n", earlier.index("\n\n\u2014") + 2) + 1]
+        notes.write_text(first + "\n" + notes.read_text())
+        equal(audit(w, export, "--allow-pruned")[1], [("ledger-broken", str(prune["sequence"]))], "pruned beyond what the agency was shown")
+
+
 def while_it_runs():
     """an export of a running host that ends while a bundle is in the making accuses nobody; ten minutes later the same bundle would be unknown"""
     with World(source={"quiet": "0s"}) as w:
@@ -523,4 +548,4 @@ def opened_all_the_same():
 
 
 if __name__ == "__main__":
-    tap.run([sound_and_tampered, anchored, emptied_to_hide, while_it_runs, beside_a_receiver, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
+    tap.run([sound_and_tampered, anchored, emptied_to_hide, begun_anew, while_it_runs, beside_a_receiver, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
