@@ -123,16 +123,32 @@ static void note(struct guarded *g, enum ledger_event kind, const char *detail) 
 	record(g, &n);
 }
 
-static void say_started(struct guarded *g, bool again) {
+/* no_gap: nothing was opened unseen since the guard of before. What has no mark is said at once. */
+static void say_started(struct guarded *g, bool no_gap) {
 	struct guard_figures f;
 	char text[160];
 
 	guard_figures(g->guard, &f);
 	(void)snprintf(text, sizeof text, "mode=%s file-systems=%u inodes=%u gap=%s",
 		g->mode == GUARD_ENFORCE ? "enforce" : "report", f.file_systems, f.inodes,
-		again || g->adopted ? "no" : "unknown");
+		no_gap ? "no" : "unknown");
 	log_event(LOG_LEVEL_INFO, "guard.started", "%s", text);
 	note(g, LEDGER_GUARD_STARTED, text);
+	if (f.unmarked > 0)
+		note(g, LEDGER_GUARD_LOST, "cause=unmarked opens=allowed");
+}
+
+/* The log says which part and why (guard.unmarked). As long as there is no flow guarded_record()
+ * says it later. */
+static void on_unmarked(void *ctx, unsigned sources) {
+	struct guarded *g = ctx;
+
+	if (g->guard == NULL || g->flow == NULL || g->failed)
+		return;
+	if (sources > 0)
+		note(g, LEDGER_GUARD_LOST, "cause=unmarked opens=allowed");
+	else
+		say_started(g, false);
 }
 
 static void on_state(void *ctx, enum guard_state state, const char *why) {
@@ -341,6 +357,7 @@ static int begin(struct guarded *g, const struct policy *policy, struct cede_err
 		.attempt = on_attempt,
 		.more = on_more,
 		.state = on_state,
+		.unmarked = on_unmarked,
 		.keep = on_keep};
 
 	int listener = fcntl(g->listener, F_DUPFD_CLOEXEC, 0);
@@ -408,7 +425,7 @@ void guarded_record(struct guarded *g, struct flow *flow) {
 	if (g->failed)
 		note(g, LEDGER_GUARD_LOST, "cause=not-started opens=allowed");
 	else if (g->guard != NULL)
-		say_started(g, false);
+		say_started(g, g->adopted);
 }
 
 void guarded_leaving(struct guarded *g) {

@@ -113,10 +113,20 @@ static int send_rules(struct guard *g, const struct policy *policy, struct cede_
 
 /* ---- what it says */
 
+/* Of one that is lost it is said when it is back. */
+static void set_unmarked(struct guard *g, unsigned sources) {
+	bool changed = (g->figures.unmarked == 0) != (sources == 0);
+
+	g->figures.unmarked = sources;
+	if (changed && !g->lost && !g->closing)
+		g->events.unmarked(g->events.ctx, sources);
+}
+
 static int take_ready(struct guard *g, struct ipc_packet *packet, struct ipc_reader *r,
 	struct cede_error *reterr) {
 	g->figures.file_systems = ipc_get_u32(r);
 	g->figures.inodes = ipc_get_u32(r);
+	unsigned unmarked = ipc_get_u16(r);
 	CEDE_TRY(ipc_end(r, reterr));
 	if (g->kept.fan < 0) {
 		g->kept = (struct guard_kept){packet->fds[0], packet->fds[1]};
@@ -126,6 +136,7 @@ static int take_ready(struct guard *g, struct ipc_packet *packet, struct ipc_rea
 	g->reply = REPLY_READY;
 	g->phase = PHASE_ACTIVE;
 	g->failures = 0;
+	set_unmarked(g, unmarked);
 	if (g->lost) {
 		g->lost = false;
 		g->events.state(g->events.ctx, GUARD_STATE_ACTIVE, "");
@@ -145,8 +156,8 @@ static int take_tick(struct guard *g, struct ipc_reader *r, struct cede_error *r
 	g->figures.denied = g->before.denied + n[1];
 	g->figures.noted = g->before.noted + n[2];
 	g->figures.unread = g->before.unread + n[3];
-	g->figures.unmarked = unmarked;
 	g->figures.programs_missing = missing;
+	set_unmarked(g, unmarked);
 	return CEDE_OK;
 }
 

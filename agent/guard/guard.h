@@ -45,6 +45,9 @@ struct guard_events {
 	void (*more)(void *ctx, uint64_t denied, uint64_t noted);
 	/* Changed; why: for people, and "" when it is active. */
 	void (*state)(void *ctx, enum guard_state state, const char *why);
+	/* Sources that have no mark, or of which a part has none: there are some now, or none any
+	 * more. */
+	void (*unmarked)(void *ctx, unsigned sources);
 	/* New descriptors that should outlive this process. */
 	void (*keep)(void *ctx, const struct guard_kept *kept);
 };

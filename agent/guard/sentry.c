@@ -254,6 +254,7 @@ static void tell_reply(struct sentry *s) {
 		if (good) {
 			ipc_put_u32(&w, s->file_systems);
 			ipc_put_u32(&w, s->inodes);
+			ipc_put_u16(&w, s->unmarked);
 		} else {
 			ipc_put_text(&w, slice_str(s->failed));
 		}

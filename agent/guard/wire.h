@@ -26,8 +26,8 @@
 	X(ATTEMPT, 3, 1 + 4 + 4 + 8 + 2 + 8 + 8 + 2 + GUARD_PATH_MAX + 2 + GUARD_EXE_MAX, 0)     \
 	/* denied, noted: too many to tell each */                                               \
 	X(MORE, 5, 2 * 8, 0)                                                                     \
-	/* file systems marked, inodes marked; the fanotify descriptor and its table */          \
-	X(READY, 7, 2 * 4, 2)                                                                    \
+	/* sources: file systems, inodes, not all marked; the descriptor and its table */        \
+	X(READY, 7, 2 * 4 + 2, 2)                                                                \
 	X(FAILED, 9, 2 + GUARD_WHY_MAX, 0)                                                       \
 	/* the fanotify descriptor and its table, of a guard that is gone */                     \
 	X(ADOPT, 2, 0, 2)                                                                        \

@@ -518,6 +518,12 @@ def guard_active(w):
         return next(line.split()[-1] for line in page.read().decode().splitlines() if line.startswith("cede_guard_active"))
 
 
+def guard_words(w):
+    """What the ledger tells of the guard: started, or the cause of its loss."""
+    events = sorted(w.events("guard-started") + w.events("guard-lost"), key=lambda e: e["sequence"])
+    return ["started" if e["kind"] == "guard-started" else e["detail"].split()[0].removeprefix("cause=") for e in events]
+
+
 def deep():
     """a shared file system: directories as deep as a path can say are guarded; what lies deeper is reported, and neither start nor policy fails for it"""
     w = Guarded(source=HOLD, shared=True)
@@ -534,20 +540,35 @@ def deep():
         os.close(after)
         beyond = make_chain(w.capture, "c" * 200, 25)
         w.said_again("guard.unmarked", 1)
-        check("parts=1" in w.agent.said() and "4095 bytes" in w.agent.said(), "the log says what is not guarded")
+        check("parts=" in w.agent.said() and "4095 bytes" in w.agent.said(), "the log says what is not guarded")
         until(lambda: guard_active(w) == "0", 10, "the metrics say that not all is guarded")
+        until(lambda: guard_words(w) == ["started", "unmarked"], 10, lambda: f"the ledger says that not all is guarded: {guard_words(w)}")
+        seen = time.time()
         os.mkdir(w.capture / "lane")
         lane = os.open(w.capture / "lane", os.O_RDONLY | os.O_DIRECTORY)
         link_is_guarded(w, lane, "lane")
         w.policy["unmatched"]["max_age"] = "25h"
         w.publish()
         w.said_again("policy.loaded", 1)
+        until(lambda: guard_words(w) == ["started", "unmarked"] * 2, 10, lambda: f"and so for the next policy: {guard_words(w)}")
         equal(w.agent.stop(), 0, "exit status")
         w.start_agent()
         w.said_again("agent.ready", 2)
+        until(lambda: guard_words(w)[4:] == ["agent-stopped", "started", "unmarked"], 10, lambda: f"and the next agent: {guard_words(w)}")
+        os.kill(w.guard(), signal.SIGKILL)
+        until(lambda: guard_words(w)[7:] == ["process-ended", "started", "unmarked"], 10, lambda: f"and the next guard: {guard_words(w)}")
         equal(cat_reads(w.disk / "before-link.jpg"), False, "root's cat, after a restart of the agent")
         for fd in (beyond, lane):
             os.close(fd)
+        shutil.rmtree(w.capture / ("c" * 200))
+        os.rename(w.capture, w.disk / "aside")  # it is walked again when it is back
+        os.rename(w.disk / "aside", w.capture)
+        until(lambda: guard_active(w) == "1", 10, "the metrics say that all is guarded")
+        until(lambda: guard_words(w)[10:] == ["started"], 10, lambda: f"the ledger says that all is guarded: {guard_words(w)}")
+        seen, ended, later = (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(s)) for s in (seen, time.time() + 1, time.time() + 3600))
+        said = w.cede("exposure", "--state", w.state, "--from", seen, "--to", later, "--json", status=(0, 1))
+        gaps = [n for n in map(json.loads, said.splitlines()) if n["kind"] == "note" and n["note"] == "guard-open"]
+        check(gaps and gaps[0]["from"][:19] <= seen[:19] and gaps[-1]["to"][:19] <= ended[:19], f"the exposure report from {seen} to {ended}: {gaps}")
 
 
 def mounted_anew():
