@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <openssl/evp.h>
+#include <search.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,6 +53,7 @@ static void audit_done(struct audit *a) {
 	free(a->bundles);
 	free(a->receipts);
 	free(a->store.unnamed);
+	tdestroy(a->by_name, free);
 	checkpoints_close(a->checkpoints);
 	emptied_done(&a->emptied);
 	merkle_hasher_done(&a->hasher);
@@ -316,15 +318,32 @@ static int wiped_rows(struct audit *a, const struct event *e, struct cede_error 
 	return CEDE_OK;
 }
 
-static void take_destination(struct audit *a, const struct event *e) {
+static int by_name(const void *x, const void *y) {
+	const struct destination *a = x;
+	const struct destination *b = y;
+
+	return strcmp(a->name, b->name);
+}
+
+static int take_destination(struct audit *a, const struct event *e, struct destination **ret,
+	struct cede_error *reterr) {
 	struct slice name = SLICE_NONE;
-	char text[sizeof a->destination];
 
 	(void)detail_find(e->detail, "destination", &name);
-	(void)snprintf(text, sizeof text, "%.*s", (int)name.len, (const char *)name.data);
-	if (a->totals.bundles > 1 && strcmp(text, a->destination) != 0)
-		a->several = true;
-	memcpy(a->destination, text, sizeof text);
+	CLEANUP(freep) struct destination *new = calloc(1, sizeof *new + name.len + 1);
+	if (new == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	if (name.len > 0)
+		memcpy(new->name, name.data, name.len);
+	struct destination **at = tsearch(new, &a->by_name, by_name);
+	if (at == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	*ret = *at;
+	if (*at != new) /* known */
+		return CEDE_OK;
+	new->next = a->destinations;
+	a->destinations = CEDE_TAKE(new);
+	return CEDE_OK;
 }
 
 static int sealed(struct audit *a, const struct event *e, struct cede_error *reterr) {
@@ -340,7 +359,7 @@ static int sealed(struct audit *a, const struct event *e, struct cede_error *ret
 	}
 	struct sealed *b = &a->bundles[a->totals.bundles++];
 	*b = (struct sealed){.id = e->subject};
-	take_destination(a, e);
+	CEDE_TRY(take_destination(a, e, &b->to, reterr));
 	CEDE_TRY(detail_u64(e->detail, "size", &b->size, reterr));
 	if (!detail_find(e->detail, "sha256", &digest))
 		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "bundle-sealed without a digest");
@@ -465,7 +484,7 @@ static void look_at_prunings(struct audit *a) {
 
 	for (size_t i = 0; i < a->emptied.count; i++) {
 		const struct pruned *p = &a->emptied.list[i];
-		if (p->beyond && !a->several) {
+		if (p->beyond && !audit_several(a)) {
 			broken(a, p->sequence,
 				"events were emptied that the agency had not acknowledged then");
 			continue;

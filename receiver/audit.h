@@ -51,6 +51,7 @@ struct audit_options {
 
 struct audit_totals {
 	uint64_t events, pruned, captures, bundles, receipted, in_store, checkpoints;
+	uint64_t elsewhere; /* receipted, for a destination of which nothing is in the store */
 	uint64_t pruned_captures, pruned_bundles; /* as the ledger says; no checkpoint tells */
 	int64_t pruned_before_ns;
 	uint64_t anchored; /* events up to the newest checkpoint that fits: nobody can change these */

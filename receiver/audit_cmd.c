@@ -48,6 +48,10 @@ static void print_lines(const struct audit_totals *t, const char *anchored_at,
 	if (t->pruned_bundles > 0)
 		(void)printf("pruned: %" PRIu64 " captures in %" PRIu64 " bundles of before %s\n",
 			t->pruned_captures, t->pruned_bundles, pruned_before);
+	if (t->elsewhere > 0)
+		(void)printf("elsewhere: %" PRIu64
+			     " bundles that another destination has, as the host says\n",
+			t->elsewhere);
 	(void)printf("%" PRIu64 " events (%" PRIu64 " emptied), %" PRIu64 " captures, %" PRIu64
 		     " bundles of which %" PRIu64 " receipted; %" PRIu64 " in the store; %" PRIu64
 		     " checkpoints; %" PRIu64 " findings\n",
@@ -58,14 +62,15 @@ static void print_lines(const struct audit_totals *t, const char *anchored_at,
 /* NULL: no memory. Takes the counts. */
 static json_t *summary(const struct audit_totals *t, const char *anchored_at,
 	const char *pruned_before, json_t *counts) {
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o}",
+	return json_pack(
+		"{s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o}",
 		"kind", "summary", "schema", "cede-audit/1", "events", (json_int_t)t->events,
 		"pruned", (json_int_t)t->pruned, "pruned_captures", (json_int_t)t->pruned_captures,
 		"pruned_bundles", (json_int_t)t->pruned_bundles, "pruned_before", pruned_before,
 		"captures", (json_int_t)t->captures, "bundles", (json_int_t)t->bundles, "receipted",
-		(json_int_t)t->receipted, "in_store", (json_int_t)t->in_store, "checkpoints",
-		(json_int_t)t->checkpoints, "anchored", (json_int_t)t->anchored, "anchored_at",
-		anchored_at, "findings", counts);
+		(json_int_t)t->receipted, "elsewhere", (json_int_t)t->elsewhere, "in_store",
+		(json_int_t)t->in_store, "checkpoints", (json_int_t)t->checkpoints, "anchored",
+		(json_int_t)t->anchored, "anchored_at", anchored_at, "findings", counts);
 }
 
 static uint64_t print_totals(struct printer *p, const struct audit_totals *t) {

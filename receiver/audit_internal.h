@@ -16,11 +16,18 @@ struct unnamed {
 	struct id id;
 };
 
+struct destination { /* where bundles went, as the ledger tells of it */
+	struct destination *next;
+	bool found; /* a bundle for it is in this store */
+	char name[];
+};
+
 struct sealed { /* a bundle, as the ledger tells of it */
 	struct id id;
 	uint64_t size;
 	uint8_t sha256[32];
 	bool receipted, found;
+	struct destination *to;
 };
 
 struct audit {
@@ -55,9 +62,13 @@ struct audit {
 	uint64_t lines;
 	uint64_t wipes; /* rows in lists of what was wiped */
 	bool broken;
-	char destination[128]; /* of the newest bundle */
-	bool several;          /* bundles name another one, too */
+	struct destination *destinations;
+	void *by_name; /* the same, to be searched: an export can name as many as it has bundles */
 };
+
+static inline bool audit_several(const struct audit *a) {
+	return a->destinations != NULL && a->destinations->next != NULL;
+}
 
 void audit_found(
 	struct audit *audit, enum audit_finding finding, const char *subject, const char *text);

@@ -61,7 +61,7 @@ static int compare_bundle(
 	uint8_t hash[32];
 	struct stat st;
 
-	b->found = true;
+	b->found = b->to->found = true;
 	CEDE_TRY(file_open_beneath(dir, name, O_RDONLY, &fd, reterr));
 	if (fstat(fd, &st) < 0)
 		return CEDE_FAIL_SYS(reterr, "stat of a bundle");
@@ -244,6 +244,38 @@ static void judge_unnamed(struct audit *a) {
 	}
 }
 
+/* ---- what the store does not have */
+
+/* A host with several agencies has receipts of each, and which of their names is this agency's the
+ * ledger does not say: it is one of which something is here. Of the others the host's word is told
+ * in the totals. */
+static void look_for_lacking(struct audit *a) {
+	bool any = false;
+	char text[160];
+
+	for (const struct destination *to = a->destinations; to != NULL; to = to->next)
+		any = any || to->found;
+	for (size_t i = 0; i < a->totals.bundles; i++) {
+		const struct sealed *b = &a->bundles[i];
+		if (!b->receipted || b->found)
+			continue;
+		if (audit_several(a) && !b->to->found)
+			a->totals.elsewhere++;
+		else
+			audit_found_id(a, AUDIT_LACKING, &b->id,
+				"the host's ledger has a receipt for it, and it is not in the store");
+	}
+	if (any || a->totals.elsewhere == 0)
+		return;
+	(void)snprintf(text, sizeof text,
+		"the host has receipts for %" PRIu64
+		" bundles, for several destinations, and none of them is in the store",
+		a->totals.elsewhere);
+	audit_found(a, AUDIT_LACKING, "-", text);
+}
+
+/* ---- the walk */
+
 /* "<id>.cms": one that the ledger knows, or not. */
 static int take_stored(struct audit *a, int dir, const char *name, struct cede_error *reterr) {
 	size_t n = strlen(name);
@@ -292,9 +324,6 @@ int audit_store(struct audit *a, struct cede_error *reterr) {
 	judge_unnamed(a);
 	CEDE_TRY(read_later_ones(a, reterr));
 	look_for_anchor(a);
-	for (size_t i = 0; i < a->totals.bundles; i++)
-		if (a->bundles[i].receipted && !a->bundles[i].found)
-			audit_found_id(a, AUDIT_LACKING, &a->bundles[i].id,
-				"the host's ledger has a receipt for it, and it is not in the store");
+	look_for_lacking(a);
 	return CEDE_OK;
 }

@@ -275,6 +275,48 @@ def emptied_to_hide():
                  *unknown(acknowledged), more=more)
 
 
+def several_agencies():
+    """a host that hands over to several agencies: what the others have is lacking nowhere; what is missing here, or everything, still is"""
+    with World(source={"quiet": "0s"}, destination={"bundle_size": "64KiB"}) as w:
+        events = [json.loads(line) for line in day(w).read_text().splitlines()]
+        receipted = {e["subject"] for e in events if e["kind"] == "bundle-receipted"}
+        bundles = [e["subject"] for e in events if e["kind"] == "bundle-sealed" and e["subject"] in receipted]
+        check(len(bundles) >= 4, f"{len(bundles)} bundles")
+        theirs = bundles[1::2]
+        ours = bundles[0::2]
+
+        def to_another(e):
+            if e["subject"] in theirs and e["kind"] == "bundle-sealed":
+                return e | {"detail": " ".join("destination=another" if p.startswith("destination=") else p for p in e["detail"].split(" "))}
+            return e
+        alone = written(w.dir / "alone.jsonl", events)
+        shared = written(w.dir / "shared.jsonl", chained([to_another(e) for e in events]))
+
+        def says(what, export, gone, lacking, elsewhere=0):
+            store = w.dir / "other-store"
+            shutil.copytree(w.store, store)
+            for path in store.rglob("*.cms"):
+                if path.stem in gone:
+                    path.unlink()
+            summary, findings = audit(w, export, store=store)
+            shutil.rmtree(store)
+            equal((sorted(f for f in findings if f[0] == "lacking"), summary["elsewhere"]), (sorted(("lacking", b) for b in lacking), elsewhere), what)
+
+        says("one agency, and nothing is there", alone, bundles, bundles)
+        says("all is there", shared, [], [])
+        says("those of the other are not", shared, theirs, [], len(theirs))
+        says("and one of ours", shared, theirs + ours[:1], ours[:1], len(theirs))
+        says("one of the other's is", shared, theirs[1:], theirs[1:])
+        says("nothing is there", shared, bundles, ["-"], len(bundles))
+        said = receiver("audit", "--store", w.store, "--host", HOST, "--ledger", shared)
+        check("elsewhere" not in said, said)
+        for path in w.store.rglob("*.cms"):
+            if path.stem in theirs:
+                path.unlink()
+        said = receiver("audit", "--store", w.store, "--host", HOST, "--ledger", shared)
+        check(f"elsewhere: {len(theirs)} bundles that another destination has, as the host says\n" in said, said)
+
+
 def begun_anew():
     """a host that pruned, and then was let begin anew by the agency: its checkpoints begin behind the prune and contradict nothing; one of before it does"""
     with World(source={"quiet": "0s"}, destination={"bundle_size": "64KiB"}) as w:
@@ -406,6 +448,8 @@ def costly():
         ids = [uuid.UUID(int=(1 << 80) | 7 << 76 | 2 << 62 | n) for n in range(number)]
         of_events(export, [("bundle-sealed", i, f"size=1 sha256={0:064x}", 1) for i in ids] + [("bundle-receipted", i, "", 1) for i in ids])
         must_end([export], 1, f"{number} bundles of which {number} receipted", memory_mb=512)
+        of_events(export, [("bundle-sealed", i, f"destination={n} size=1 sha256={0:064x}", 1) for n, i in enumerate(ids)] + [("bundle-receipted", i, "", 1) for i in ids])
+        must_end([export], 1, f"elsewhere: {number} bundles", memory_mb=512)
         of_events(export, [("pruned", "", "", 10 * number + n) for n in range(2 * number)])
         must_end([export], 1, f"{2 * number} emptied", memory_mb=1024)
         rows = ",".join(["1-1000"] * 500)
@@ -548,4 +592,4 @@ def opened_all_the_same():
 
 
 if __name__ == "__main__":
-    tap.run([sound_and_tampered, anchored, emptied_to_hide, begun_anew, while_it_runs, beside_a_receiver, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
+    tap.run([sound_and_tampered, anchored, emptied_to_hide, several_agencies, begun_anew, while_it_runs, beside_a_receiver, hostile, costly, many_checkpoints, hostile_words, fleet, fleet_with_trouble, opened_all_the_same])
