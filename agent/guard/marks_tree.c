@@ -14,6 +14,7 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 
+#include "agent/guard/below.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -28,7 +29,7 @@ struct marks_watch {
 	size_t source;
 	bool in_store;     /* of the source's vault; else in the source */
 	uint64_t dev, ino; /* a vault's turn, or a rename, gives the name to another directory */
-	char below[];      /* "" or "a/b" */
+	struct below *below;
 };
 
 struct walk {
@@ -37,31 +38,31 @@ struct walk {
 	bool in_store;
 	uint64_t dev;
 	bool leave;
-	int top;      /* the source's directory, or the store's; -1: not open yet */
-	char **stack; /* directories below it that are still to be marked */
+	int top;              /* the source's directory, or the store's; -1: not open yet */
+	struct below **stack; /* directories that are still to be marked */
 	size_t count, room;
 };
 
 static void walk_done(struct walk *w) {
 	while (w->count > 0)
-		free(w->stack[--w->count]);
+		below_drop(w->stack[--w->count]);
 	free(w->stack);
 	fd_closep(&w->top);
 }
 
-static int push(struct walk *w, const char *below, struct cede_error *reterr) {
+/* Taken. */
+static int push(struct walk *w, struct below *below, struct cede_error *reterr) {
 	if (w->count == w->room) {
 		size_t room = w->room == 0 ? 64 : w->room * 2;
-		char **stack = reallocarray(w->stack, room, sizeof *stack);
-		if (stack == NULL)
+		struct below **stack = reallocarray(w->stack, room, sizeof *stack);
+		if (stack == NULL) {
+			below_drop(below);
 			return CEDE_FAIL_MEMORY(reterr);
+		}
 		w->stack = stack;
 		w->room = room;
 	}
-	char *copy = strdup(below);
-	if (copy == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	w->stack[w->count++] = copy;
+	w->stack[w->count++] = below;
 	return CEDE_OK;
 }
 
@@ -93,12 +94,12 @@ static void forget_watch(struct marks *m, int wd) {
 	if (w == NULL)
 		return;
 	*at = w->next;
+	below_drop(w->below);
 	free(w);
 }
 
-static int watch(const struct walk *w, int dirfd, const char *below, struct cede_error *reterr) {
+static int watch(const struct walk *w, int dirfd, struct below *below, struct cede_error *reterr) {
 	char name[64];
-	size_t len = strlen(below) + 1;
 	struct stat st;
 
 	if (fstat(dirfd, &st) < 0)
@@ -111,15 +112,15 @@ static int watch(const struct walk *w, int dirfd, const char *below, struct cede
 	if (wd < 0)
 		return CEDE_FAIL_SYS(reterr, "watch a directory");
 	forget_watch(w->m, wd); /* known, perhaps under another name before */
-	struct marks_watch *new = malloc(sizeof *new + len);
+	struct marks_watch *new = malloc(sizeof *new);
 	if (new == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
 	*new = (struct marks_watch){.wd = wd,
 		.source = w->source,
 		.in_store = w->in_store,
 		.dev = st.st_dev,
-		.ino = st.st_ino};
-	memcpy(new->below, below, len);
+		.ino = st.st_ino,
+		.below = below_use(below)};
 	struct marks_watch **at = find_watch(w->m, wd);
 	new->next = *at;
 	*at = new;
@@ -127,7 +128,7 @@ static int watch(const struct walk *w, int dirfd, const char *below, struct cede
 }
 
 static int mark_directory(
-	const struct walk *w, int dirfd, const char *below, struct cede_error *reterr) {
+	const struct walk *w, int dirfd, struct below *below, struct cede_error *reterr) {
 	struct cede_error err = {0};
 
 	if (w->leave) {
@@ -154,8 +155,8 @@ static int mark_file(const struct walk *w, int dirfd, const char *name, struct c
 	return CEDE_FAIL_SYS(reterr, "mark a file");
 }
 
-static int is_directory(const struct walk *w, int dirfd, const char *below, const char *name,
-	bool *ret, struct cede_error *reterr) {
+static int is_directory(const struct walk *w, int dirfd, const struct below *below,
+	const char *name, bool *ret, struct cede_error *reterr) {
 	struct stat st;
 
 	*ret = false;
@@ -165,49 +166,47 @@ static int is_directory(const struct walk *w, int dirfd, const char *below, cons
 		return mark_file(w, dirfd, name, reterr);
 	/* another file system is not the source's */
 	*ret = S_ISDIR(st.st_mode) && st.st_dev == w->dev &&
-		!(w->in_store && below[0] == 0 && strcmp(name, REHEARSAL) == 0);
+		!(w->in_store && below_is_top(below) && strcmp(name, REHEARSAL) == 0);
 	return CEDE_OK;
 }
 
 /* A file is marked; a directory is for later. */
-static int mark_entry(
-	struct walk *w, int dirfd, const char *below, const char *name, struct cede_error *reterr) {
+static int mark_entry(struct walk *w, int dirfd, struct below *below, const char *name,
+	struct cede_error *reterr) {
 	struct cede_error err = {0};
-	char path[PATH_MAX];
-	bool deeper;
+	struct below *deeper = NULL;
+	bool is;
 
-	if (is_directory(w, dirfd, below, name, &deeper, &err) < 0) {
+	if (is_directory(w, dirfd, below, name, &is, &err) < 0) {
 		part_failed(w, &err);
 		return CEDE_OK;
 	}
-	if (!deeper)
-		return CEDE_OK;
-	if (snprintf(path, sizeof path, "%s%s%s", below, below[0] != 0 ? "/" : "", name) >= PATH_MAX) {
-		(void)CEDE_FAIL(&err, CEDE_ERR_REFUSED,
-			"a path of more than 4095 bytes; move or remove what is there");
+	int r = is ? below_new(below, name, &deeper, &err) : CEDE_OK;
+	if (r == CEDE_ERR_REFUSED)
 		part_failed(w, &err);
-		return CEDE_OK;
-	}
-	return push(w, path, reterr);
+	else if (r < 0)
+		return CEDE_FAIL_MEMORY(reterr);
+	return deeper == NULL ? CEDE_OK : push(w, deeper, reterr);
 }
 
 /* One directory and its files; those in it are for later. Failures are this directory's alone, but
  * for a lack of memory, and where it is the top. */
-static int mark_one(struct walk *w, const char *below, struct cede_error *reterr) {
+static int mark_one(struct walk *w, struct below *below, struct cede_error *reterr) {
 	CLEANUP(dir_closep) DIR *dir = NULL;
 	CLEANUP(fd_closep) int fd = -1;
 	const struct dirent *e = NULL;
 	struct cede_error err = {0};
+	char path[PATH_MAX];
 
-	int r = file_open_beneath(
-		w->top, below[0] != 0 ? below : ".", O_RDONLY | O_DIRECTORY, &fd, &err);
-	bool may_go = below[0] != 0 || w->in_store;
+	below_path(below, path);
+	int r = file_open_beneath(w->top, path, O_RDONLY | O_DIRECTORY, &fd, &err);
+	bool may_go = !below_is_top(below) || w->in_store;
 	if (r < 0 && may_go &&
 		(err.sys == ENOENT || err.sys == ENOTDIR || err.sys == ELOOP || err.sys == EXDEV))
 		return CEDE_OK; /* gone, moved (its new parent's watch tells), or not the source's */
 	if (r == CEDE_OK)
 		r = mark_directory(w, fd, below, &err);
-	if (r < 0 && below[0] == 0) {
+	if (r < 0 && below_is_top(below)) {
 		*reterr = err;
 		return r;
 	}
@@ -230,7 +229,7 @@ static int mark_one(struct walk *w, const char *below, struct cede_error *reterr
 /* What is on the stack, and what that brings to it: any depth with one descriptor at a time. */
 static int walk_on(struct walk *w, struct cede_error *reterr) {
 	while (w->count > 0) {
-		CLEANUP(freep) char *below = w->stack[--w->count];
+		CLEANUP(below_dropp) struct below *below = w->stack[--w->count];
 		CEDE_TRY(mark_one(w, below, reterr));
 	}
 	return CEDE_OK;
@@ -266,10 +265,11 @@ static int open_top(
 /* The directory that is watched, if it has still the name by which it was marked. */
 static int open_watched(int top, const struct marks_watch *w, int *ret_fd, struct cede_error *reterr) {
 	CLEANUP(fd_closep) int fd = -1;
+	char path[PATH_MAX];
 	struct stat st;
 
-	CEDE_TRY(file_open_beneath(
-		top, w->below[0] != 0 ? w->below : ".", O_RDONLY | O_DIRECTORY, &fd, reterr));
+	below_path(w->below, path);
+	CEDE_TRY(file_open_beneath(top, path, O_RDONLY | O_DIRECTORY, &fd, reterr));
 	if (fstat(fd, &st) < 0)
 		return CEDE_FAIL_SYS(reterr, "stat");
 	if (st.st_dev != w->dev || st.st_ino != w->ino)
@@ -299,7 +299,9 @@ static int walk_all(struct marks *m, size_t number, bool leave, struct cede_erro
 			*reterr = err;
 			return r;
 		}
-		CEDE_TRY(push(&w, "", reterr));
+		struct below *below;
+		CEDE_TRY(below_top(&below, reterr));
+		CEDE_TRY(push(&w, below, reterr));
 		CEDE_TRY(walk_on(&w, reterr));
 	}
 	return CEDE_OK;
@@ -364,7 +366,7 @@ static void one_news(struct marks *m, const struct inotify_event *e) {
 		return;
 	struct marks_source *s = &m->list[w->source];
 	if ((e->mask & (IN_UNMOUNT | IN_IGNORED)) != 0) {
-		if (w->below[0] == 0)
+		if (below_is_top(w->below))
 			s->whole = false;
 		if ((e->mask & IN_IGNORED) != 0)
 			forget_watch(m, e->wd);

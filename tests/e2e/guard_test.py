@@ -19,9 +19,9 @@ import urllib.request
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 from guarding import Guarded, guards, must, run  # noqa: E402
-from tap import Skip, check, equal  # noqa: E402
+from tap import Skip, check, diag, equal  # noqa: E402
 import tap  # noqa: E402
-from world import build_dir, free_port, until  # noqa: E402
+from world import build_dir, free_port, is_sanitized, until  # noqa: E402
 
 HOLD = {"match": ["**/*.jpg"], "quiet": "1h", "max_age": "1d"}  # captures stay: nothing is handed over
 
@@ -571,6 +571,33 @@ def deep():
         check(gaps and gaps[0]["from"][:19] <= seen[:19] and gaps[-1]["to"][:19] <= ended[:19], f"the exposure report from {seen} to {ended}: {gaps}")
 
 
+class ManyDirectories(Guarded):
+    """A file system with room for them: they lie in their inodes."""
+
+    def make_file_system(self, image):
+        must("mkfs.ext4", "-q", "-F", "-O", "inline_data", "-N", 40000, image)
+
+
+def wide():
+    """a shared file system: 20,000 directories beside each other below a path of 3,000 bytes take a few megabytes of the guard, not 3,000 bytes each"""
+    w = ManyDirectories(source=HOLD, shared=True)
+    with w:
+        at = make_chain(w.capture, "a" * 199, 15)  # 3,000 bytes
+        for i in range(20_000):
+            os.mkdir(f"{i:05d}", dir_fd=at)
+        w.start_guarded()
+        check("guard.unmarked" not in w.agent.said(), w.agent.said()[-400:])
+        last = os.open("00000", os.O_RDONLY | os.O_DIRECTORY, dir_fd=at)
+        link_is_guarded(w, last, "last")
+        with open(f"/proc/{w.guard()}/status", encoding="ascii") as f:
+            peak = next(int(line.split()[1]) for line in f if line.startswith("VmHWM:"))
+        diag(f"the guard's memory at its peak: {peak} KiB")
+        if not is_sanitized():
+            check(peak < 24 << 10, f"the guard's memory at its peak: {peak} KiB")
+        for fd in (at, last):
+            os.close(fd)
+
+
 def mounted_anew():
     """the file system is unmounted and mounted again while the agent runs: it is guarded again at once"""
     with Guarded(source=HOLD) as w:
@@ -629,4 +656,4 @@ def slept():
 
 if __name__ == "__main__":
     tap.run([slept, every_way_whole_file_system, every_way_shared_file_system, recorded, end_to_end, opens_without_a_wrong_answer,
-             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, let_go, report, impossible, little_locked_memory, exchanged, ended_epoch, deep, mounted_anew, moved_in], at_once=3)
+             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, let_go, report, impossible, little_locked_memory, exchanged, ended_epoch, deep, wide, mounted_anew, moved_in], at_once=3)
