@@ -280,6 +280,14 @@ static bool any_is_away(const struct flow *flow, size_t source) {
 
 /* ---- each second */
 
+/* Where it is away, or the store is not open, the look that finds it tries its key. */
+static bool is_to_be_unlocked(const struct flow *flow, size_t place) {
+	const struct flow_source *s = &flow->sources[place];
+
+	return s->epoch != NULL && s->epoch->locked && !s->epoch->away &&
+		flow->vaults[s->of].place != NULL;
+}
+
 static void tick_source(struct flow *flow, size_t source, int64_t now) {
 	struct vault *v = &flow->vaults[source];
 
@@ -317,7 +325,7 @@ void epochs_tick(struct flow *flow) {
 	for (size_t i = 0; i < flow->source_count; i++)
 		tick_source(flow, i, now);
 	for (size_t i = 0; i < flow->places.source_count; i++)
-		if (flow->sources[i].epoch != NULL && flow->sources[i].epoch->locked)
+		if (is_to_be_unlocked(flow, i))
 			epochs_unlock(flow, i);
 	epochs_look(flow);
 }

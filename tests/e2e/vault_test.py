@@ -282,6 +282,36 @@ def reboot_wrapped():
         equal(w.disk.count(MARKER, NAME.encode()), [0, 0], "markers and names in the image")
 
 
+def locked_and_displaced():
+    """wrapped keys that do not open after a reboot, and another directory at the path, or none: the locked epoch waits, what comes there goes, and it goes on when it is back"""
+    with Vault(epoch="1h", keys="wrapped") as w:
+        before = start_waiting(w)
+        waiting(w, 2, "waiting", want=True)
+        reboot(w)
+        secret = w.secret.read_bytes()
+        w.new_secret()
+        w.start()
+        until(lambda: "does not open" in w.agent.said(), 20, lambda: f"said that it does not open: {w.agent.said()}")
+        site = w.capture.parent
+        os.rename(site, site.with_name("elsewhere"))
+        time.sleep(8)  # longer than between two tries of the key
+        check(w.agent.alive(), "the agent goes on while the store is not there")
+        os.rename(site.with_name("elsewhere"), site)
+        aside = w.capture.with_name("faces.old")
+        os.rename(w.capture, aside)
+        w.capture.mkdir()
+        w.write("b.jpg", MARKER * 10)
+        w.in_force(30, other_than=before)
+        w.empty(30)
+        equal([key_state(w.disk.mount, before), w.in_state("gone", "replaced"), w.events("vault-erased")], ["absent", 0, []], "its key is not there, nothing is given up")
+        w.secret.write_bytes(secret)
+        os.rename(aside, w.store_dir / before)  # by hand, as the log says
+        w.settled()
+        equal(key_state(w.disk.mount, before), "present", "its key, with the right secret")
+        equal(w.agent.stop(10), 0, "exit status")
+        w.verify_ledger()
+
+
 def stop_waiting(w, want):
     """Killed while three captures wait in the epoch whose key this is."""
     key = start_waiting(w)
@@ -772,5 +802,5 @@ def purged():
 
 
 if __name__ == "__main__":
-    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
+    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, locked_and_displaced, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
              turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, mounted_later, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
