@@ -68,7 +68,7 @@ struct vault {
 };
 
 /* ---- epochs.c */
-/* A free place for a directory of the source; false: none is left. epoch is taken. */
+/* A free place for a directory of the source; false: none is left. With true fd and epoch are its. */
 bool epochs_take_place(
 	struct flow *flow, size_t source, int fd, struct epoch *epoch, size_t *ret_place);
 /* The place ends; what was known of it is freed. */

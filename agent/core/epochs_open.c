@@ -296,18 +296,28 @@ static struct epoch *epoch_new(const struct known *k) {
 	return e;
 }
 
-/* The source's own place: served without a vault until now, or not in use. */
+/* The source's own place, served without a vault until now. */
 static bool adopt_plain(struct flow *flow, size_t source, int *fd, struct epoch *e, size_t *ret) {
 	struct flow_source *s = &flow->sources[source];
 
-	if (s->idle || s->epoch != NULL)
-		return epochs_take_place(flow, source, CEDE_TAKE_FD(*fd), e, ret);
 	if (s->fd < 0)
 		s->fd = CEDE_TAKE_FD(*fd);
 	else if (dup3(*fd, s->fd, O_CLOEXEC) < 0) /* jobs may hold the number */
 		return false;
 	s->epoch = e;
 	*ret = source;
+	return true;
+}
+
+/* False: nothing was taken. Else what is left in *fd is the caller's to close. */
+static bool take_found(struct flow *flow, size_t source, int *fd, struct epoch *e, size_t *ret) {
+	const struct flow_source *own = &flow->sources[source];
+
+	if (!e->encrypted && !own->idle && own->epoch == NULL)
+		return adopt_plain(flow, source, fd, e, ret);
+	if (!epochs_take_place(flow, source, *fd, e, ret))
+		return false;
+	*fd = -1;
 	return true;
 }
 
@@ -446,9 +456,7 @@ static void add_found(
 		e->cause = "key-lost";
 	if (at_path && e->encrypted)
 		leave_own(flow, s->source);
-	bool taken = e->encrypted ? epochs_take_place(flow, s->source, f->place.fd, e, &place)
-				  : adopt_plain(flow, s->source, &f->place.fd, e, &place);
-	if (!taken) {
+	if (!take_found(flow, s->source, &f->place.fd, e, &place)) {
 		free(e);
 		if (!f->place.encrypted &&
 			flow->sources[s->source].epoch != NULL) /* the sooner that it ends */
@@ -457,7 +465,6 @@ static void add_found(
 			"two directories without encryption, or more epochs than there are places for: the store beside the source has what is left");
 		return;
 	}
-	f->place.fd = -1;
 	say_place(flow, s->source, e);
 	if (at_path)
 		set_current(flow, s->source, place);

@@ -666,6 +666,45 @@ def another_directory_and_turns():
     replaced("4s", stored)
 
 
+def two_plain(meanwhile):
+    """A directory without encryption waits for its end in the store, and another comes to the path: first the one, then the other."""
+    with Vault(epoch="4s", keys="wrapped", receiver=False) as w:
+        w.write("x.jpg", MARKER * 10)
+        w.start_agent()
+        w.in_force()
+        until(lambda: w.in_state("ready", "sealed") == 1, 20, lambda: f"one waits: {w.counts()}")
+        equal((w.epochs(), (w.store_dir / "before" / "x.jpg").exists()), (["before"], True), "what is in the store")
+        meanwhile(w)
+        w.write("y.jpg", MARKER * 11)
+        w.start_receiver()
+        w.empty(60)
+        w.in_force(40)
+        w.settled()
+        until(lambda: "before" not in w.epochs(), 30, lambda: f"both have ended: {w.epochs()}")
+        seen = [e["path"] for e in w.events("capture-seen")]
+        equal((sorted(seen), w.in_state("gone", "replaced")), (["x.jpg", "y.jpg"], 0), "captures seen; said to be gone")
+        equal(w.agent.stop(10), 0, "exit status")
+        w.verify_ledger()
+
+
+def another_at_the_path(w):
+    os.rename(w.capture, w.capture.with_name("faces.old"))
+    w.capture.mkdir()
+
+
+def second_plain_directory():
+    """another directory without encryption comes to the path while the first waits in the store: it waits, at no cost, and goes after it"""
+    def meanwhile(w):
+        def descriptors():
+            return len(os.listdir(f"/proc/{w.agent.popen.pid}/fd"))
+        another_at_the_path(w)
+        until(lambda: "two directories without encryption" in w.agent.said(), 20, "said that it waits")
+        before = descriptors()
+        time.sleep(17)  # three looks at it
+        check(descriptors() < before + 3, f"descriptors of the agent: {before}, then {descriptors()}")
+    two_plain(meanwhile)
+
+
 def into_the_directory_above(w):
     """A second source, which lets the agent into the directory above the mount point: what is mounted later is within its sandbox."""
     above = w.dir / "yard"
@@ -803,4 +842,4 @@ def purged():
 
 if __name__ == "__main__":
     tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, locked_and_displaced, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
-             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, mounted_later, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
+             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, second_plain_directory, mounted_later, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
