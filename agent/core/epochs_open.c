@@ -470,6 +470,15 @@ static void add_found(
 		set_current(flow, s->source, place);
 }
 
+/* Of two directories without encryption one is a place, the source's own. What the ledger has under
+ * the source's name is in the store's, but for what was served at the path until now. */
+static bool is_behind(const struct flow *flow, size_t source, const struct found *f) {
+	const struct flow_source *own = &flow->sources[source];
+
+	return f->place.name[0] == 0 && !f->place.encrypted &&
+		!(flow->running && !own->idle && is_same_directory(own->fd, f->place.fd));
+}
+
 /* Its directory is gone: the key follows, and what the ledger thought to be in it is lost. */
 static void add_gone(struct flow *flow, const struct known *k) {
 	struct epoch *e = epoch_new(k);
@@ -550,8 +559,10 @@ static void opened_one(struct flow *flow, const struct opening *o, struct open_s
 	for (size_t k = 0; k < found; k++)
 		take_back(flow, s, &s->found[k]);
 	epochs_forget_plain(flow, s->source);
-	for (size_t k = 0; k < found; k++)
-		add_found(flow, o, s, &s->found[k]);
+	for (int behind = 0; behind < 2; behind++)
+		for (size_t k = 0; k < found; k++)
+			if (is_behind(flow, s->source, &s->found[k]) == (behind != 0))
+				add_found(flow, o, s, &s->found[k]);
 	if (own->epoch == NULL && s->as_plain && !v->has_current)
 		serve_plain(flow, s);
 	else

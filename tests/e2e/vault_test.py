@@ -678,9 +678,8 @@ def two_plain(meanwhile):
         w.write("y.jpg", MARKER * 11)
         w.start_receiver()
         w.empty(60)
-        w.in_force(40)
         w.settled()
-        until(lambda: "before" not in w.epochs(), 30, lambda: f"both have ended: {w.epochs()}")
+        until(lambda: "before" not in w.epochs() and (w.key() is not None) == ("vault" in w.source), 60, lambda: f"both have ended: {w.epochs()}")
         seen = [e["path"] for e in w.events("capture-seen")]
         equal((sorted(seen), w.in_state("gone", "replaced")), (["x.jpg", "y.jpg"], 0), "captures seen; said to be gone")
         equal(w.agent.stop(10), 0, "exit status")
@@ -702,6 +701,16 @@ def second_plain_directory():
         before = descriptors()
         time.sleep(17)  # three looks at it
         check(descriptors() < before + 3, f"descriptors of the agent: {before}, then {descriptors()}")
+    two_plain(meanwhile)
+
+
+def second_plain_directory_at_the_start():
+    """the same, and the agent is started anew meanwhile: what the ledger has of the first is not looked for in the second"""
+    def meanwhile(w):
+        equal(w.agent.stop(10), 0, "exit status")
+        another_at_the_path(w)
+        w.start_agent()
+        until(lambda: "two directories without encryption" in w.agent.said(), 20, "said that it waits")
     two_plain(meanwhile)
 
 
@@ -842,4 +851,4 @@ def purged():
 
 if __name__ == "__main__":
     tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, locked_and_displaced, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
-             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, second_plain_directory, mounted_later, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
+             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, second_plain_directory, second_plain_directory_at_the_start, mounted_later, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
