@@ -270,12 +270,36 @@ static void look_anew(struct flow *flow, size_t source) {
 	intake_scan(flow, source, "");
 }
 
-static bool any_is_away(const struct flow *flow, size_t source) {
+static bool is_away(const struct epoch *e) {
+	return e->away;
+}
+
+static bool is_encrypted(const struct epoch *e) {
+	return e->encrypted;
+}
+
+static bool has_any(const struct flow *flow, size_t source, bool (*is)(const struct epoch *e)) {
 	for (size_t i = 0; i < flow->places.source_count; i++)
 		if (flow->sources[i].epoch != NULL && flow->sources[i].of == source &&
-			flow->sources[i].epoch->away)
+			is(flow->sources[i].epoch))
 			return true;
 	return false;
+}
+
+/* What is at the path had to wait for an earlier directory, and has no place yet. */
+static bool waits_for_place(const struct flow *flow, size_t source) {
+	const struct vault *v = &flow->vaults[source];
+
+	return (v->wanted || has_any(flow, source, is_encrypted)) &&
+		(v->place == NULL || !v->has_current);
+}
+
+/* All that was left of an earlier policy's vault has ended: a source like any other. */
+static void go_on_without(struct flow *flow, size_t source) {
+	epochs_say_unavailable(flow, source, NULL);
+	flow->vaults[source].has_current = false;
+	flow->sources[source].idle = false;
+	intake_scan(flow, source, "");
 }
 
 /* ---- each second */
@@ -289,6 +313,7 @@ static bool is_to_be_unlocked(const struct flow *flow, size_t place) {
 }
 
 static void tick_source(struct flow *flow, size_t source, int64_t now) {
+	const struct flow_source *own = &flow->sources[source];
 	struct vault *v = &flow->vaults[source];
 
 	if (v->opening || v->turning)
@@ -297,13 +322,17 @@ static void tick_source(struct flow *flow, size_t source, int64_t now) {
 		look_anew(flow, source);
 		return;
 	}
-	if (now >= v->find_boot_ns && !v->staged && any_is_away(flow, source)) {
+	if (now >= v->find_boot_ns && !v->staged && has_any(flow, source, is_away)) {
 		epochs_open_one(flow, source);
+		return;
+	}
+	if (!epochs_has_vault(flow, source) && own->idle && own->scan == NULL) {
+		go_on_without(flow, source);
 		return;
 	}
 	if (now < v->again_boot_ns)
 		return;
-	if (v->failed || (v->wanted && (v->place == NULL || !v->has_current)))
+	if (v->failed || waits_for_place(flow, source))
 		epochs_open_one(flow, source);
 	else if (v->has_current && now >= v->due_boot_ns)
 		epochs_turn(flow, source);

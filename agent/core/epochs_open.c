@@ -659,6 +659,8 @@ static void epochs_read(struct flow *flow, void *ctx) {
 			.source = i, .place = flow->vaults[i].place, .plain_fd = -1};
 		flow->vaults[i].opening = true;
 	}
+	if (o->only != NOT_KNOWN && o->count == 0) /* its last epoch has ended meanwhile */
+		flow->vaults[o->only].opening = false;
 	flow->epoch_jobs++;
 	if (o->sources == NULL || jobs_start(&flow->jobs, open_work, open_done, o, &err) < 0) {
 		flow->epoch_jobs--;

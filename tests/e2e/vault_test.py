@@ -714,6 +714,15 @@ def second_plain_directory_at_the_start():
     two_plain(meanwhile)
 
 
+def second_plain_directory_without_the_vault():
+    """the same, and the policy drops the vault meanwhile"""
+    def meanwhile(w):
+        del w.source["vault"]
+        another_at_the_path(w)
+        w.publish()
+    two_plain(meanwhile)
+
+
 def into_the_directory_above(w):
     """A second source, which lets the agent into the directory above the mount point: what is mounted later is within its sandbox."""
     above = w.dir / "yard"
@@ -851,4 +860,5 @@ def purged():
 
 if __name__ == "__main__":
     tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, locked_and_displaced, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
-             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, second_plain_directory, second_plain_directory_at_the_start, mounted_later, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
+             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, second_plain_directory, second_plain_directory_at_the_start,
+             second_plain_directory_without_the_vault, mounted_later, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
