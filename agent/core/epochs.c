@@ -23,7 +23,15 @@ static size_t count_vaults(const struct policy *policy) {
 }
 
 static void idle_place(struct flow_source *s) {
-	*s = (struct flow_source){.fd = -1, .key = "", .idle = true, .next_scan_boot_ns = INT64_MAX};
+	struct flow_source was = *s; /* what is under way still ends */
+
+	*s = (struct flow_source){.fd = -1,
+		.key = "",
+		.idle = true,
+		.next_scan_boot_ns = INT64_MAX,
+		.scan = was.scan,
+		.looks = was.looks,
+		.names.running = was.names.running};
 	figures_reset(&s->figures);
 }
 
@@ -76,7 +84,7 @@ bool epochs_take_place(
 			if (flow->sources[i].epoch == NULL && flow->sources[i].looks == 0)
 				break;
 	if (i == flow->places.source_count || flow->sources[i].epoch != NULL ||
-		flow->sources[i].scan != NULL)
+		flow->sources[i].scan != NULL || flow->sources[i].fd >= 0)
 		return false;
 	flow->places.sources[i] = flow->setup.policy->sources[source];
 	idle_place(&flow->sources[i]);
@@ -94,15 +102,11 @@ void epochs_leave_place(struct flow *flow, size_t place) {
 	struct flow_source *s = &flow->sources[place];
 
 	struct source_figures since = s->figures;
-	struct scan *scan = s->scan; /* what is under way still ends */
-	size_t looks = s->looks;
 	size_t of = s->of;
 
 	fd_closep(&s->fd);
 	free(s->epoch);
 	idle_place(s);
-	s->scan = scan;
-	s->looks = looks;
 	if (place < flow->source_count) {
 		s->key = flow->setup.policy->sources[place].name;
 		s->of = place;
@@ -110,6 +114,13 @@ void epochs_leave_place(struct flow *flow, size_t place) {
 	/* what was counted stays the source's */
 	figures_add_since(&flow->sources[of].figures, &since);
 	flow_settled(flow);
+}
+
+void epochs_close_left(struct flow *flow, size_t source) {
+	struct flow_source *s = &flow->sources[source];
+
+	if (s->idle && s->scan == NULL && s->looks == 0 && !s->names.running && flow->wipe_jobs == 0)
+		fd_closep(&s->fd);
 }
 
 size_t epochs_of(const struct flow *flow, size_t source) {
@@ -131,7 +142,8 @@ const char *epochs_name(const struct epoch *e, char out[FSCRYPT_ID_TEXT]) {
 bool epochs_is_closed(const struct flow *flow, size_t source) {
 	const struct epoch *e = flow->sources[source].epoch;
 
-	return e != NULL && (e->step > STEP_DRAINING || e->gone || e->away || e->lost || e->locked);
+	return flow->sources[source].idle ||
+		(e != NULL && (e->step > STEP_DRAINING || e->gone || e->away || e->lost || e->locked));
 }
 
 bool epochs_is_lost(const struct flow *flow, size_t source) {
@@ -297,7 +309,7 @@ static bool waits_for_place(const struct flow *flow, size_t source) {
 /* All that was left of an earlier policy's vault has ended: a source like any other. */
 static void go_on_without(struct flow *flow, size_t source) {
 	epochs_say_unavailable(flow, source, NULL);
-	flow->vaults[source].has_current = false;
+	flow->vaults[source].has_current = flow->vaults[source].waits = false;
 	flow->sources[source].idle = false;
 	intake_scan(flow, source, "");
 }
@@ -316,6 +328,7 @@ static void tick_source(struct flow *flow, size_t source, int64_t now) {
 	const struct flow_source *own = &flow->sources[source];
 	struct vault *v = &flow->vaults[source];
 
+	epochs_close_left(flow, source);
 	if (v->opening || v->turning)
 		return;
 	if (v->displaced) {
@@ -326,13 +339,13 @@ static void tick_source(struct flow *flow, size_t source, int64_t now) {
 		epochs_open_one(flow, source);
 		return;
 	}
-	if (!epochs_has_vault(flow, source) && own->idle && own->scan == NULL) {
+	if (!epochs_has_vault(flow, source) && own->idle && own->scan == NULL && own->fd < 0) {
 		go_on_without(flow, source);
 		return;
 	}
 	if (now < v->again_boot_ns)
 		return;
-	if (v->failed || waits_for_place(flow, source))
+	if (v->failed || v->waits || waits_for_place(flow, source))
 		epochs_open_one(flow, source);
 	else if (v->has_current && now >= v->due_boot_ns)
 		epochs_turn(flow, source);

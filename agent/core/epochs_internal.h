@@ -54,6 +54,7 @@ struct vault {
 	struct place *place; /* NULL: could not be opened yet */
 	bool opening;
 	bool failed;    /* the last opening */
+	bool waits;     /* a directory that it found, for a place */
 	bool displaced; /* another directory is at the path: all is found anew, see look_anew() */
 	bool has_current;
 	size_t current; /* the place at the source's path */
@@ -73,6 +74,9 @@ bool epochs_take_place(
 	struct flow *flow, size_t source, int fd, struct epoch *epoch, size_t *ret_place);
 /* The place ends; what was known of it is freed. */
 void epochs_leave_place(struct flow *flow, size_t place);
+/* The directory that was served there: not before what is under way in it has ended, which holds
+ * the number of its descriptor. */
+void epochs_close_left(struct flow *flow, size_t source);
 /* The place of a directory without encryption that is away: the source's own, without a vault. */
 void epochs_forget_plain(struct flow *flow, size_t source);
 size_t epochs_of(const struct flow *flow, size_t source); /* places, the open one included */

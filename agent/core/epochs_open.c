@@ -366,10 +366,15 @@ static void set_current(struct flow *flow, size_t source, size_t place) {
 
 /* What is at the path is not served under the source's own name. */
 static void leave_own(struct flow *flow, size_t source) {
-	if (flow->sources[source].epoch != NULL || flow->sources[source].idle)
+	struct flow_source *own = &flow->sources[source];
+
+	if (own->epoch != NULL || own->idle)
 		return;
 	place_set_absent(flow, source, false, false, "");
+	int fd = CEDE_TAKE_FD(own->fd); /* jobs may hold the number */
 	epochs_leave_place(flow, source);
+	own->fd = fd;
+	epochs_close_left(flow, source);
 }
 
 /* The directory at the path, without a vault. */
@@ -438,6 +443,7 @@ static void still_away(struct flow *flow, size_t place) {
 
 static void add_found(
 	struct flow *flow, const struct opening *o, struct open_source *s, struct found *f) {
+	const struct flow_source *own = &flow->sources[s->source];
 	struct epoch *e;
 	size_t place;
 
@@ -458,9 +464,11 @@ static void add_found(
 		leave_own(flow, s->source);
 	if (!take_found(flow, s->source, &f->place.fd, e, &place)) {
 		free(e);
-		if (!f->place.encrypted &&
-			flow->sources[s->source].epoch != NULL) /* the sooner that it ends */
-			flow->sources[s->source].epoch->live_boot_ns = INT64_MIN / 2;
+		flow->vaults[s->source].waits = true;
+		if (!f->place.encrypted && own->epoch == NULL)
+			return; /* for what is under way in the directory that was served before */
+		if (!f->place.encrypted) /* the sooner that it ends */
+			own->epoch->live_boot_ns = INT64_MIN / 2;
 		cede_error_set(&s->locked, CEDE_ERR_BUSY,
 			"two directories without encryption, or more epochs than there are places for: the store beside the source has what is left");
 		return;
@@ -548,6 +556,7 @@ static void opened_one(struct flow *flow, const struct opening *o, struct open_s
 
 	v->place = s->place;
 	v->failed = s->err.code != CEDE_OK;
+	v->waits = false;
 	v->find_boot_ns = clock_boot_ns() + VAULT_AGAIN_NS;
 	if (v->failed || !had_current)
 		v->again_boot_ns = v->find_boot_ns;
@@ -567,6 +576,8 @@ static void opened_one(struct flow *flow, const struct opening *o, struct open_s
 		serve_plain(flow, s);
 	else
 		leave_own(flow, s->source);
+	if (v->waits)
+		v->again_boot_ns = v->find_boot_ns;
 	if (s->err.code != CEDE_OK && v->wanted)
 		epochs_say_unavailable(flow, s->source, s->err.text);
 	if (s->err.code != CEDE_OK && s->err.sys == EACCES)
@@ -659,8 +670,10 @@ static void epochs_read(struct flow *flow, void *ctx) {
 			.source = i, .place = flow->vaults[i].place, .plain_fd = -1};
 		flow->vaults[i].opening = true;
 	}
-	if (o->only != NOT_KNOWN && o->count == 0) /* its last epoch has ended meanwhile */
-		flow->vaults[o->only].opening = false;
+	if (o->only != NOT_KNOWN && o->count == 0) { /* its last epoch has ended meanwhile */
+		struct vault *v = &flow->vaults[o->only];
+		v->opening = v->failed = v->waits = false;
+	}
 	flow->epoch_jobs++;
 	if (o->sources == NULL || jobs_start(&flow->jobs, open_work, open_done, o, &err) < 0) {
 		flow->epoch_jobs--;

@@ -282,6 +282,7 @@ static struct turn *turn_new(struct flow *flow, size_t source) {
 }
 
 void epochs_turn(struct flow *flow, size_t source) {
+	const struct flow_source *own = &flow->sources[source];
 	struct vault *v = &flow->vaults[source];
 	struct cede_error err = {0};
 	struct turn *t;
@@ -290,7 +291,7 @@ void epochs_turn(struct flow *flow, size_t source) {
 		return;
 	if (flow->sources[v->current].epoch->locked)
 		return; /* its key may come yet */
-	if (!v->wanted && flow->sources[source].epoch != NULL)
+	if (!v->wanted && (own->epoch != NULL || own->fd >= 0 || own->scan != NULL))
 		return; /* an earlier plain one has to end first */
 	if (epochs_of(flow, source) >= EPOCHS_MOST) {
 		v->again_boot_ns = clock_boot_ns() + VAULT_AGAIN_NS;

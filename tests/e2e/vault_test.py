@@ -812,6 +812,40 @@ def mounted_later():
         w.verify_ledger()
 
 
+def mounted_meanwhile():
+    """the file system of a vault is mounted while captures of the bare directory are being read and wiped: none of them is said to be gone, and they go when it is unmounted"""
+    with Vault(epoch="1h", keys="wrapped") as w:
+        into_the_directory_above(w)
+        w.disk.detach()
+        w.capture.mkdir(parents=True)
+        w.write_files()
+        w.start()
+        until(lambda: "vault.unavailable" in w.agent.said(), 20, "said that there is no vault")
+        bare, number = os.open(w.capture, os.O_RDONLY | os.O_DIRECTORY), 0
+
+        def write():
+            nonlocal number
+            for number in range(number + 1, number + 11):
+                content = MARKER * 200 + str(number).encode()
+                with open(os.open(f"{number}.jpg", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=bare), "wb") as f:
+                    f.write(content)
+                w.expect(f"{number}.jpg", content)
+        until(lambda: write() or w.in_state("wiped") > 50, 30, lambda: f"they are on their way: {w.counts()}", each=0.02)
+        w.disk.attach()
+        until(lambda: write() or w.key(), 30, "the vault is in force", each=0.01)
+        os.close(bare)
+        left = number - w.in_state("wiped")
+        diag(f"{left} of {number} captures are in the bare directory")
+        check(left > 0, "none was under way")
+        subprocess.run(["umount", "-l", w.disk.mount], check=True)
+        until(lambda: w.left() == [], 60, "what is in the bare directory goes")
+        w.idle()
+        equal((w.in_state("wiped"), w.in_state("gone", "replaced"), w.events("capture-gone")), (number, 0, []), "captures wiped, gone")
+        w.disk.attach()
+        w.settled()
+        w.verify_ledger()
+
+
 def died_behind_the_rmdir():
     """the directory of an ended epoch is gone and the ledger does not know it yet: its key goes, what lies at the path goes once"""
     with Vault(epoch="8s", keys="wrapped") as w:
@@ -861,4 +895,4 @@ def purged():
 if __name__ == "__main__":
     tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, locked_and_displaced, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
              turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, second_plain_directory, second_plain_directory_at_the_start,
-             second_plain_directory_without_the_vault, mounted_later, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
+             second_plain_directory_without_the_vault, mounted_later, mounted_meanwhile, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
