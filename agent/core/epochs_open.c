@@ -430,6 +430,7 @@ static void still_away(struct flow *flow, size_t place) {
 	if (fstat(p->fd, &st) == 0 && st.st_nlink == 0) {
 		if (flow->wipe_jobs > 0)
 			return; /* of it, perhaps: with the next look */
+		place_set_absent(flow, place, false, false, ""); /* nothing of it waits any more */
 		disposal_forget(flow, place);
 		e->away = false;
 		e->gone = e->lost = true;

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -666,6 +667,22 @@ def another_directory_and_turns():
     replaced("4s", stored)
 
 
+def removed_while_away():
+    """another directory at the path, and the old one is removed where it was moved to: its epoch ends when the agency has what was sealed, and it counts as away no more"""
+    with Vault(epoch="4s", keys="wrapped") as w:
+        key = start_waiting(w)
+        waiting(w, 2, "waiting", want=True)
+        another_at_the_path(w)
+        until(lambda: len(w.events("source-missing")) == 1, 20, "said that it is away")
+        equal(w.events("source-back"), [], "said to be back")
+        shutil.rmtree(w.capture.with_name("faces.old"))
+        w.start_receiver()
+        equal(w.erased(key, 60)["cause"], "directory-gone", "cause")
+        equal((len(w.events("source-missing")), len(w.events("source-back"))), (1, 1), "times it was away, and that this ended")
+        equal(w.agent.stop(10), 0, "exit status")
+        w.verify_ledger()
+
+
 def two_plain(meanwhile):
     """A directory without encryption waits for its end in the store, and another comes to the path: first the one, then the other."""
     with Vault(epoch="4s", keys="wrapped", receiver=False) as w:
@@ -894,5 +911,5 @@ def purged():
 
 if __name__ == "__main__":
     tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, locked_and_displaced, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
-             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, second_plain_directory, second_plain_directory_at_the_start,
+             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, removed_while_away, second_plain_directory, second_plain_directory_at_the_start,
              second_plain_directory_without_the_vault, mounted_later, mounted_meanwhile, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
