@@ -159,12 +159,16 @@ static void decide_wanted(const struct policy *policy, const struct policy_sourc
 	}
 }
 
+bool still_wanted(const struct policy_source *source, struct slice path, uint64_t size) {
+	return size <= source->max_size &&
+		matching(source->ignore, source->ignore_count, path) == NULL &&
+		matching(source->match, source->match_count, path) != NULL;
+}
+
 bool destroy_due(const struct policy *policy, const struct policy_source *source, struct slice path,
 	uint64_t size, int64_t born, int64_t now) {
 	return source->at_max_age == AT_MAX_AGE_DESTROY && policy->expires_ns > now &&
-		later_by(born, source->max_age_ns) <= now && size <= source->max_size &&
-		matching(source->ignore, source->ignore_count, path) == NULL &&
-		matching(source->match, source->match_count, path) != NULL &&
+		later_by(born, source->max_age_ns) <= now && still_wanted(source, path, size) &&
 		hold_of(policy, slice_str(source->name), path, born, now) == NULL;
 }
 

@@ -102,6 +102,9 @@ uint64_t destination_rate(const struct policy_destination *destination, int64_t 
 /* The hold of the policy that covers a capture now: the wipe asks again, with this one function. */
 const struct policy_hold *hold_of(const struct policy *policy, struct slice source,
 	struct slice path, int64_t born_ns, int64_t now_ns);
+/* Whether the source takes a capture that is known already: it matches, is not ignored, and is not
+ * larger than max_size. */
+bool still_wanted(const struct policy_source *source, struct slice path, uint64_t size);
 /* Whether a capture that is known already is to be destroyed for its age now (REASON_DESTROYED):
  * asked of the policy in force when that is done, whatever another one said before. */
 bool destroy_due(const struct policy *policy, const struct policy_source *source, struct slice path,

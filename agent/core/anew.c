@@ -2,7 +2,9 @@
  * Sealed bundles that were in memory only and were lost there, where every source of their captures
  * says at_max_age: seal. Whether the agency has such a bundle only the agency can tell. If it can't
  * be asked when max_age nears, the captures are sealed anew, in a bundle of their own, into the
- * spool, and wiped. Where another policy is in force since, it decides first, and they go as others do.
+ * spool, and wiped. They leave the lost bundle in the transaction that records the new one: a crash
+ * or a failure before that changes nothing. Where another policy is in force since and does not
+ * want all of them, none is sealed: only the agency's answer frees them.
  *
  * Once (I11): what was sealed later than such a bundle is not sent before the agency said whether
  * it has it. If it has, the new bundle goes from the spool unsent: the receipt proves it, too. */
@@ -14,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "policy/decide.h"
 
 #define ANSWER_NS (2 * NS_PER_SECOND) /* with a link that works the agency has so long to say */
 
@@ -75,7 +78,7 @@ static void look_done(struct flow *flow, void *ctx) {
 		return;
 	p->looking = false;
 	p->looked = true;
-	p->freed = k->list.count == 0;
+	p->freed = p->freed || k->list.count == 0;
 	judge(flow, p, &k->list);
 	outbox_push(flow, p->destination);
 }
@@ -105,7 +108,7 @@ struct again {
 	struct load *load;
 	int64_t row;
 	bool out_of_reach; /* a source of it is not there now */
-	bool undecided;    /* another policy decides about its captures first */
+	bool unwanted;     /* the policy in force does not want all of them */
 };
 
 static int take_one(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
@@ -113,9 +116,14 @@ static int take_one(void *ctx, const struct ledger_capture *c, struct cede_error
 	struct load *l = a->load;
 	struct seal_item *item;
 
-	for (size_t i = 0; i < l->source_count; i++)
-		if (slice_is(c->source, l->flow->sources[l->sources[i]].key))
-			return load_add(l, c, l->sources[i], &item, reterr);
+	for (size_t i = 0; i < l->source_count; i++) {
+		size_t source = l->sources[i];
+		if (!slice_is(c->source, l->flow->sources[source].key))
+			continue;
+		a->unwanted =
+			!still_wanted(&l->flow->policy->sources[source], c->path, c->identity.size);
+		return a->unwanted ? 1 : load_add(l, c, source, &item, reterr);
+	}
 	a->out_of_reach = true;
 	return 1;
 }
@@ -128,12 +136,11 @@ static int again_work(struct ledger *ledger, void *ctx, struct cede_error *reter
 	seal_items_free(l->items, l->count); /* of a first try */
 	l->items = NULL;
 	l->count = l->room = 0;
-	a->out_of_reach = a->undecided = false;
+	a->out_of_reach = a->unwanted = false;
 	CEDE_TRY(ledger_bundle_captures(ledger, a->row, CAPTURE_SEALED, take_one, a, reterr));
-	if (a->out_of_reach || l->count == 0)
+	if (a->out_of_reach || a->unwanted || l->count == 0)
 		return CEDE_OK;
 	ledger_head(ledger, &l->job.ledger_sequence, l->job.ledger_hash);
-	CEDE_TRY(ledger_bundle_freed(ledger, a->row, now, &a->undecided, reterr));
 	return ledger_checkpoint(ledger,
 		slice_str(l->flow->policy->destinations[l->destination].name), now, &l->checkpoint,
 		&l->field, reterr);
@@ -145,7 +152,7 @@ static void say_anew(const struct flow *flow, const struct load *l) {
 	id_print(&l->lost, id);
 	log_event(LOG_LEVEL_WARNING, "bundle.anew",
 		"bundle=%s destination=%s captures=%zu text=\"lost with the memory it was in, and the agency can't be asked: sealed anew before max_age\"",
-		id, flow->policy->destinations[l->destination].name, l->count);
+		id, flow->policy->destinations[l->destination].name, l->job.sealed);
 }
 
 /* Nothing of it is sealed here. */
@@ -155,9 +162,8 @@ static void leave(struct flow *flow, const struct again *a, struct parcel *p) {
 	flow->seal_jobs--;
 	flow->destinations[l->destination].sealing--;
 	p->anew = false;
-	p->looked = false; /* looked at again */
-	for (size_t i = 0; a->undecided && i < l->source_count; i++)
-		intake_scan(flow, l->sources[i], "");
+	p->looked = a->unwanted; /* else looked at again */
+	p->may_spool = false;
 }
 
 static void again_done(struct flow *flow, void *ctx) {
@@ -166,12 +172,10 @@ static void again_done(struct flow *flow, void *ctx) {
 	struct parcel *p = outbox_find(flow, &l->lost);
 
 	require(p != NULL); /* no answer ends it meanwhile */
-	if (a->out_of_reach || a->undecided || l->count == 0) {
+	if (a->out_of_reach || a->unwanted || l->count == 0) {
 		leave(flow, a, p);
 		return;
 	}
-	say_anew(flow, l);
-	p->freed = true;
 	outbox_checkpoint(flow, l->destination, &l->field);
 	load_seal(CEDE_TAKE(a->load));
 }
@@ -184,11 +188,54 @@ static void again_release(void *ctx) {
 	free(a);
 }
 
-void anew_ended(struct flow *flow, const struct id *lost) {
-	struct parcel *p = outbox_find(flow, lost);
+/* What is another file now, or none, is no capture of the lost bundle any more. */
+static int record_left(
+	struct ledger *ledger, const struct load *l, int64_t now, struct cede_error *reterr) {
+	for (size_t i = 0; i < l->job.count; i++) {
+		const struct seal_item *item = &l->job.items[i];
+		if (item->outcome == SEAL_CHANGED)
+			CEDE_TRY(ledger_capture_move(ledger, item->row, CAPTURE_REPLACED, 0, now,
+				"reason=changed", reterr));
+		if (item->outcome == SEAL_GONE)
+			CEDE_TRY(ledger_capture_move(ledger, item->row, CAPTURE_GONE, 0, now,
+				"reason=removed-by-another-program", reterr));
+	}
+	return CEDE_OK;
+}
 
-	if (p != NULL)
-		p->anew = false;
+int anew_record(struct ledger *ledger, struct load *l, int64_t now_ns, struct cede_error *reterr) {
+	CLEANUP(freep) int64_t *rows = calloc(l->job.count, sizeof *rows);
+	size_t n = 0;
+	bool freed;
+
+	if (rows == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	CEDE_TRY(record_left(ledger, l, now_ns, reterr));
+	if (l->job.sealed == 0)
+		return CEDE_OK;
+	for (size_t i = 0; i < l->job.count; i++)
+		if (l->job.items[i].outcome == SEAL_DONE)
+			rows[n++] = l->job.items[i].row;
+	CEDE_TRY(ledger_bundle_freed(ledger, l->lost_row, rows, n, now_ns, &freed, reterr));
+	if (!freed) /* one was found gone or changed meanwhile */
+		l->job.sealed = 0;
+	return CEDE_OK;
+}
+
+void anew_ended(struct flow *flow, const struct load *l) {
+	struct parcel *p = outbox_find(flow, &l->lost);
+	bool some = l->job.sealed > 0;
+
+	if (some)
+		say_anew(flow, l);
+	else if (l->job.fd >= 0)
+		spooling_remove(flow, &l->job.bundle, l->job.size);
+	if (p == NULL)
+		return;
+	p->anew = false;
+	p->looked = false; /* what is left of it is looked at again */
+	p->freed = p->freed || some;
+	p->anew_boot_ns = some ? 0 : clock_boot_ns() + UNREAD_AGAIN_NS;
 }
 
 static void seal_anew(struct flow *flow, struct parcel *p) {
@@ -209,6 +256,7 @@ static void seal_anew(struct flow *flow, struct parcel *p) {
 	*a = (struct again){.load = l, .row = p->row};
 	l->spool = l->wipe_now = l->may_spool = l->anew = true;
 	l->lost = p->id;
+	l->lost_row = p->row;
 	p->anew = true;
 	flow->seal_jobs++;
 	flow->destinations[p->destination].sealing++;
@@ -218,8 +266,8 @@ static void seal_anew(struct flow *flow, struct parcel *p) {
 static bool is_due(const struct flow *flow, const struct parcel *p, int64_t now) {
 	int64_t wait = link_up(flow->link, p->destination) ? ANSWER_NS : 0;
 
-	return p->looked && !p->anew && !p->freed && p->may_spool && p->state != PARCEL_CONFIRMED &&
-		p->urgent_ns <= now - wait;
+	return p->looked && !p->anew && p->may_spool && clock_boot_ns() >= p->anew_boot_ns &&
+		p->state != PARCEL_CONFIRMED && p->urgent_ns <= now - wait;
 }
 
 void anew_tick(struct flow *flow, size_t destination) {

@@ -125,11 +125,12 @@ struct parcel {
 	bool looking,
 		looked; /* at its captures, for the policy in force: urgent_ns and may_spool say */
 	bool anew;      /* they are being sealed in another bundle */
-	bool freed;     /* none hangs on it any more: its fate alone is to be known */
-	bool given_up;  /* ... which is being recorded */
-	int64_t segment_of; /* row of the large capture of which it has a segment; 0: none */
-	bool recovered;     /* may have been sent before: ask first */
-	bool may_spool;     /* every source of it says at_max_age: seal */
+	bool freed;     /* ... or were, some or all of them */
+	int64_t anew_boot_ns; /* not again before */
+	bool given_up;        /* ... which is being recorded */
+	int64_t segment_of;   /* row of the large capture of which it has a segment; 0: none */
+	bool recovered;       /* may have been sent before: ask first */
+	bool may_spool;       /* every source of it says at_max_age: seal */
 	bool spooling;
 	int64_t pushed_boot_ns; /* the first try of this process; 0: none */
 	int64_t urgent_ns;      /* when it must be spooled if there is no receipt */
@@ -389,8 +390,12 @@ void outbox_link(void *flow, size_t destination, bool up);
 
 /* ---- anew.c: what was lost with its memory is sealed anew when max_age nears, link or no link */
 void anew_tick(struct flow *flow, size_t destination);
-/* Its captures are recorded in another bundle, or wait as others do. */
-void anew_ended(struct flow *flow, const struct id *lost);
+/* On the ledger's thread: what was sealed anew leaves the lost bundle, in the transaction that
+ * records the new one; all else stays in it. Nothing left to be recorded: l->job.sealed is 0. */
+CEDE_MUST_USE int anew_record(
+	struct ledger *ledger, struct load *l, int64_t now_ns, struct cede_error *reterr);
+/* They are recorded in the other bundle, or nothing happened. */
+void anew_ended(struct flow *flow, const struct load *l);
 /* What was sealed after the bundle of this row is not sent now: an earlier one may have the same
  * captures, and nobody knows yet whether the agency has it. INT64_MAX: all may go. */
 int64_t anew_holds_back(const struct flow_destination *d);

@@ -180,7 +180,9 @@ static int sealed_work(struct ledger *ledger, void *ctx, struct cede_error *rete
 	int64_t now = clock_wall_ns();
 
 	load_large_pauses(l);
-	for (size_t i = 0; i < l->job.count; i++)
+	if (l->anew)
+		CEDE_TRY(anew_record(ledger, l, now, reterr));
+	for (size_t i = 0; i < l->job.count && !l->anew; i++)
 		CEDE_TRY(record_left(ledger, &l->job.items[i], now, reterr));
 	return l->job.sealed > 0 ? record_bundle(ledger, l, now, reterr) : CEDE_OK;
 }
@@ -223,7 +225,7 @@ static void sealed_done(struct flow *flow, void *ctx) {
 
 	d->sealing--;
 	if (l->anew)
-		anew_ended(flow, &l->lost);
+		anew_ended(flow, l);
 	look_again(flow, l);
 	if (l->job.sealed > 0) {
 		struct parcel *p = CEDE_TAKE(l->parcel);

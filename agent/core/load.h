@@ -29,6 +29,7 @@ struct load {
 	bool holds;        /* its source's place for a large capture; for the ledger's thread */
 	bool anew;         /* again, instead of ... */
 	struct id lost;    /* ... this bundle: core/anew.c */
+	int64_t lost_row;
 	int64_t urgent_ns; /* when it must be sealed to the disk if there is no receipt */
 	int64_t again_ns;  /* wall time at which something becomes ready; INT64_MAX: unknown */
 	struct buf checkpoint, field; /* of all that came before */

@@ -394,7 +394,7 @@ bool outbox_receipt(void *ctx, const struct id *bundle, struct slice note) {
 		.size = note.len,
 		.wiped_already = p->spooled,
 		.missing = p->missing,
-		.freed = p->freed || (p->lost && !p->missing && !p->looked),
+		.freed = p->lost && !p->missing, /* perhaps */
 		.destination = flow->policy->destinations[p->destination].name,
 		.known_size = receipt.checkpoint_size,
 		.checkpoint = BUF_INIT(CHECKPOINT_MAX),

@@ -351,26 +351,56 @@ int ledger_bundle_abandoned(struct ledger *l, int64_t bundle_row, int64_t now_ns
 	return ledger_event(l, LEDGER_BUNDLE_ABANDONED, &b.id, now_ns, "", reterr);
 }
 
-int ledger_bundle_freed(struct ledger *l, int64_t bundle_row, int64_t now_ns, bool *ret_undecided,
+/* Whether each of them is SEALED in it still. */
+static int are_in(struct ledger *l, int64_t bundle_row, const int64_t *rows, size_t n, bool *ret,
 	struct cede_error *reterr) {
+	*ret = true;
+	for (size_t i = 0; i < n && *ret; i++) {
+		sqlite3_stmt *st;
+		bool there;
+		CEDE_TRY(ledger_use(l, ST_CAPTURE_ROW, &st, reterr));
+		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, rows[i]), reterr);
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		*ret = there && sqlite3_column_int(st, 0) == CAPTURE_SEALED &&
+			sqlite3_column_int64(st, 2) == bundle_row;
+		(void)sqlite3_reset(st);
+	}
+	return CEDE_OK;
+}
+
+static int free_rows(struct ledger *l, int64_t bundle_row, const int64_t *rows, size_t n,
+	struct cede_error *reterr) {
+	CEDE_TRY(capture_move(CAPTURE_SEALED, CAPTURE_READY, reterr));
+	CEDE_TRY(capture_move(CAPTURE_READY, CAPTURE_BUNDLED, reterr));
+	for (size_t i = 0; i < n; i++) {
+		sqlite3_stmt *st;
+		CEDE_TRY(ledger_use(l, ST_FREE, &st, reterr));
+		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
+		LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, rows[i]), reterr);
+		CEDE_TRY(ledger_run(l, st, reterr));
+	}
+	return CEDE_OK;
+}
+
+int ledger_bundle_freed(struct ledger *l, int64_t bundle_row, const int64_t *rows, size_t n,
+	int64_t now_ns, bool *ret_freed, struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf list = BUF_INIT(LEDGER_DETAIL_MAX);
+	struct detail_rows range = {0};
 	struct ledger_bundle b;
-	sqlite3_stmt *st;
-	int to = CAPTURE_READY;
 
 	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
 	if (b.state != BUNDLE_SEALED || b.spooled || b.segment_of != 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: a bundle that can't be freed");
-	CEDE_TRY(state_after_abandon(l, bundle_row, &to, reterr));
-	*ret_undecided = to == CAPTURE_SETTLING;
-	if (!*ret_undecided)
-		to = CAPTURE_BUNDLED;
-	CEDE_TRY(capture_move(CAPTURE_SEALED, CAPTURE_READY, reterr));
-	CEDE_TRY(capture_move(CAPTURE_READY, (enum capture_state)to, reterr));
-	CEDE_TRY(ledger_use(l, ST_FREE, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, bundle_row), reterr);
-	LEDGER_TRY_BIND(l, sqlite3_bind_int(st, 2, to), reterr);
-	CEDE_TRY(ledger_run(l, st, reterr));
-	return ledger_event(l, LEDGER_BUNDLE_FREED, &b.id, now_ns, "", reterr);
+	CEDE_TRY(are_in(l, bundle_row, rows, n, ret_freed, reterr));
+	if (!*ret_freed)
+		return CEDE_OK;
+	CEDE_TRY(free_rows(l, bundle_row, rows, n, reterr));
+	for (size_t i = 0; i < n; i++)
+		CEDE_TRY(detail_rows_add(&range, &list, (uint64_t)rows[i], reterr));
+	CEDE_TRY(detail_rows_end(&range, &list, reterr));
+	buf_clear(&l->detail);
+	CEDE_TRY(detail_add(&l->detail, "rows", buf_slice(&list), reterr));
+	return ledger_event_detail(l, LEDGER_BUNDLE_FREED, &b.id, now_ns, reterr);
 }
 
 /* ---- what was sealed twice */

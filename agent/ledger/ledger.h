@@ -365,11 +365,12 @@ CEDE_MUST_USE int ledger_bundle_wiping(
  * theirs is in force: a scan decides. */
 CEDE_MUST_USE int ledger_bundle_abandoned(struct ledger *ledger, int64_t bundle_row, int64_t now_ns,
 	bool *ret_undecided, struct cede_error *reterr);
-/* The bundle's bytes are lost, and nobody can say whether the agency has it: its captures SEALED ->
- * BUNDLED (by way of READY), to be sealed anew, or SETTLING (*ret_undecided) as above. It stays
- * SEALED. Not for one with a segment. */
-CEDE_MUST_USE int ledger_bundle_freed(struct ledger *ledger, int64_t bundle_row, int64_t now_ns,
-	bool *ret_undecided, struct cede_error *reterr);
+/* The bundle's bytes are lost, nobody can say whether the agency has it, and these captures of it
+ * were sealed anew: SEALED -> BUNDLED (by way of READY), for the ledger_bundle_sealed() that
+ * follows in this transaction. It stays SEALED. *ret_freed false: one of them is not SEALED in it
+ * any more, and nothing was changed. Not for one with a segment. */
+CEDE_MUST_USE int ledger_bundle_freed(struct ledger *ledger, int64_t bundle_row,
+	const int64_t *rows, size_t n, int64_t now_ns, bool *ret_freed, struct cede_error *reterr);
 /* Calls fn for each spooled SEALED bundle whose captures all were sealed, with the same content,
  * into this earlier one, to which the agency has a receipt now. */
 typedef int ledger_bundle_fn(void *ctx, const struct ledger_bundle *b, struct cede_error *reterr);

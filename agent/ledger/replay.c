@@ -599,6 +599,35 @@ static void move_members(
 	}
 }
 
+/* Sealed anew in another one. */
+static int freed(struct replay *r, const struct ledger_row *e, const struct parcel *b,
+	uint64_t bundle, struct cede_error *reterr) {
+	struct slice rest = SLICE_NONE;
+	uint64_t from, to, n = 0;
+
+	(void)detail_find(e->detail, "rows", &rest);
+	while (rest.len > 0) {
+		CEDE_TRY(detail_rows_next(&rest, &from, &to, reterr));
+		if (!replay_is_row(r, to))
+			return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a row number that is none");
+		n += to - from + 1;
+		if (n > b->count) {
+			replay_contradicted(
+				r, e->sequence, "more captures leave a bundle than it has");
+			return CEDE_OK;
+		}
+		for (; from <= to; from++) {
+			struct replayed *c;
+			CEDE_TRY(replay_capture(r, from, &c, reterr));
+			if (c->stage != STAGE_SEALED || c->bundle != bundle)
+				continue;
+			c->stage = STAGE_OPEN;
+			c->bundle = 0;
+		}
+	}
+	return CEDE_OK;
+}
+
 static int bundle_event(struct replay *r, const struct ledger_row *e, struct cede_error *reterr) {
 	struct parcel *b;
 	uint64_t row;
@@ -616,9 +645,8 @@ static int bundle_event(struct replay *r, const struct ledger_row *e, struct ced
 	case LEDGER_BUNDLE_WIPING:
 		move_members(r, b, row, STAGE_SEALED, STAGE_WIPING);
 		break;
-	case LEDGER_BUNDLE_FREED: /* sealed again in another one */
-		move_members(r, b, row, STAGE_SEALED, STAGE_OPEN);
-		break;
+	case LEDGER_BUNDLE_FREED:
+		return freed(r, e, b, row, reterr);
 	case LEDGER_BUNDLE_ABANDONED:
 		b->state = BUNDLE_ABANDONED;
 		move_members(r, b, row, STAGE_SEALED, STAGE_OPEN);

@@ -120,8 +120,8 @@ static const char *const ledger_sql[ST_COUNT] = {
 	/* READY, or SETTLING where another policy decides since */
 	[ST_ABANDON_TO] = "SELECT CASE WHEN sealed_ns <= (SELECT max(loaded_ns) FROM policy) "
 			  "THEN 5 ELSE 0 END FROM bundle WHERE id = ?1",
-	[ST_FREE] = "UPDATE capture SET state = ?2, not_before_ns = 0, bundle = NULL "
-		    "WHERE bundle = ?1 AND state = 2 AND segments = 1",
+	[ST_FREE] = "UPDATE capture SET state = 1, not_before_ns = 0, bundle = NULL "
+		    "WHERE id = ?2 AND bundle = ?1 AND state = 2 AND segments = 1",
 	[ST_SEALED_DETAIL] = "SELECT detail FROM event WHERE seq >= ?1 AND kind = ?2 AND subject = ?3 "
 			     "ORDER BY seq LIMIT 1",
 	[ST_MEMBERS] = "SELECT id, sha256 FROM capture WHERE bundle = ?1 AND segments = 1",

@@ -224,36 +224,88 @@ def max_age_after_a_kill():
         no_finding(w)
 
 
-def max_age_after_a_kill_and_had(over_a_kill=False):
-    """the same, and the agency has the lost bundle: its receipt is the proof, the new one is not sent"""
-    with World(source=SEAL_IN_TIME) as w:
+@contextlib.contextmanager
+def lost_and_had(captures=3, source=None):
+    """A world and its proxy: a bundle that the agency has, while its receipt did not come and the link is down. The agent is
+    killed unless it is told to stay. After it the link is there, and all must have arrived once."""
+    with World(source={**SEAL_IN_TIME, **(source or {})}) as w:
         w.start_receiver()
         with Proxy(w.port) as proxy:
             w.destination["url"] = f"https://localhost:{proxy.port}/"
             w.write_files()
             proxy.swallow = 300_000
+            for i in range(captures):
+                w.write(f"{i}.jpg", random.Random(24 + i).randbytes(600_000))
             w.start_agent()
-            w.write("0.jpg", random.Random(24).randbytes(600_000))
             until(lambda: list(w.store.rglob("*.receipt")), 20, "the agency has it")
             proxy.refuse()
-            w.agent.kill()
-            equal(w.in_state("sealed"), 1, "captures that are sealed")
             proxy.swallow = None
-            w.start_agent()
-            wiped(w, 1)
-            lost, anew = bundles_sealed(w)
-            equal([p.stem for p in spooled(w)], [anew], "bundles in the spool")
-            if over_a_kill:
-                w.agent.kill()
-                w.start_agent()
+            equal(w.in_state("sealed"), captures, "captures that are sealed")
+            lost = bundles_sealed(w)
+            equal(len(lost), 1, "bundles")
+            yield w, proxy
             proxy.serve()
             w.settled()
             until(lambda: not spooled(w), 10, "the spool is empty")
-            store = Store(w.store, w.pki).read()
-            equal(list(store.manifests), [lost], "bundles at the agency")
+            check(lost[0] in Store(w.store, w.pki).read().manifests, "the agency has the lost bundle")
             w.agent.stop()
             both_verify(w)
             no_finding(w)
+
+
+def max_age_after_a_kill_and_had(over_a_kill=False):
+    """the same, and the agency has the lost bundle: its receipt is the proof, the new one is not sent"""
+    with lost_and_had() as (w, _):
+        w.agent.kill()
+        w.start_agent()
+        wiped(w, 3)
+        equal([p.stem for p in spooled(w)], bundles_sealed(w)[1:], "bundles in the spool")
+        if over_a_kill:
+            w.agent.kill()
+            w.start_agent()
+
+
+def next_captures(w):
+    """Others, that may share a bundle with what is ready."""
+    for i in range(2):
+        w.write(f"next{i}.jpg", random.Random(i).randbytes(1000))
+
+
+def max_age_and_had_and_another_key():
+    """the same, and a policy with another sealing key comes while the link is down"""
+    with lost_and_had() as (w, _):
+        another_seal_key(w)
+        w.destination["seal_to"].insert(0, "pki/seal.pem")  # opens all
+        serial = w.publish()
+        until(lambda: f"serial={serial}" in w.agent.said(), 10, "the next policy is in force")
+        next_captures(w)
+        wiped(w, 5)
+
+
+def max_age_and_killed_in_the_midst():
+    """the same, killed while they are sealed anew: nothing has happened, and the next start seals them anew"""
+    with lost_and_had() as (w, _):
+        w.agent.kill()
+        next_captures(w)
+        w.start_agent()
+        until(lambda: "agent.ready" in w.agent.said(), 15, "the agent is ready")
+        with Strace(w.agent.pid, w.dir, "-e", "trace=linkat", "-e", "inject=linkat:signal=KILL"):
+            w.agent.popen.wait(20)
+        w.start_agent()
+        wiped(w, 5)
+
+
+def max_age_and_had_and_no_room():
+    """the same, and the spool takes nothing for a while: they stay with the lost bundle until it does"""
+    with lost_and_had() as (w, _):
+        w.agent.kill()
+        next_captures(w)
+        w.start_agent()
+        until(lambda: w.agent.said().count("agent.ready") == 2, 15, "the agent is ready")
+        with Strace(w.agent.pid, w.dir, "-e", "trace=linkat", "-e", "inject=linkat:error=ENOSPC"):
+            until(lambda: w.agent.said().count("seal.failed") >= 2, 20, "it fails")
+            equal(len(w.left()), 5, "captures that stay")
+        wiped(w, 5)
 
 
 def max_age_after_two_kills_and_had():
@@ -552,6 +604,7 @@ def segments_taken_out_and_had():
 if __name__ == "__main__":
     tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_over_a_stop, stop_with_a_slow_spool,
              stop_with_a_full_spool, stop_with_a_link, max_age_beside_hold, max_age_after_a_kill, max_age_after_a_kill_and_had,
-             max_age_after_two_kills_and_had, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
+             max_age_after_two_kills_and_had,
+             max_age_and_had_and_another_key, max_age_and_killed_in_the_midst, max_age_and_had_and_no_room, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
              clear_before_spool, no_plaintext, stuck_in_spool, taken_out, taken_out_and_lost, taken_out_and_had,
              segments_taken_out_and_lost, segments_all_taken_out, segments_taken_out_and_had], at_once=3)

@@ -211,6 +211,13 @@ class Walk:
         self.good = n.size
 
 
+def rows_of(e):
+    """Of a list such as 3,7-12,40."""
+    for part in e.get("rows").split(","):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
 class Tables:
     """What the tables must say, from the events."""
 
@@ -243,10 +250,8 @@ class Tables:
             if not self.policies or self.policies.pop(0) != want:
                 raise Bad(e.sequence, "another policy")
         elif e.kind == "captures-wiped":
-            for part in e.get("rows").split(","):
-                first, _, last = part.partition("-")
-                for row in range(int(first), int(last or first) + 1):
-                    self.wipe(e, row)
+            for row in rows_of(e):
+                self.wipe(e, row)
         elif e.kind == "bundle-sealed":
             self.seal(e, row)
         elif e.kind.startswith("bundle-"):
@@ -343,7 +348,7 @@ class Tables:
             if sha256(have[6] or b"").hex() != e.get("sha256") or have[7] != e.at_ns:
                 raise Bad(e.sequence, "another receipt")
         elif e.kind in ("bundle-wiping", "bundle-abandoned", "bundle-freed"):
-            for member in b["members"]:
+            for member in rows_of(e) if e.kind == "bundle-freed" else b["members"]:
                 c = self.captures[member]
                 if c["stage"] == self.SEALED and c["bundle"] == row:
                     c["stage"] = self.WIPING if e.kind == "bundle-wiping" else self.OPEN

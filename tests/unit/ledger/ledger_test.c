@@ -502,7 +502,7 @@ static void what_a_lost_bundle_held_is_sealed_anew_and_proven_by_its_receipt(voi
 	struct ledger *l = of(state);
 	int64_t rows[64], mixed[2], row;
 	struct noted told = {.n = 0};
-	bool undecided = true;
+	bool freed = false;
 	struct id id;
 
 	for (int i = 0; i < 3; i++)
@@ -510,18 +510,25 @@ static void what_a_lost_bundle_held_is_sealed_anew_and_proven_by_its_receipt(voi
 	assert_int_equal(take(l, 3, 100, rows), 3);
 	int64_t lost = seal(l, rows, 3, false, &id);
 	begin(l);
-	assert_int_equal(ledger_bundle_freed(l, lost, NOW, &undecided, NULL), CEDE_OK);
+	assert_int_equal(ledger_bundle_freed(l, lost, rows, 2, NOW, &freed, NULL), CEDE_OK);
 	commit(l);
-	assert_false(undecided);
+	assert_true(freed);
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(state_of(l, rows[i]), CAPTURE_BUNDLED);
+		assert_int_equal(state_of(l, rows[i]), i < 2 ? CAPTURE_BUNDLED : CAPTURE_SEALED);
+	begin(l); /* all or none */
+	assert_int_equal(ledger_bundle_freed(l, lost, &rows[1], 2, NOW, &freed, NULL), CEDE_OK);
+	assert_false(freed);
+	assert_int_equal(state_of(l, rows[2]), CAPTURE_SEALED);
+	assert_int_equal(ledger_bundle_freed(l, lost, &rows[2], 1, NOW, &freed, NULL), CEDE_OK);
+	commit(l);
+	assert_true(freed);
 	int64_t anew = seal(l, rows, 2, true, NULL);
 	(void)seen(l, "d", "", 4, 10, NOW, &mixed[1]);
 	assert_int_equal(take(l, 1, 100, &mixed[1]), 1);
 	mixed[0] = rows[2];
 	int64_t company = seal(l, mixed, 2, true, NULL);
 	begin(l);
-	assert_int_equal(ledger_bundle_freed(l, anew, NOW, &undecided, NULL), CEDE_ERR_BUG);
+	assert_int_equal(ledger_bundle_freed(l, anew, rows, 1, NOW, &freed, NULL), CEDE_ERR_BUG);
 	ledger_rollback(l);
 	begin(l);
 	assert_int_equal(ledger_bundle_wiping(l, anew, NOW, NULL), CEDE_OK);
