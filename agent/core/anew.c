@@ -6,8 +6,9 @@
  * or a failure before that changes nothing. Where another policy is in force since and does not
  * want all of them, none is sealed: only the agency's answer frees them.
  *
- * Once (I11): what was sealed later than such a bundle is not sent before the agency said whether
- * it has it. If it has, the new bundle goes from the spool unsent: the receipt proves it, too. */
+ * Once (I11): the new bundle is not sent before the agency said whether it has the lost one. If it
+ * has, the new one goes from the spool unsent: the receipt proves it, too. After a start the ledger
+ * is asked which bundles are such; until then none of the spool that was sealed later is sent. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,13 +26,43 @@ static bool is_of_memory(const struct parcel *p) {
 	return p->lost && !p->missing && p->segment_of == 0;
 }
 
-int64_t anew_holds_back(const struct flow_destination *d) {
+int64_t anew_unknown(const struct flow_destination *d) {
 	int64_t row = INT64_MAX;
 
 	for (const struct parcel *p = d->parcels; p != NULL; p = p->next)
-		if (is_of_memory(p) && (!p->looked || p->anew || p->freed) && p->row < row)
+		if (is_of_memory(p) && !p->heirs_known && p->row < row)
 			row = p->row;
 	return row;
+}
+
+static struct parcel *find_row(const struct flow_destination *d, int64_t row) {
+	for (struct parcel *p = d->parcels; p != NULL; p = p->next)
+		if (p->row == row)
+			return p;
+	return NULL;
+}
+
+static void say_waits(const struct flow *flow, struct parcel *lost) {
+	char id[ID_TEXT_SIZE];
+
+	if (lost->waited_for)
+		return;
+	lost->waited_for = true;
+	id_print(&lost->id, id);
+	log_event(LOG_LEVEL_INFO, "push.waits",
+		"destination=%s bundle=%s text=\"what was sealed anew waits until the agency says whether it has this one\"",
+		flow->policy->destinations[lost->destination].name, id);
+}
+
+bool anew_holds_back(struct flow *flow, const struct parcel *p, int64_t unknown) {
+	if ((p->spooled || p->missing) && p->row > unknown)
+		return true;
+	struct parcel *lost = p->instead_of == 0
+		? NULL
+		: find_row(&flow->destinations[p->destination], p->instead_of);
+	if (lost != NULL)
+		say_waits(flow, lost);
+	return lost != NULL;
 }
 
 /* ---- when is it urgent? */
@@ -41,12 +72,29 @@ struct look {
 	struct id bundle;
 	int64_t row;
 	struct capture_list list;
+	bool heirs_wanted;
+	struct id *heirs; /* bundles that have captures of it */
+	size_t heir_count;
 };
+
+static int add_heir(void *ctx, const struct ledger_bundle *b, struct cede_error *reterr) {
+	struct look *k = ctx;
+	struct id *ids = reallocarray(k->heirs, k->heir_count + 1, sizeof *ids);
+
+	if (ids == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	k->heirs = ids;
+	ids[k->heir_count++] = b->id;
+	return CEDE_OK;
+}
 
 static int look_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
 	struct look *k = ctx;
 
 	capture_list_done(&k->list); /* of a first try */
+	k->heir_count = 0;
+	if (k->heirs_wanted)
+		CEDE_TRY(ledger_bundle_duplicates(ledger, k->row, add_heir, k, reterr));
 	return ledger_bundle_captures(
 		ledger, k->row, CAPTURE_SEALED, capture_list_add, &k->list, reterr);
 }
@@ -78,7 +126,12 @@ static void look_done(struct flow *flow, void *ctx) {
 		return;
 	p->looking = false;
 	p->looked = true;
-	p->freed = p->freed || k->list.count == 0;
+	for (size_t i = 0; i < k->heir_count; i++) {
+		struct parcel *heir = outbox_find(flow, &k->heirs[i]);
+		if (heir != NULL)
+			heir->instead_of = p->row;
+	}
+	p->heirs_known = p->heirs_known || k->heirs_wanted;
 	judge(flow, p, &k->list);
 	outbox_push(flow, p->destination);
 }
@@ -88,6 +141,7 @@ static void look_release(void *ctx) {
 	struct flow *flow = k->flow;
 
 	capture_list_done(&k->list);
+	free(k->heirs);
 	free(k);
 	flow_settled(flow);
 }
@@ -97,7 +151,8 @@ static void look(struct flow *flow, struct parcel *p) {
 
 	if (k == NULL)
 		return; /* the tick tries again */
-	*k = (struct look){.flow = flow, .bundle = p->id, .row = p->row};
+	*k = (struct look){
+		.flow = flow, .bundle = p->id, .row = p->row, .heirs_wanted = !p->heirs_known};
 	p->looking = true;
 	flow_record(flow, look_work, look_done, look_release, k);
 }
@@ -234,7 +289,6 @@ void anew_ended(struct flow *flow, const struct load *l) {
 		return;
 	p->anew = false;
 	p->looked = false; /* what is left of it is looked at again */
-	p->freed = p->freed || some;
 	p->anew_boot_ns = some ? 0 : clock_boot_ns() + UNREAD_AGAIN_NS;
 }
 

@@ -125,9 +125,11 @@ struct parcel {
 	bool looking,
 		looked; /* at its captures, for the policy in force: urgent_ns and may_spool say */
 	bool anew;      /* they are being sealed in another bundle */
-	bool freed;     /* ... or were, some or all of them */
+	bool heirs_known;     /* each bundle that has captures of it says so: instead_of */
+	bool waited_for;      /* said already */
 	int64_t anew_boot_ns; /* not again before */
 	bool given_up;        /* ... which is being recorded */
+	int64_t instead_of;   /* row of the lost bundle whose captures it has; 0: of none */
 	int64_t segment_of;   /* row of the large capture of which it has a segment; 0: none */
 	bool recovered;       /* may have been sent before: ask first */
 	bool may_spool;       /* every source of it says at_max_age: seal */
@@ -396,9 +398,12 @@ CEDE_MUST_USE int anew_record(
 	struct ledger *ledger, struct load *l, int64_t now_ns, struct cede_error *reterr);
 /* They are recorded in the other bundle, or nothing happened. */
 void anew_ended(struct flow *flow, const struct load *l);
-/* What was sealed after the bundle of this row is not sent now: an earlier one may have the same
- * captures, and nobody knows yet whether the agency has it. INT64_MAX: all may go. */
-int64_t anew_holds_back(const struct flow_destination *d);
+/* What may have captures of a lost bundle is neither sent nor asked for before the agency said
+ * whether it has that one. All of the spool behind this row may: what was sealed anew is not known
+ * yet. INT64_MAX: it is. */
+int64_t anew_unknown(const struct flow_destination *d);
+/* Whether it waits for that; anew_unknown() is of its destination. */
+bool anew_holds_back(struct flow *flow, const struct parcel *p, int64_t unknown);
 
 /* ---- outbox_lost.c: bundles whose ciphertext is lost */
 void outbox_absent(void *flow, const struct id *bundle);

@@ -87,7 +87,7 @@ static int push_parcel(struct flow *flow, struct parcel *p, struct cede_error *r
 
 void outbox_push(struct flow *flow, size_t destination) {
 	struct flow_destination *d = &flow->destinations[destination];
-	int64_t last_row = anew_holds_back(d);
+	int64_t unknown = anew_unknown(d);
 	size_t pushing = 0, spooled = 0;
 
 	for (struct parcel *p = d->parcels; p != NULL; p = p->next) {
@@ -102,7 +102,7 @@ void outbox_push(struct flow *flow, size_t destination) {
 		struct cede_error err = {0};
 		bool was_open = is_open(p);
 		if (p->state != PARCEL_WAITING || (p->spooled && spooled >= SPOOLED_OPEN) ||
-			(!p->lost && p->row > last_row))
+			anew_holds_back(flow, p, unknown))
 			continue;
 		if (push_parcel(flow, p, &err) < 0) {
 			char id[ID_TEXT_SIZE];
@@ -149,7 +149,7 @@ struct proof { /* a verified receipt on its way into the ledger */
 	size_t size;
 	bool wiped_already;    /* the spooled bundle was the proof */
 	bool missing;          /* that one is gone: its captures wait to be wiped already */
-	bool freed;            /* its captures were sealed anew */
+	bool heirs;            /* its captures may have been sealed anew */
 	struct id *duplicates; /* bundles that the agency need not get any more */
 	size_t duplicate_count;
 	struct capture_list before, to_wipe;
@@ -243,7 +243,7 @@ static int record_proof(
 		CEDE_TRY(ledger_bundle_captures(
 			ledger, p->row, CAPTURE_WIPING, capture_list_add, &p->before, reterr));
 	CEDE_TRY(ledger_bundle_receipted(ledger, p->row, slice_of(p->note, p->size), now, reterr));
-	if (p->freed)
+	if (p->heirs)
 		CEDE_TRY(record_duplicates(ledger, p, now, reterr));
 	if (!p->wiped_already)
 		CEDE_TRY(ledger_bundle_captures(ledger, p->row, CAPTURE_WIPING, list_news, p, reterr));
@@ -361,6 +361,16 @@ static void refuse(
 	flow_record(flow, refusal_work, NULL, free, r);
 }
 
+static bool has_heirs(const struct flow *flow, const struct parcel *p) {
+	if (!p->heirs_known)
+		return p->lost && !p->missing;
+	for (const struct parcel *q = flow->destinations[p->destination].parcels; q != NULL;
+		q = q->next)
+		if (q->instead_of == p->row)
+			return true;
+	return false;
+}
+
 bool outbox_receipt(void *ctx, const struct id *bundle, struct slice note) {
 	struct flow *flow = ctx;
 	struct parcel *p = outbox_find(flow, bundle);
@@ -394,7 +404,7 @@ bool outbox_receipt(void *ctx, const struct id *bundle, struct slice note) {
 		.size = note.len,
 		.wiped_already = p->spooled,
 		.missing = p->missing,
-		.freed = p->lost && !p->missing, /* perhaps */
+		.heirs = has_heirs(flow, p),
 		.destination = flow->policy->destinations[p->destination].name,
 		.known_size = receipt.checkpoint_size,
 		.checkpoint = BUF_INIT(CHECKPOINT_MAX),
@@ -504,6 +514,7 @@ static void inherit(struct flow *flow, struct parcel *p, size_t destination) {
 	p->spooling = false; /* that job has ended; its record may have gone with the flow before */
 	p->absent = p->given_up = false;          /* asked again */
 	p->looking = p->looked = p->anew = false; /* by this policy */
+	p->heirs_known = false; /* the record of one may have gone with the flow before */
 	p->recovered = p->recovered || p->state != PARCEL_WAITING;
 	if (in_link && !stays)
 		link_forget(setup->link, &p->id);

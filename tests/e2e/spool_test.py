@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import cameras
 import tap
 from metrics import metric
-from proxy import Proxy
+from proxy import Proxy, Recorder
 from raw import Client
 from stock import Store
 from tap import Skip, check, equal
@@ -286,11 +286,12 @@ def max_age_and_killed_in_the_midst():
     """the same, killed while they are sealed anew: nothing has happened, and the next start seals them anew"""
     with lost_and_had() as (w, _):
         w.agent.kill()
-        next_captures(w)
         w.start_agent()
-        until(lambda: "agent.ready" in w.agent.said(), 15, "the agent is ready")
+        until(lambda: w.agent.said().count("agent.ready") == 2, 15, "the agent is ready")
         with Strace(w.agent.pid, w.dir, "-e", "trace=linkat", "-e", "inject=linkat:signal=KILL"):
             w.agent.popen.wait(20)
+        equal(w.in_state("sealed"), 3, "captures that are in the lost bundle still")
+        next_captures(w)
         w.start_agent()
         wiped(w, 5)
 
@@ -299,11 +300,12 @@ def max_age_and_had_and_no_room():
     """the same, and the spool takes nothing for a while: they stay with the lost bundle until it does"""
     with lost_and_had() as (w, _):
         w.agent.kill()
-        next_captures(w)
         w.start_agent()
         until(lambda: w.agent.said().count("agent.ready") == 2, 15, "the agent is ready")
         with Strace(w.agent.pid, w.dir, "-e", "trace=linkat", "-e", "inject=linkat:error=ENOSPC"):
-            until(lambda: w.agent.said().count("seal.failed") >= 2, 20, "it fails")
+            until(lambda: "seal.failed" in w.agent.said(), 20, "it fails")
+            time.sleep(3)  # they are not urgent yet when the others are tried again
+            next_captures(w)
             equal(len(w.left()), 5, "captures that stay")
         wiped(w, 5)
 
@@ -311,6 +313,31 @@ def max_age_and_had_and_no_room():
 def max_age_after_two_kills_and_had():
     """the same, killed once more before the answer"""
     max_age_after_a_kill_and_had(True)
+
+
+def max_age_and_never_answered():
+    """the same, and the agency's answer for the lost bundle does not come: the new one waits for it, said once, and nothing else does"""
+    with World(source=SEAL_IN_TIME, receiver=False) as w:
+        sealed_in_memory(w)
+        w.agent.kill()
+        w.start_agent()
+        wiped(w, 1)
+        lost, anew = bundles_sealed(w)
+        w.write("next.jpg", b"of later")
+        wiped(w, 2)
+        other = bundles_sealed(w)[2]
+        with Recorder(w, lambda method, bundle: (503, {}) if bundle == lost else None) as agency:
+            for _ in range(2):  # also over another start
+                until(lambda: other in agency.stored, 30, "the other one is there")
+                until(lambda: any(r.bundle == lost for r in agency.requests), 30, "it was asked for the lost one")
+                equal(list(agency.stored), [other], "bundles at the agency")
+                check(f"push.waits destination=agency bundle={lost}" in w.agent.said(), "it is said")
+                w.agent.kill()
+                agency.requests.clear()
+                w.start_agent()
+            agency.rule = None
+            w.settled()
+        equal(sorted(Store(w.store, w.pki).read().manifests), sorted([anew, other]), "bundles at the agency")
 
 
 def max_age_and_another_policy(change, then=lambda w: None):
@@ -605,6 +632,6 @@ if __name__ == "__main__":
     tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_over_a_stop, stop_with_a_slow_spool,
              stop_with_a_full_spool, stop_with_a_link, max_age_beside_hold, max_age_after_a_kill, max_age_after_a_kill_and_had,
              max_age_after_two_kills_and_had,
-             max_age_and_had_and_another_key, max_age_and_killed_in_the_midst, max_age_and_had_and_no_room, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
+             max_age_and_had_and_another_key, max_age_and_killed_in_the_midst, max_age_and_had_and_no_room, max_age_and_never_answered, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
              clear_before_spool, no_plaintext, stuck_in_spool, taken_out, taken_out_and_lost, taken_out_and_had,
              segments_taken_out_and_lost, segments_all_taken_out, segments_taken_out_and_had], at_once=3)

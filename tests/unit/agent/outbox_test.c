@@ -132,10 +132,57 @@ static void a_lost_bundle_that_is_asked_for_again_is_open_once(void **state) {
 	end(&t);
 }
 
+static struct parcel *add(struct t *t, int64_t row, bool spooled) {
+	CLEANUP(fd_closep) int fd = -1;
+	struct parcel *p = calloc(1, sizeof *p);
+
+	assert_non_null(p);
+	*p = (struct parcel){.fd = -1, .row = row, .size = 1, .spooled = spooled, .lost = !spooled};
+	p->id.bytes[0] = (uint8_t)row;
+	if (spooled) {
+		assert_int_equal(spool_create(t->flow.setup.spool_fd, &fd, NULL), CEDE_OK);
+		assert_int_equal(write(fd, "x", 1), 1);
+		assert_int_equal(spool_keep(t->flow.setup.spool_fd, &p->id, fd, NULL), CEDE_OK);
+	}
+	outbox_add(&t->flow, p);
+	return p;
+}
+
+static void drop(struct t *t, struct parcel *p) {
+	assert_int_equal(spool_remove(t->flow.setup.spool_fd, &p->id, NULL), CEDE_OK);
+	outbox_drop(&t->flow, p);
+}
+
+/* One whose answer is never accepted holds back no other. */
+static void only_what_may_have_its_captures_waits_for_a_lost_bundle(void **state) {
+	struct t t;
+
+	(void)state;
+	begin(&t, false);
+	t.p->row = 1;
+	struct parcel *anew = add(&t, 2, true);
+	struct parcel *other = add(&t, 3, true);
+	push(&t, PARCEL_PUSHING, 1);
+	assert_int_equal(anew->state, PARCEL_WAITING); /* which of them is not known yet */
+	assert_int_equal(other->state, PARCEL_WAITING);
+	t.p->heirs_known = true;
+	anew->instead_of = 1;
+	push(&t, PARCEL_PUSHING, 2);
+	assert_int_equal(anew->state, PARCEL_WAITING);
+	assert_int_equal(other->state, PARCEL_PUSHING);
+	t.p->row = 9; /* it is answered */
+	push(&t, PARCEL_PUSHING, 3);
+	assert_int_equal(anew->state, PARCEL_PUSHING);
+	drop(&t, anew);
+	drop(&t, other);
+	end(&t);
+}
+
 int main(void) {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_push_that_fails_leaves_no_bundle_open),
 		cmocka_unit_test(a_lost_bundle_that_is_asked_for_again_is_open_once),
+		cmocka_unit_test(only_what_may_have_its_captures_waits_for_a_lost_bundle),
 	};
 
 	return cmocka_run_group_tests_name("outbox", tests, NULL, NULL);
