@@ -177,7 +177,12 @@ static int take_one(void *ctx, const struct ledger_capture *c, struct cede_error
 			continue;
 		a->unwanted =
 			!still_wanted(&l->flow->policy->sources[source], c->path, c->identity.size);
-		return a->unwanted ? 1 : load_add(l, c, source, &item, reterr);
+		if (a->unwanted)
+			return 1;
+		CEDE_TRY(load_add(l, c, source, &item, reterr));
+		item->anew = true;
+		memcpy(item->sealed_sha256, c->sha256, sizeof item->sealed_sha256);
+		return CEDE_OK;
 	}
 	a->out_of_reach = true;
 	return 1;

@@ -54,6 +54,8 @@ static enum seal_outcome compare(int fd, struct seal_item *item) {
 		return SEAL_FAILED;
 	}
 	struct file_identity now = file_identity_of(&st);
+	if (item->anew)
+		now.ctime_ns = item->identity.ctime_ns;
 	return S_ISREG(st.st_mode) && st.st_nlink == 1 && file_identity_equal(&now, &item->identity)
 		? SEAL_DONE
 		: SEAL_CHANGED;
@@ -87,6 +89,8 @@ static enum seal_outcome read_capture(struct seal_item *item, uint8_t *at, EVP_M
 		item->sys = 0;
 		return SEAL_FAILED;
 	}
+	if (item->anew && memcmp(item->sha256, item->sealed_sha256, sizeof item->sha256) != 0)
+		return SEAL_CHANGED;
 	return SEAL_DONE;
 }
 

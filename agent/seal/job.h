@@ -34,7 +34,9 @@ struct seal_item {
 	char *path;
 	char *group; /* or "" */
 	struct file_identity identity;
-	bool again;      /* reading it failed before */
+	bool again; /* reading it failed before */
+	bool anew;  /* sealed before: if its content is this one, another ctime does not count */
+	uint8_t sealed_sha256[32];
 	uint64_t offset; /* of the segment; 0 for a whole capture */
 	uint64_t length; /* bytes to take */
 	uint32_t segment_index;
