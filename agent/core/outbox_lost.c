@@ -69,6 +69,7 @@ struct abandon {
 	int64_t *touched; /* captures whose wipe was begun while they were proven: it goes on */
 	size_t touched_count;
 	struct capture_list wiping;
+	bool open;      /* no receipt proved it meanwhile */
 	bool undecided; /* its captures are to be decided anew */
 };
 
@@ -81,11 +82,23 @@ static int keep(struct ledger *ledger, const struct abandon *a, int64_t row, int
 		ledger, row, now, "reason=spooled-bundle-missing effect=kept", reterr);
 }
 
+static int still_open(struct ledger *ledger, struct abandon *a, struct cede_error *reterr) {
+	enum bundle_state state;
+
+	CEDE_TRY(ledger_bundle_state(ledger, a->row, &state, reterr));
+	a->open = state == BUNDLE_SEALED;
+	return CEDE_OK;
+}
+
 static int abandon_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
 	struct abandon *a = ctx;
 	int64_t now = clock_wall_ns();
 
 	capture_list_done(&a->wiping); /* of a first try */
+	a->undecided = false;
+	CEDE_TRY(still_open(ledger, a, reterr));
+	if (!a->open) /* the receipt of another one proved it meanwhile */
+		return CEDE_OK;
 	CEDE_TRY(ledger_bundle_captures(
 		ledger, a->row, CAPTURE_WIPING, capture_list_add, &a->wiping, reterr));
 	/* kept, and with the bundle's end ready again */
@@ -98,6 +111,8 @@ static void abandon_done(struct flow *flow, void *ctx) {
 	struct abandon *a = ctx;
 	struct parcel *p = outbox_find(flow, &a->bundle);
 
+	if (p == NULL && !a->open)
+		return; /* it went with that */
 	require(p != NULL);
 	size_t destination = p->destination;
 	disposal_give_up(flow, p);
@@ -153,8 +168,9 @@ void outbox_absent(void *ctx, const struct id *bundle) {
 
 	if (p == NULL || p->state != PARCEL_PUSHING)
 		return;
-	if (p->anew) {
-		outbox_wait(flow, p); /* asked again when that is over */
+	/* asked again when that is over, or the one instead of which it was sealed is answered */
+	if (p->anew || anew_holds_back(flow, p, anew_unknown(&flow->destinations[p->destination]))) {
+		outbox_wait(flow, p);
 		return;
 	}
 	if (p->lost && p->missing && flow->running) {

@@ -54,6 +54,15 @@ int ledger_bundle_id(struct ledger *l, int64_t row, struct id *ret, struct cede_
 	return CEDE_OK;
 }
 
+int ledger_bundle_state(
+	struct ledger *l, int64_t bundle_row, enum bundle_state *ret, struct cede_error *reterr) {
+	struct ledger_bundle b;
+
+	CEDE_TRY(get_bundle(l, bundle_row, &b, reterr));
+	*ret = b.state;
+	return CEDE_OK;
+}
+
 /* Runs a statement whose only parameter is the bundle. */
 static int on_bundle(struct ledger *l, enum statement which, int64_t row, struct cede_error *reterr) {
 	sqlite3_stmt *st;

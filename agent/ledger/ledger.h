@@ -360,6 +360,8 @@ CEDE_MUST_USE int ledger_bundle_spooled(
  * bundles is spooled or receipted). REFUSED if it is not spooled. */
 CEDE_MUST_USE int ledger_bundle_wiping(
 	struct ledger *ledger, int64_t bundle_row, int64_t now_ns, struct cede_error *reterr);
+CEDE_MUST_USE int ledger_bundle_state(struct ledger *ledger, int64_t bundle_row,
+	enum bundle_state *ret, struct cede_error *reterr);
 /* SEALED -> ABANDONED; its captures SEALED/BUNDLED -> READY (to be sealed again; of a capture in
  * segments only the segment of this bundle), or SETTLING (*ret_undecided) if another policy than
  * theirs is in force: a scan decides. */

@@ -225,7 +225,7 @@ def max_age_after_a_kill():
 
 
 @contextlib.contextmanager
-def lost_and_had(captures=3, source=None):
+def lost_and_had(captures=3, source=None, removed=False):
     """A world and its proxy: a bundle that the agency has, while its receipt did not come and the link is down. The agent is
     killed unless it is told to stay. After it the link is there, and all must have arrived once."""
     with World(source={**SEAL_IN_TIME, **(source or {})}) as w:
@@ -250,7 +250,8 @@ def lost_and_had(captures=3, source=None):
             check(lost[0] in Store(w.store, w.pki).read().manifests, "the agency has the lost bundle")
             w.agent.stop()
             both_verify(w)
-            no_finding(w)
+            if not removed:
+                no_finding(w)
 
 
 def max_age_after_a_kill_and_had(over_a_kill=False):
@@ -269,6 +270,18 @@ def next_captures(w):
     """Others, that may share a bundle with what is ready."""
     for i in range(2):
         w.write(f"next{i}.jpg", random.Random(i).randbytes(1000))
+
+
+def max_age_and_had_and_touched():
+    """the same, and the files have other rights by then: what is in them is what was sealed; one that is gone is no matter"""
+    with lost_and_had(removed=True) as (w, _):
+        w.agent.kill()
+        os.chmod(w.capture / "0.jpg", 0o600)
+        os.utime(w.capture / "1.jpg", ns=(1, (w.capture / "1.jpg").stat().st_mtime_ns))
+        (w.capture / "2.jpg").unlink()
+        w.write("3.jpg", random.Random(3).randbytes(600_000))
+        w.start_agent()
+        wiped(w, 3)
 
 
 def max_age_and_had_and_another_key():
@@ -313,6 +326,23 @@ def max_age_and_had_and_no_room():
 def max_age_after_two_kills_and_had():
     """the same, killed once more before the answer"""
     max_age_after_a_kill_and_had(True)
+
+
+def max_age_and_had_and_taken_out():
+    """the same, and the new bundle is taken out of the spool before its captures are wiped: the lost one's receipt proves them"""
+    with lost_and_had() as (w, proxy):
+        w.agent.kill()
+        with immutable([w.capture / name.decode() for name in w.left()]):
+            w.start_agent()
+            until(lambda: w.in_state("wiping") == 3, 20, lambda: f"they can't be wiped: {w.counts()}")
+            w.agent.kill()
+            for bundle in spooled(w):
+                bundle.unlink()
+            w.start_agent()
+            until(lambda: "spool.missing" in w.agent.said(), 20, "said that it is missing")
+            proxy.serve()
+            until(lambda: w.counts()[1].get("sealed", 0) == 0, 30, lambda: f"both are answered; {w.counts()}")
+        check("bundle-abandoned" not in w.cede("ledger", "events", "--state", w.state), "nothing was given up")
 
 
 def max_age_and_never_answered():
@@ -632,6 +662,6 @@ if __name__ == "__main__":
     tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_over_a_stop, stop_with_a_slow_spool,
              stop_with_a_full_spool, stop_with_a_link, max_age_beside_hold, max_age_after_a_kill, max_age_after_a_kill_and_had,
              max_age_after_two_kills_and_had,
-             max_age_and_had_and_another_key, max_age_and_killed_in_the_midst, max_age_and_had_and_no_room, max_age_and_never_answered, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
+             max_age_and_had_and_touched, max_age_and_had_and_another_key, max_age_and_killed_in_the_midst, max_age_and_had_and_no_room, max_age_and_had_and_taken_out, max_age_and_never_answered, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
              clear_before_spool, no_plaintext, stuck_in_spool, taken_out, taken_out_and_lost, taken_out_and_had,
              segments_taken_out_and_lost, segments_all_taken_out, segments_taken_out_and_had], at_once=3)

@@ -178,11 +178,43 @@ static void only_what_may_have_its_captures_waits_for_a_lost_bundle(void **state
 	end(&t);
 }
 
+/* Given up, its captures would be sealed once more, and the lost one be received beside that. */
+static void what_was_taken_out_of_the_spool_waits_for_the_lost_bundle_too(void **state) {
+	struct t t;
+
+	(void)state;
+	begin(&t, false);
+	t.flow.running = true;
+	t.flow.wipe_jobs = 1; /* it is not given up yet */
+	t.p->row = 1;
+	t.p->heirs_known = true;
+	struct parcel *anew = add(&t, 2, false);
+	anew->missing = true;
+	anew->instead_of = 1;
+	t.flow.missing = 1;
+	push(&t, PARCEL_PUSHING, 1);
+	assert_int_equal(anew->state, PARCEL_WAITING);
+	anew->state = PARCEL_PUSHING; /* asked for by the policy before */
+	t.d.open++;
+	outbox_absent(&t.flow, &anew->id);
+	assert_int_equal(anew->state, PARCEL_WAITING);
+	assert_false(anew->absent);
+	t.p->row = 9; /* it is answered */
+	push(&t, PARCEL_PUSHING, 2);
+	assert_int_equal(anew->state, PARCEL_PUSHING);
+	outbox_absent(&t.flow, &anew->id);
+	assert_true(anew->absent);
+	assert_int_equal(t.flow.giving_up, 1);
+	drop(&t, anew);
+	end(&t);
+}
+
 int main(void) {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_push_that_fails_leaves_no_bundle_open),
 		cmocka_unit_test(a_lost_bundle_that_is_asked_for_again_is_open_once),
 		cmocka_unit_test(only_what_may_have_its_captures_waits_for_a_lost_bundle),
+		cmocka_unit_test(what_was_taken_out_of_the_spool_waits_for_the_lost_bundle_too),
 	};
 
 	return cmocka_run_group_tests_name("outbox", tests, NULL, NULL);

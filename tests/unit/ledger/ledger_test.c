@@ -502,6 +502,7 @@ static void what_a_lost_bundle_held_is_sealed_anew_and_proven_by_its_receipt(voi
 	struct ledger *l = of(state);
 	int64_t rows[64], mixed[2], row;
 	struct noted told = {.n = 0};
+	enum bundle_state state_of_it;
 	bool freed = false;
 	struct id id;
 
@@ -543,6 +544,8 @@ static void what_a_lost_bundle_held_is_sealed_anew_and_proven_by_its_receipt(voi
 	assert_int_equal(ledger_bundle_duplicate(l, anew, &id, slice_str("a receipt\n"), NOW, NULL),
 		CEDE_OK);
 	commit(l);
+	assert_int_equal(ledger_bundle_state(l, anew, &state_of_it, NULL), CEDE_OK);
+	assert_int_equal(state_of_it, BUNDLE_RECEIPTED);
 	assert_false(done(l, anew));
 	wiped(l, rows[1]);
 	assert_true(done(l, anew));
