@@ -26,6 +26,11 @@ static bool is_of_memory(const struct parcel *p) {
 	return p->lost && !p->missing && p->segment_of == 0;
 }
 
+/* In memory since a policy before, which decided for it: the one in force decides again. */
+static bool is_inherited(const struct parcel *p) {
+	return !p->spooled && p->fd >= 0;
+}
+
 int64_t anew_unknown(const struct flow_destination *d) {
 	int64_t row = INT64_MAX;
 
@@ -72,6 +77,7 @@ struct look {
 	struct id bundle;
 	int64_t row;
 	struct capture_list list;
+	bool segment;
 	bool heirs_wanted;
 	struct id *heirs; /* bundles that have captures of it */
 	size_t heir_count;
@@ -95,8 +101,20 @@ static int look_work(struct ledger *ledger, void *ctx, struct cede_error *reterr
 	k->heir_count = 0;
 	if (k->heirs_wanted)
 		CEDE_TRY(ledger_bundle_duplicates(ledger, k->row, add_heir, k, reterr));
-	return ledger_bundle_captures(
-		ledger, k->row, CAPTURE_SEALED, capture_list_add, &k->list, reterr);
+	/* while other segments of a capture wait it is not SEALED */
+	return ledger_bundle_captures(ledger, k->row,
+		k->segment ? CAPTURE_STATE_COUNT : CAPTURE_SEALED, capture_list_add, &k->list,
+		reterr);
+}
+
+/* By the policy in force; not later than it was said before. */
+static int64_t deadline_of(const struct ledger_capture *c, const struct policy_source *source) {
+	int64_t deadline;
+
+	if (__builtin_add_overflow(c->born_ns, source->max_age_ns, &deadline) ||
+		deadline > c->deadline_ns)
+		return c->deadline_ns;
+	return deadline;
 }
 
 static void judge(const struct flow *flow, struct parcel *p, const struct capture_list *list) {
@@ -113,7 +131,8 @@ static void judge(const struct flow *flow, struct parcel *p, const struct captur
 			p->may_spool = false;
 			return;
 		}
-		int64_t urgent = c->deadline_ns - handover_margin_ns(&policy->sources[source]);
+		int64_t urgent = deadline_of(c, &policy->sources[source]) -
+			handover_margin_ns(&policy->sources[source]);
 		p->urgent_ns = urgent < p->urgent_ns ? urgent : p->urgent_ns;
 	}
 }
@@ -151,8 +170,11 @@ static void look(struct flow *flow, struct parcel *p) {
 
 	if (k == NULL)
 		return; /* the tick tries again */
-	*k = (struct look){
-		.flow = flow, .bundle = p->id, .row = p->row, .heirs_wanted = !p->heirs_known};
+	*k = (struct look){.flow = flow,
+		.bundle = p->id,
+		.row = p->row,
+		.segment = p->segment_of != 0,
+		.heirs_wanted = is_of_memory(p) && !p->heirs_known};
 	p->looking = true;
 	flow_record(flow, look_work, look_done, look_release, k);
 }
@@ -335,11 +357,11 @@ void anew_tick(struct flow *flow, size_t destination) {
 	if (!flow->running || flow->stopping)
 		return;
 	for (struct parcel *p = flow->destinations[destination].parcels; p != NULL; p = p->next) {
-		if (!is_of_memory(p))
+		if (!is_of_memory(p) && !is_inherited(p))
 			continue;
 		if (!p->looked && !p->looking)
 			look(flow, p);
-		if (is_due(flow, p, now))
+		if (is_of_memory(p) && is_due(flow, p, now))
 			seal_anew(flow, p);
 	}
 }

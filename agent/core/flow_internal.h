@@ -121,7 +121,7 @@ struct parcel {
 	bool lost;    /* no ciphertext: ask for the receipt, or seal its captures again */
 	bool missing; /* lost from the spool, by another program: nothing is wiped for it any more */
 	bool absent;  /* ... and the agency does not have it: given up when no wipe is under way */
-	/* lost with its memory: core/anew.c */
+	/* lost with its memory, or in memory since another policy: core/anew.c */
 	bool looking,
 		looked; /* at its captures, for the policy in force: urgent_ns and may_spool say */
 	bool anew;      /* they are being sealed in another bundle */
@@ -391,6 +391,7 @@ void outbox_failed(void *flow, const struct id *bundle, size_t destination, cons
 void outbox_link(void *flow, size_t destination, bool up);
 
 /* ---- anew.c: what was lost with its memory is sealed anew when max_age nears, link or no link */
+/* Also what is in memory since another policy is looked at again: whether and when it is spooled. */
 void anew_tick(struct flow *flow, size_t destination);
 /* On the ledger's thread: what was sealed anew leaves the lost bundle, in the transaction that
  * records the new one; all else stays in it. Nothing left to be recorded: l->job.sealed is 0. */

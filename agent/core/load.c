@@ -239,7 +239,7 @@ static void sealed_done(struct flow *flow, void *ctx) {
 		p->spooled = l->job.spool_fd >= 0;
 		p->segment_of = l->segment ? l->job.items[0].row : 0;
 		p->instead_of = l->anew ? l->lost_row : 0;
-		p->heirs_known = true;
+		p->heirs_known = p->looked = true;
 		p->fd = p->spooled ? -1 : CEDE_TAKE_FD(l->job.fd);
 		outbox_add(flow, p);
 		outbox_push(flow, l->destination);

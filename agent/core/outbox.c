@@ -520,6 +520,8 @@ static void inherit(struct flow *flow, struct parcel *p, size_t destination) {
 		link_forget(setup->link, &p->id);
 	if (!stays)
 		p->state = PARCEL_WAITING;
+	if (!p->spooled && p->fd >= 0)
+		p->may_spool = false; /* until this one was asked */
 	if (setup->keys[destination].changed && !p->spooled && p->fd >= 0) {
 		fd_closep(&p->fd);
 		p->lost = true;

@@ -414,6 +414,62 @@ def max_age_and_no_destination():
     max_age_and_another_policy(go, back)
 
 
+def in_force(w, **source):
+    """Another policy."""
+    w.source.update(source)
+    serial = w.publish()
+    until(lambda: f"serial={serial}" in w.agent.said(), 10, "the next policy is in force")
+
+
+def max_age_no_more():
+    """the same, and the policy that comes says hold: what is in memory is not spooled, and its captures stay"""
+    with World(source=SEAL_IN_TIME, receiver=False) as w:
+        sealed_in_memory(w)
+        in_force(w, at_max_age="hold")
+        time.sleep(6)
+        equal((spooled(w), w.left()), ([], [b"0.jpg"]), "bundles in the spool, captures that stay")
+        equal(w.agent.stop(), 0, "exit status")
+        equal((spooled(w), w.left()), ([], [b"0.jpg"]), "the same after a stop")
+        w.start_agent()
+        arrives(w)
+
+
+def max_age_from_now_on():
+    """the other way round: a policy that says seal, or seal sooner, comes while a bundle is in memory: in the spool in time"""
+    for before in ({"at_max_age": "hold"}, {"max_age": "1h"}):
+        with World(source={**SEAL_IN_TIME, **before}, receiver=False) as w:
+            sealed_in_memory(w)
+            in_force(w, **SEAL_IN_TIME)
+            wiped(w, 1)
+            equal(len(spooled(w)), 1, "bundles in the spool")
+            arrives(w)
+
+
+def max_age_from_now_on_after_a_kill():
+    """the same, and what was in memory is lost: sealed anew in time"""
+    with World(source={**SEAL_IN_TIME, "max_age": "1h"}, receiver=False) as w:
+        sealed_in_memory(w)
+        w.agent.kill()
+        w.source.update(SEAL_IN_TIME)
+        w.write_files()
+        w.start_agent()
+        wiped(w, 1)
+        arrives(w)
+
+
+def segment_from_now_on():
+    """the same with the segments of a large capture"""
+    with World(source={**SEAL_IN_TIME, "at_max_age": "hold"}, destination={"bundle_size": "256KiB"}, receiver=False) as w:
+        w.start_agent()
+        until(lambda: "agent.ready" in w.agent.said(), 15, "the agent is ready")
+        w.write("0.jpg", random.Random(26).randbytes(500_000))
+        until(lambda: len(bundles_sealed(w)) > 0, 10, lambda: f"sealed; {w.counts()}")
+        until(lambda: "link.down" in w.agent.said(), 10, "the link is down")
+        in_force(w, **SEAL_IN_TIME)
+        wiped(w, 1)
+        arrives(w)
+
+
 def max_age_hold():
     """at_max_age: hold: the same, and the captures stay until the agency has them"""
     with World(source={"quiet": "0s", "max_age": "2s", "at_max_age": "hold"}, receiver=False) as w:
@@ -662,6 +718,6 @@ if __name__ == "__main__":
     tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_over_a_stop, stop_with_a_slow_spool,
              stop_with_a_full_spool, stop_with_a_link, max_age_beside_hold, max_age_after_a_kill, max_age_after_a_kill_and_had,
              max_age_after_two_kills_and_had,
-             max_age_and_had_and_touched, max_age_and_had_and_another_key, max_age_and_killed_in_the_midst, max_age_and_had_and_no_room, max_age_and_had_and_taken_out, max_age_and_never_answered, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_hold, limit, limit_with_slow_commits,
+             max_age_and_had_and_touched, max_age_and_had_and_another_key, max_age_and_killed_in_the_midst, max_age_and_had_and_no_room, max_age_and_had_and_taken_out, max_age_and_never_answered, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_no_more, max_age_from_now_on, max_age_from_now_on_after_a_kill, segment_from_now_on, max_age_hold, limit, limit_with_slow_commits,
              clear_before_spool, no_plaintext, stuck_in_spool, taken_out, taken_out_and_lost, taken_out_and_had,
              segments_taken_out_and_lost, segments_all_taken_out, segments_taken_out_and_had], at_once=3)
