@@ -179,6 +179,13 @@ static void look(struct flow *flow, struct parcel *p) {
 	flow_record(flow, look_work, look_done, look_release, k);
 }
 
+void anew_found(struct flow *flow) {
+	for (size_t i = 0; i < flow->policy->destination_count; i++)
+		for (struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
+			if ((is_of_memory(p) || is_inherited(p)) && !p->anew && !p->may_spool)
+				p->looked = false;
+}
+
 /* ---- sealed anew */
 
 struct again {

@@ -533,8 +533,10 @@ static void corrected(struct flow *flow, void *ctx) {
 
 	for (size_t i = 0; i < o->count; i++)
 		flow->vaults[o->sources[i].source].opening = false;
-	if (flow->running)
+	if (flow->running) {
 		disposal_found(flow);
+		anew_found(flow);
+	}
 	if (o->then != NULL) {
 		o->then(flow);
 		return;

@@ -393,6 +393,8 @@ void outbox_link(void *flow, size_t destination, bool up);
 /* ---- anew.c: what was lost with its memory is sealed anew when max_age nears, link or no link */
 /* Also what is in memory since another policy is looked at again: whether and when it is spooled. */
 void anew_tick(struct flow *flow, size_t destination);
+/* Places were found: what was judged without them is looked at again. */
+void anew_found(struct flow *flow);
 /* On the ledger's thread: what was sealed anew leaves the lost bundle, in the transaction that
  * records the new one; all else stays in it. Nothing left to be recorded: l->job.sealed is 0. */
 CEDE_MUST_USE int anew_record(

@@ -780,6 +780,27 @@ def proven_and_mounted_later():
         w.verify_ledger()
 
 
+def sealed_anew_when_found():
+    """at_max_age: seal: killed while captures of an epoch are sealed in memory and the link is down, started without the vault's file system: once it is there they are sealed anew, into the spool"""
+    with Vault(epoch="1h", keys="wrapped", source={"max_age": "9s", "at_max_age": "seal"}) as w:
+        into_the_directory_above(w)
+        w.write_files()
+        start_waiting(w)
+        waiting(w, 3, "waiting", want=True)
+        until(lambda: w.in_state("sealed") == 3, 10, lambda: f"sealed in memory: {w.counts()}")
+        w.agent.kill()
+        until(lambda: not os.path.exists(f"/proc/{w.courier_pid}"), 15, "the courier has ended with its keeper")
+        w.disk.detach()
+        w.capture.mkdir(parents=True, exist_ok=True)
+        start_without_epochs(w)
+        time.sleep(2)  # the lost bundle was looked at without its place
+        w.disk.attach()
+        until(lambda: w.in_state("sealed") == 0 and w.in_state("wiped") == 7, 40, lambda: f"sealed anew and wiped: {w.counts()}")
+        w.start_receiver()
+        w.settled()
+        w.verify_ledger()
+
+
 def mounted_beyond_the_sandbox():
     """a vault's file system is mounted where the sandbox does not reach: said with the mend, and wiped after it"""
     needs_landlock()
@@ -910,6 +931,8 @@ def purged():
 
 
 if __name__ == "__main__":
-    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, locked_and_displaced, not_mounted, gone_for_good, held, forecast, no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart,
-             turn_waits_over_a_reload, died_behind_the_rmdir, another_directory, another_directory_and_turns, removed_while_away, second_plain_directory, second_plain_directory_at_the_start,
-             second_plain_directory_without_the_vault, mounted_later, mounted_meanwhile, proven_and_mounted_later, mounted_beyond_the_sandbox, killed], at_once=5)
+    tap.run([one_epoch, turns, reboot_memory, reboot_wrapped, locked_and_displaced, not_mounted, gone_for_good, held, forecast,
+             no_vault_here, without_the_vault_again, purged, turn_waits_over_a_restart, turn_waits_over_a_reload,
+             died_behind_the_rmdir, another_directory, another_directory_and_turns, removed_while_away, second_plain_directory,
+             second_plain_directory_at_the_start, second_plain_directory_without_the_vault, mounted_later, mounted_meanwhile,
+             proven_and_mounted_later, sealed_anew_when_found, mounted_beyond_the_sandbox, killed], at_once=5)
