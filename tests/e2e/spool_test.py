@@ -295,6 +295,18 @@ def max_age_and_had_and_another_key():
         wiped(w, 5)
 
 
+def max_age_and_not_wanted():
+    """the same, and the policy that comes does not want one of them any more: none is sealed anew, the agency's answer decides"""
+    with lost_and_had() as (w, _):
+        w.agent.kill()
+        w.source["ignore"].append("2.jpg")
+        w.write_files()
+        w.start_agent()
+        until(lambda: w.agent.said().count("agent.ready") == 2, 15, "the agent is ready")
+        time.sleep(5)
+        equal((w.in_state("sealed"), spooled(w), len(w.left())), (3, [], 3), "captures, bundles in the spool, files that stay")
+
+
 def max_age_and_killed_in_the_midst():
     """the same, killed while they are sealed anew: nothing has happened, and the next start seals them anew"""
     with lost_and_had() as (w, _):
@@ -718,6 +730,6 @@ if __name__ == "__main__":
     tap.run([after_seal_without_link, after_seal_with_restart, max_age_without_link, max_age_over_a_stop, stop_with_a_slow_spool,
              stop_with_a_full_spool, stop_with_a_link, max_age_beside_hold, max_age_after_a_kill, max_age_after_a_kill_and_had,
              max_age_after_two_kills_and_had,
-             max_age_and_had_and_touched, max_age_and_had_and_another_key, max_age_and_killed_in_the_midst, max_age_and_had_and_no_room, max_age_and_had_and_taken_out, max_age_and_never_answered, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_no_more, max_age_from_now_on, max_age_from_now_on_after_a_kill, segment_from_now_on, max_age_hold, limit, limit_with_slow_commits,
+             max_age_and_had_and_touched, max_age_and_had_and_another_key, max_age_and_not_wanted, max_age_and_killed_in_the_midst, max_age_and_had_and_no_room, max_age_and_had_and_taken_out, max_age_and_never_answered, max_age_and_another_key, max_age_and_another_place, max_age_and_no_destination, max_age_no_more, max_age_from_now_on, max_age_from_now_on_after_a_kill, segment_from_now_on, max_age_hold, limit, limit_with_slow_commits,
              clear_before_spool, no_plaintext, stuck_in_spool, taken_out, taken_out_and_lost, taken_out_and_had,
              segments_taken_out_and_lost, segments_all_taken_out, segments_taken_out_and_had], at_once=3)

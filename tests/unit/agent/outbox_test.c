@@ -7,6 +7,7 @@
 #include "agent/seal/spool.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "tests/unit/ledger/tool.h"
 #include "tests/unit/unit.h"
 
 /* ---- a link that has no memory when it is told so */
@@ -45,6 +46,37 @@ void __wrap_link_rate(struct link *l, size_t destination, uint64_t bytes_per_s) 
 	(void)bytes_per_s;
 }
 
+/* ---- ledger work that has not had its turn yet */
+
+static struct {
+	ledger_work_fn *work;
+	flow_recorded_fn *done;
+	void (*release)(void *ctx);
+	void *ctx;
+} waiting;
+
+void __wrap_flow_record(struct flow *flow, ledger_work_fn *work, flow_recorded_fn *done,
+	void (*release)(void *ctx), void *ctx);
+
+void __wrap_flow_record(struct flow *flow, ledger_work_fn *work, flow_recorded_fn *done,
+	void (*release)(void *ctx), void *ctx) {
+	(void)flow;
+	assert_null(waiting.work);
+	waiting.work = work;
+	waiting.done = done;
+	waiting.release = release;
+	waiting.ctx = ctx;
+}
+
+static void have_turn(struct flow *flow, struct ledger *ledger) {
+	begin(ledger);
+	assert_int_equal(waiting.work(ledger, waiting.ctx, NULL), CEDE_OK);
+	commit(ledger);
+	waiting.done(flow, waiting.ctx);
+	waiting.release(waiting.ctx);
+	waiting.work = NULL;
+}
+
 /* ---- a flow that has one destination, and one bundle */
 
 struct t {
@@ -56,7 +88,7 @@ struct t {
 	struct parcel *p;
 };
 
-static void begin(struct t *t, bool spooled) {
+static void start(struct t *t, bool spooled) {
 	CLEANUP(fd_closep) int fd = -1;
 
 	*t = (struct t){.folder = "/tmp/cede-outbox-XXXXXX"};
@@ -104,7 +136,7 @@ static void a_push_that_fails_leaves_no_bundle_open(void **state) {
 
 	(void)state;
 	for (int spooled = 0; spooled < 2; spooled++) {
-		begin(&t, spooled != 0);
+		start(&t, spooled != 0);
 		no_memory = true;
 		for (int i = 0; i < 3; i++) {
 			push(&t, PARCEL_WAITING, 0);
@@ -120,7 +152,7 @@ static void a_lost_bundle_that_is_asked_for_again_is_open_once(void **state) {
 	struct t t;
 
 	(void)state;
-	begin(&t, false);
+	start(&t, false);
 	t.p->missing = true;
 	t.flow.missing = 1;
 	for (int i = 0; i < 3; i++) {
@@ -158,7 +190,7 @@ static void only_what_may_have_its_captures_waits_for_a_lost_bundle(void **state
 	struct t t;
 
 	(void)state;
-	begin(&t, false);
+	start(&t, false);
 	t.p->row = 1;
 	struct parcel *anew = add(&t, 2, true);
 	struct parcel *other = add(&t, 3, true);
@@ -183,7 +215,7 @@ static void what_was_taken_out_of_the_spool_waits_for_the_lost_bundle_too(void *
 	struct t t;
 
 	(void)state;
-	begin(&t, false);
+	start(&t, false);
 	t.flow.running = true;
 	t.flow.wipe_jobs = 1; /* it is not given up yet */
 	t.p->row = 1;
@@ -209,12 +241,43 @@ static void what_was_taken_out_of_the_spool_waits_for_the_lost_bundle_too(void *
 	end(&t);
 }
 
+static void what_a_receipt_proved_meanwhile_is_not_given_up(void **state) {
+	struct ledger *l = of(state);
+	int64_t rows[64], row;
+	enum bundle_state now;
+	struct id lost;
+	struct t t;
+
+	(void)seen(l, "a", "", 1, 10, NOW, &row);
+	assert_int_equal(take(l, 1, 100, rows), 1);
+	(void)seal(l, rows, 1, true, &lost);
+	start(&t, false);
+	t.p->heirs_known = true;
+	t.flow.running = true;
+	struct parcel *p = add(&t, 1, false);
+	p->missing = true;
+	t.flow.missing = 1;
+	push(&t, PARCEL_PUSHING, 2);
+	outbox_absent(&t.flow, &p->id);
+	assert_non_null(waiting.work);
+	begin(l);
+	assert_int_equal(ledger_bundle_duplicate(l, 1, &lost, slice_str("x"), NOW, NULL), CEDE_OK);
+	commit(l);
+	drop(&t, p);
+	have_turn(&t.flow, l);
+	assert_int_equal(ledger_bundle_state(l, 1, &now, NULL), CEDE_OK);
+	assert_int_equal(now, BUNDLE_RECEIPTED);
+	end(&t);
+}
+
 int main(void) {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_push_that_fails_leaves_no_bundle_open),
 		cmocka_unit_test(a_lost_bundle_that_is_asked_for_again_is_open_once),
 		cmocka_unit_test(only_what_may_have_its_captures_waits_for_a_lost_bundle),
 		cmocka_unit_test(what_was_taken_out_of_the_spool_waits_for_the_lost_bundle_too),
+		cmocka_unit_test_setup_teardown(
+			what_a_receipt_proved_meanwhile_is_not_given_up, bench_open, bench_close),
 	};
 
 	return cmocka_run_group_tests_name("outbox", tests, NULL, NULL);
