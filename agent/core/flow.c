@@ -302,6 +302,7 @@ int flow_start(const struct flow_setup *setup, struct flow **ret, struct cede_er
 		outbox_inherit(flow, setup->predecessor);
 		spooling_inherit(flow, setup->predecessor);
 	}
+	recovery_begin(flow);
 	*ret = flow;
 	return CEDE_OK;
 }

@@ -465,6 +465,8 @@ void release_tick(struct flow *flow);
 /* ---- recovery.c */
 /* Records the start, takes up the bundles and wipes that the ledger knows, then scans the sources
  * and lets the flow run. */
+/* The first that the ledger hears of it: guard, vaults and all others come behind. */
+void recovery_begin(struct flow *flow);
 void recovery_start(struct flow *flow);
 /* Notes what the flow before was to wipe and had not touched. */
 CEDE_MUST_USE int recovery_inherit(struct flow *flow, struct flow *from, struct cede_error *reterr);

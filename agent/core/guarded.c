@@ -398,8 +398,10 @@ int guarded_apply(struct guarded *g, const struct policy *policy, struct cede_er
 		return CEDE_OK;
 	}
 	int r = g->guard == NULL ? begin(g, policy, &err) : guard_apply(g->guard, policy, &err);
-	if (r == CEDE_OK)
+	if (r == CEDE_OK) {
+		g->failed = false;
 		return CEDE_OK;
+	}
 	if (policy->guard.mode == GUARD_ENFORCE) {
 		g->mode = before;
 		if (reterr != NULL)

@@ -13,7 +13,6 @@
 struct recovery {
 	struct flow *flow;
 	struct ledger *ledger;         /* while its work is done */
-	bool succeeds;                 /* another policy in the same process */
 	struct ledger_bundle *bundles; /* SEALED; destination points into one block each */
 	size_t bundle_count;
 	struct capture_list captures; /* WIPING */
@@ -147,22 +146,33 @@ static int recover_wiping(void *ctx, const struct ledger_capture *c, struct cede
 	return capture_list_add(&r->captures, c, reterr);
 }
 
-static int recover_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
-	struct recovery *r = ctx;
-	const struct policy *policy = r->flow->policy;
+static int begin_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	const struct flow *flow = ctx;
+	bool succeeds = flow->setup.predecessor != NULL;
 	int64_t now = clock_wall_ns();
 	char detail[300];
 
-	recovery_clear(r); /* of a first try */
 	(void)snprintf(detail, sizeof detail, "version=%s host=%s policy=%s serial=%llu",
-		CEDE_VERSION, r->flow->setup.host, policy->id, (unsigned long long)policy->serial);
-	if (!r->succeeds)
+		CEDE_VERSION, flow->setup.host, flow->policy->id,
+		(unsigned long long)flow->policy->serial);
+	if (!succeeds)
 		CEDE_TRY(ledger_gap(ledger, now, reterr));
-	if (!r->succeeds)
+	if (!succeeds)
 		CEDE_TRY(ledger_event(ledger, LEDGER_AGENT_STARTED, NULL, now, detail, reterr));
 	CEDE_TRY(ledger_recover(ledger, reterr)); /* what was being read is decided anew as well */
-	CEDE_TRY(record_policy(ledger, r->flow, now, reterr));
-	CEDE_TRY(record_keys(ledger, r->flow, now, reterr));
+	CEDE_TRY(record_policy(ledger, flow, now, reterr));
+	return record_keys(ledger, flow, now, reterr);
+}
+
+void recovery_begin(struct flow *flow) {
+	flow_record(flow, begin_work, NULL, NULL, flow);
+}
+
+static int recover_work(struct ledger *ledger, void *ctx, struct cede_error *reterr) {
+	struct recovery *r = ctx;
+	int64_t now = clock_wall_ns();
+
+	recovery_clear(r); /* of a first try */
 	CEDE_TRY(opened_sources(ledger, r->flow, now, reterr));
 	CEDE_TRY(finish_receipted(ledger, now, reterr));
 	CEDE_TRY(ledger_bundles(ledger, BUNDLE_SEALED, recover_bundle, r, reterr));
@@ -240,6 +250,5 @@ void recovery_start(struct flow *flow) {
 		return;
 	}
 	r->flow = flow;
-	r->succeeds = flow->setup.predecessor != NULL;
 	flow_record(flow, recover_work, recovered, recovery_release, r);
 }

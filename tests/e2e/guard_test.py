@@ -402,6 +402,35 @@ def report():
         check("cause=policy" in w.events("guard-lost")[-1]["detail"], w.events("guard-lost"))
 
 
+def seen_by_investigators():
+    """the exposure report finds no gap while agent and guard run, also after kill -9, and the one that there was"""
+    with Guarded(mode="report") as w:
+        def span_without_gap(number):
+            w.start_guarded()
+            until(lambda: len(w.events("agent-started")) == number, 15, "it is in the ledger")
+            first = time.time()
+            w.camera(f"{number}.jpg", b"x")
+            until(lambda: w.in_state("wiped") == 2 * number - 1, 20, "handed over")
+            second = time.time()
+            w.camera(f"again-{number}.jpg", b"x")
+            until(lambda: w.in_state("wiped") == 2 * number, 20, "handed over")
+            equal(notes_of(w, first, second) - {"opened"}, set(), "gaps while both run")
+
+        span_without_gap(1)
+        w.agent.kill_all()
+        until(lambda: not w.guards(), 15, "both are gone")
+        killed = time.time()
+        span_without_gap(2)
+        check("agent-down" in notes_of(w, killed, killed + 0.001), "nobody watched")
+
+
+def notes_of(w, a, b):
+    words = ["exposure", "--state", w.state, "--json"]
+    for name, at in (("--from", a), ("--to", b)):
+        words += [name, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(at))) + f".{int(at % 1 * 1e9):09d}Z"]
+    return {o["note"] for o in map(json.loads, w.cede(*words, status=(0, 1)).splitlines()) if o["kind"] == "note"}
+
+
 def impossible():
     """without CAP_SYS_ADMIN: enforce does not start and says why; report goes on and is loud about it"""
     unable = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
@@ -656,4 +685,4 @@ def slept():
 
 if __name__ == "__main__":
     tap.run([slept, every_way_whole_file_system, every_way_shared_file_system, recorded, end_to_end, opens_without_a_wrong_answer,
-             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, let_go, report, impossible, little_locked_memory, exchanged, ended_epoch, deep, wide, mounted_anew, moved_in], at_once=3)
+             flood, killed, stopped, keeper_killed, both_killed, leases, upgrade, let_go, report, seen_by_investigators, impossible, little_locked_memory, exchanged, ended_epoch, deep, wide, mounted_anew, moved_in], at_once=3)
