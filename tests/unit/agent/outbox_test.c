@@ -55,15 +55,15 @@ static struct {
 	void *ctx;
 } waiting;
 
-void __wrap_flow_record(struct flow *flow, ledger_work_fn *work, flow_recorded_fn *done,
+void __wrap_flow_record(struct flow *flow, ledger_work_fn *work, flow_recorded_fn *recorded,
 	void (*release)(void *ctx), void *ctx);
 
-void __wrap_flow_record(struct flow *flow, ledger_work_fn *work, flow_recorded_fn *done,
+void __wrap_flow_record(struct flow *flow, ledger_work_fn *work, flow_recorded_fn *recorded,
 	void (*release)(void *ctx), void *ctx) {
 	(void)flow;
 	assert_null(waiting.work);
 	waiting.work = work;
-	waiting.done = done;
+	waiting.done = recorded;
 	waiting.release = release;
 	waiting.ctx = ctx;
 }
