@@ -82,6 +82,11 @@ static enum MHD_Result answer(struct server *s, struct request *r, struct MHD_Co
 	return result;
 }
 
+/* A body may pause for longer than a connection that does nothing may stay: visitors.h. */
+static void library_waits(struct MHD_Connection *c, unsigned seconds) {
+	(void)!MHD_set_connection_option(c, MHD_CONNECTION_OPTION_TIMEOUT, seconds);
+}
+
 static enum MHD_Result handle_part(struct server *s, struct MHD_Connection *c, const char *url,
 	const char *method, const char *data, size_t *size, void **state) {
 	struct request *r = *state;
@@ -98,6 +103,8 @@ static enum MHD_Result handle_part(struct server *s, struct MHD_Connection *c, c
 			return answer(s, r, c);
 		visitors_now(s->visitors, c, request_refused(r) ? VISIT_REFUSED : VISIT_SENDING,
 			request_to_come(r));
+		if (!request_refused(r))
+			library_waits(c, LIMIT_BODY_S);
 		return MHD_YES;
 	}
 	if (*size > 0) {
@@ -133,6 +140,7 @@ static void completed(
 		return;
 	size_t place = enter(s);
 	visitors_now(s->visitors, c, VISIT_ASKING, 0);
+	library_waits(c, LIMIT_IDLE_S);
 	request_free(*state);
 	*state = NULL;
 	count(s, -1);
