@@ -25,7 +25,7 @@ from raw import Client
 from stock import Store
 from tap import Skip, check, equal
 from tracing import Strace
-from world import TOP, World, free_port, program, until, yaml
+from world import TOP, World, free_port, is_sanitized, program, until, yaml
 
 AFTER_SEAL = {"wipe": {"after": "seal", "method": "overwrite", "require": "none"}}
 
@@ -142,6 +142,8 @@ def max_age_over_a_stop():
 
 def stop_with_a_slow_spool():
     """a spool that is too slow does not hold the stop; what is not in it is said, stays in the clear and arrives once"""
+    if is_sanitized():
+        raise Skip("a sanitizer looks for leaks at the end, which fails beside strace")
     with World(source=SEAL_IN_TIME, destination={"bundle_size": "16MiB"}, receiver=False) as w:
         sealed_in_memory(w, 14 << 20)
         with Strace(w.agent.pid, w.dir, "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=600000"):
@@ -233,13 +235,13 @@ def lost_and_had(captures=3, source=None, removed=False):
         with Proxy(w.port) as proxy:
             w.destination["url"] = f"https://localhost:{proxy.port}/"
             w.write_files()
-            proxy.swallow = 300_000
+            proxy.swallow, proxy.last = 300_000, True
             for i in range(captures):
                 w.write(f"{i}.jpg", random.Random(24 + i).randbytes(600_000))
             w.start_agent()
-            until(lambda: list(w.store.rglob("*.receipt")), 20, "the agency has it")
+            until(lambda: proxy.doomed and list(w.store.rglob("*.receipt")), 20, "the agency has it")
             proxy.refuse()
-            proxy.swallow = None
+            proxy.swallow, proxy.doomed = None, False
             equal(w.in_state("sealed"), captures, "captures that are sealed")
             lost = bundles_sealed(w)
             equal(len(lost), 1, "bundles")

@@ -33,6 +33,7 @@ class Proxy:
     swallow     bytes: once a client has sent so many, the server's answer does not pass and the
                 connection is closed
     swallows    how many more answers are swallowed
+    last        True: with the first that is swallowed the link is gone (doomed)
     doomed      True: whoever connects is reset at once
 
     and refuse(), vanish(), serve(): nobody listens; connecting gets no answer; as usual."""
@@ -40,7 +41,7 @@ class Proxy:
     def __init__(self, to_port, port=None):
         self.to_port, self.port = to_port, port
         self.trickle = self.total = self.hold = self.cut = self.swallow = None
-        self.doomed = False
+        self.doomed = self.last = False
         self.cuts = self.swallows = 1 << 30
         self.swallowed = 0
         self.due = {"client": 0.0, "server": 0.0}  # with a total: when the next block may pass
@@ -200,6 +201,7 @@ class Pair:
         if side == "server" and p.swallow is not None and self.passed["client"] >= p.swallow and p.swallows > 0:
             p.swallows -= 1
             p.swallowed += 1
+            p.doomed = p.doomed or p.last
             return False
         self.passed[side] += len(data)
         p.passed[side] += len(data)
