@@ -580,10 +580,10 @@ def mounted_above():
                 w.capture.mkdir(parents=True)
                 w.write(f"a-{len(manager)}.jpg", b"on it %d" % len(manager))
                 if manager:
-                    equal(w.agent.popen.wait(30), 3, "exit status: to be started again")
+                    equal(w.agent.popen.wait(120), 3, "exit status: to be started again")
                     check("agent.restart" in w.agent.said() and "agent.stopped clean=yes" in w.agent.said(), w.agent.said())
                 else:
-                    until(lambda: "sandbox.beyond" in w.agent.said(), 30, "said that it is beyond the sandbox")
+                    until(lambda: "sandbox.beyond" in w.agent.said(), 120, "said that it is beyond the sandbox")
                     check("restart the agent" in w.agent.said(), "with the mend")
                     equal(w.left(), [b"a-0.jpg"], "files left")
                     equal(w.agent.stop(15), 0, "exit status")

@@ -816,7 +816,7 @@ def mounted_beyond_the_sandbox():
         w.disk.attach()
         until(lambda: key_state(w.disk.mount, key) == "present", 20, "its key is there again")
         w.write("b.jpg", MARKER * 10)
-        until(lambda: "sandbox.beyond" in w.agent.said(), 30, "said that the sandbox does not reach it")
+        until(lambda: "sandbox.beyond" in w.agent.said(), 120, "said that the sandbox does not reach it")
         equal(w.agent.stop(15), 0, "exit status")
         w.start_agent()
         w.settled()
