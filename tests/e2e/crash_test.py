@@ -15,6 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 import tap
 from faults import CHANGES, KILL, NOTHING, BrokenWorld, tried
 from tap import Failure, check
+from world import until
 
 SAMPLE = {"quick": 24, "normal": 60, "full": 1 << 30}[tap.mode()]
 SEED = tap.seed()
@@ -49,16 +50,18 @@ def start(w, victim):
 
 
 def strike(w, victim, at):
-    """Runs until the victim died there, and checks custody; False: all was done before that."""
+    """Runs until the victim died there, and checks custody; None: all was done before that."""
     page = w.page(victim)
     page.arm(KILL, CHANGES, at)
     start(w, victim)
-    died = w.rest_or(lambda: dead(w, victim)) or dead(w, victim)
+    w.rest_or(lambda: dead(w, victim))
     frozen = w.freeze()
     w.custody()
+    page.arm(NOTHING, CHANGES)  # what is at rest still writes a checkpoint: it may die until now
     w.thaw(frozen)
-    page.arm(NOTHING, CHANGES)
-    return page.fired() if died else None
+    if page.fired():
+        until(lambda: dead(w, victim), 10, "the victim ends where it was struck")
+    return page.fired()
 
 
 def again(w, victim, rng):
