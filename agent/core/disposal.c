@@ -49,6 +49,15 @@ static void append(struct flow *flow, struct disposal *d) {
 	flow->wipes_ahead += d->counted;
 }
 
+static void take_out(struct flow *flow, struct disposal **at) {
+	struct disposal *d = *at;
+
+	*at = d->next;
+	flow->disposal_count--;
+	flow->wipes_ahead -= d->counted;
+	disposal_drop(d);
+}
+
 /* Its place is not there: of a vault whose directories have not been found, or not in the policy. */
 static void defer(struct flow *flow, struct disposal *d) {
 	struct slice name = epoch_source_name(slice_str(d->key));
@@ -523,10 +532,7 @@ void disposal_give_up(struct flow *flow, const struct parcel *p) {
 			at = &d->next;
 			continue;
 		}
-		*at = d->next;
-		flow->disposal_count--;
-		flow->wipes_ahead -= d->counted;
-		disposal_drop(d);
+		take_out(flow, at);
 	}
 	flow->disposals_end = at;
 	for (at = &flow->deferred; *at != NULL;) {
@@ -549,10 +555,7 @@ void disposal_forget(struct flow *flow, size_t source) {
 			at = &d->next;
 			continue;
 		}
-		*at = d->next;
-		flow->disposal_count--;
-		flow->wipes_ahead -= d->counted;
-		disposal_drop(d);
+		take_out(flow, at);
 	}
 	flow->disposals_end = at;
 }

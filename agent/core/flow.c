@@ -247,8 +247,8 @@ static int make_parts(struct flow *flow, struct cede_error *reterr) {
 }
 
 static void flow_free(struct flow *flow) {
-	outbox_free(flow);
 	spooling_free(flow);
+	outbox_free(flow);
 	disposal_free(flow);
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
 		sealer_keys_free(flow->destinations[i].seal);
@@ -437,7 +437,7 @@ void flow_stop(struct flow *flow, void (*on_stopped)(void *ctx), void *ctx) {
 void flow_retire(struct flow *flow, const struct policy *next,
 	const struct flow_destination_keys *keys, void (*on_retired)(void *ctx), void *ctx) {
 	flow->retiring = true;
-	outbox_retire(flow, next, keys);
+	spooling_retire(flow, next, keys);
 	flow_stop(flow, on_retired, ctx);
 }
 

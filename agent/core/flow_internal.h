@@ -372,11 +372,6 @@ void outbox_wait(struct flow *flow, struct parcel *p);
 /* Whether one more may be sealed into memory: the link works and few wait for it. */
 bool outbox_has_room(const struct flow *flow, size_t destination);
 void outbox_tick(struct flow *flow);
-/* Spools what must not stay in memory: max_age is near, or the process or the destination ends. */
-void outbox_keep(struct flow *flow, size_t destination);
-/* The policy that follows is known: what it can't send goes to the spool. */
-void outbox_retire(
-	struct flow *flow, const struct policy *next, const struct flow_destination_keys *keys);
 void outbox_adopt(struct flow *flow, const struct ledger_bundle *b); /* at start */
 void outbox_inherit(struct flow *flow, struct flow *from);           /* after a change of policy */
 void outbox_free(struct flow *flow);
@@ -424,12 +419,16 @@ void outbox_give_up(struct flow *flow);
 bool spooling_has_room(const struct flow *flow);
 /* It was wanted and had none: said once in log, ledger and metrics, until there is room again. */
 void spooling_full(struct flow *flow);
-void spooling_start(struct flow *flow, struct parcel *p);
+/* Spools what must not stay in memory: max_age is near, or the process or the destination ends. */
+void spooling_keep(struct flow *flow, size_t destination);
+/* The policy that follows is known: what it can't send goes to the spool. */
+void spooling_retire(
+	struct flow *flow, const struct policy *next, const struct flow_destination_keys *keys);
 /* What its receipt is there for; tried until it succeeds. */
 void spooling_remove(struct flow *flow, const struct id *bundle, uint64_t size);
 void spooling_tick(struct flow *flow);
 void spooling_inherit(struct flow *flow, struct flow *from); /* after a change of policy */
-void spooling_free(struct flow *flow);
+void spooling_free(struct flow *flow); /* before the outbox: what stays in memory is said */
 
 /* ---- disposal.c */
 /* Takes a copy of c. begun: an earlier process may have touched it. alone: its bundle's last event

@@ -243,7 +243,7 @@ static void sealed_done(struct flow *flow, void *ctx) {
 		p->fd = p->spooled ? -1 : CEDE_TAKE_FD(l->job.fd);
 		outbox_add(flow, p);
 		outbox_push(flow, l->destination);
-		outbox_keep(flow, l->destination);
+		spooling_keep(flow, l->destination);
 		disposal_add_all(flow, &l->to_wipe);
 	}
 	handover_plan(flow);

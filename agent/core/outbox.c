@@ -362,8 +362,10 @@ static void refuse(
 }
 
 static bool has_heirs(const struct flow *flow, const struct parcel *p) {
+	if (!p->lost || p->missing)
+		return false;
 	if (!p->heirs_known)
-		return p->lost && !p->missing;
+		return true;
 	for (const struct parcel *q = flow->destinations[p->destination].parcels; q != NULL;
 		q = q->next)
 		if (q->instead_of == p->row)
@@ -444,55 +446,11 @@ void outbox_link(void *ctx, size_t destination, bool up) {
 	handover_plan(flow);
 }
 
-/* ---- what must not stay in memory */
-
-static bool may_go_to_spool(const struct parcel *p) {
-	return p->fd >= 0 && !p->spooled && p->may_spool && p->state != PARCEL_CONFIRMED;
-}
-
-/* The process ends; with a link that works the receipt may come before that. */
-static bool leaves(const struct flow *flow, size_t destination) {
-	return flow->draining && !flow->stopping &&
-		(!link_up(flow->link, destination) ||
-			clock_boot_ns() >= flow->drain_boot_ns + DRAIN_SPOOL_NS);
-}
-
-void outbox_keep(struct flow *flow, size_t destination) {
-	struct flow_destination *d = &flow->destinations[destination];
-	bool all = d->spools == SPOOLS_ALL || leaves(flow, destination);
-	int64_t now = clock_wall_ns();
-
-	if (!flow->running) /* recovery sweeps the spool */
-		return;
-	for (struct parcel *p = d->parcels; p != NULL; p = p->next)
-		if (may_go_to_spool(p) && !p->spooling &&
-			(all || p->urgent_ns <= now ||
-				(d->spools == SPOOLS_SEGMENTS && p->segment_of != 0)))
-			spooling_start(flow, p);
-}
-
-void outbox_retire(
-	struct flow *flow, const struct policy *next, const struct flow_destination_keys *keys) {
-	for (size_t i = 0; i < flow->policy->destination_count; i++) {
-		struct flow_destination *d = &flow->destinations[i];
-		const char *name = flow->policy->destinations[i].name;
-		d->spools = SPOOLS_ALL;
-		for (size_t k = 0; k < next->destination_count; k++)
-			if (strcmp(next->destinations[k].name, name) == 0)
-				/* the same agency, and it can't be asked; whole ones are sealed anew */
-				d->spools =
-					keys[k].changed && !keys[k].moved && !link_up(flow->link, i)
-					? SPOOLS_SEGMENTS
-					: SPOOLS_URGENT;
-		outbox_keep(flow, i);
-	}
-}
-
 void outbox_tick(struct flow *flow) {
 	spooling_tick(flow);
 	outbox_give_up(flow);
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
-		outbox_keep(flow, i);
+		spooling_keep(flow, i);
 		anew_tick(flow, i);
 		outbox_push(flow, i);
 	}
@@ -581,22 +539,7 @@ void outbox_adopt(struct flow *flow, const struct ledger_bundle *b) {
 		outbox_set_missing(flow, p);
 }
 
-/* The process ends: what goes with it, and was to be in the spool by max_age. */
-static void say_unspooled(const struct flow *flow) {
-	size_t n = 0;
-
-	for (size_t i = 0; i < flow->policy->destination_count; i++)
-		for (const struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
-			n += may_go_to_spool(p);
-	if (n > 0)
-		log_event(LOG_LEVEL_WARNING, "spool.unfinished",
-			"bundles=%zu effect=\"their captures stay in the clear; the next start asks the agency, or seals them anew before max_age\" "
-			"mend=\"the link; room in the spool, or a faster disk\"",
-			n);
-}
-
 void outbox_free(struct flow *flow) {
-	say_unspooled(flow);
 	for (size_t i = 0; i < flow->policy->destination_count; i++) {
 		struct flow_destination *d = &flow->destinations[i];
 		while (d->parcels != NULL)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "agent/core/flow_internal.h"
@@ -162,7 +163,7 @@ static void spool_done(void *ctx) {
 	spooled_release(s);
 }
 
-void spooling_start(struct flow *flow, struct parcel *p) {
+static void start(struct flow *flow, struct parcel *p) {
 	if (!spooling_has_room(flow)) {
 		spooling_full(flow);
 		return;
@@ -184,6 +185,64 @@ void spooling_start(struct flow *flow, struct parcel *p) {
 	}
 }
 
+/* ---- what must not stay in memory: its time is near, the process ends, or another policy comes */
+
+static bool may_go_to_spool(const struct parcel *p) {
+	return p->fd >= 0 && !p->spooled && p->may_spool && p->state != PARCEL_CONFIRMED;
+}
+
+/* The process ends; with a link that works the receipt may come before that. */
+static bool leaves(const struct flow *flow, size_t destination) {
+	return flow->draining && !flow->stopping &&
+		(!link_up(flow->link, destination) ||
+			clock_boot_ns() >= flow->drain_boot_ns + DRAIN_SPOOL_NS);
+}
+
+void spooling_keep(struct flow *flow, size_t destination) {
+	struct flow_destination *d = &flow->destinations[destination];
+	bool all = d->spools == SPOOLS_ALL || leaves(flow, destination);
+	int64_t now = clock_wall_ns();
+
+	if (!flow->running) /* recovery sweeps the spool */
+		return;
+	for (struct parcel *p = d->parcels; p != NULL; p = p->next)
+		if (may_go_to_spool(p) && !p->spooling &&
+			(all || p->urgent_ns <= now ||
+				(d->spools == SPOOLS_SEGMENTS && p->segment_of != 0)))
+			start(flow, p);
+}
+
+void spooling_retire(
+	struct flow *flow, const struct policy *next, const struct flow_destination_keys *keys) {
+	for (size_t i = 0; i < flow->policy->destination_count; i++) {
+		struct flow_destination *d = &flow->destinations[i];
+		const char *name = flow->policy->destinations[i].name;
+		d->spools = SPOOLS_ALL;
+		for (size_t k = 0; k < next->destination_count; k++)
+			if (strcmp(next->destinations[k].name, name) == 0)
+				/* the same agency, and it can't be asked; whole ones are sealed anew */
+				d->spools =
+					keys[k].changed && !keys[k].moved && !link_up(flow->link, i)
+					? SPOOLS_SEGMENTS
+					: SPOOLS_URGENT;
+		spooling_keep(flow, i);
+	}
+}
+
+/* The process ends: what goes with it, and was to be in the spool by max_age. */
+static void say_unspooled(const struct flow *flow) {
+	size_t n = 0;
+
+	for (size_t i = 0; i < flow->policy->destination_count; i++)
+		for (const struct parcel *p = flow->destinations[i].parcels; p != NULL; p = p->next)
+			n += may_go_to_spool(p);
+	if (n > 0)
+		log_event(LOG_LEVEL_WARNING, "spool.unfinished",
+			"bundles=%zu effect=\"their captures stay in the clear; the next start asks the agency, or seals them anew before max_age\" "
+			"mend=\"the link; room in the spool, or a faster disk\"",
+			n);
+}
+
 void spooling_inherit(struct flow *flow, struct flow *from) {
 	while (from->leftovers != NULL) {
 		struct leftover *l = from->leftovers;
@@ -195,6 +254,7 @@ void spooling_inherit(struct flow *flow, struct flow *from) {
 }
 
 void spooling_free(struct flow *flow) {
+	say_unspooled(flow);
 	while (flow->leftovers != NULL) {
 		struct leftover *l = flow->leftovers;
 		flow->leftovers = l->next;

@@ -230,6 +230,10 @@ CEDE_MUST_USE int ledger_is_over(
 CEDE_MUST_USE int ledger_each(struct ledger *l, sqlite3_stmt *st, ledger_capture_fn *fn, void *ctx,
 	struct cede_error *reterr);
 
+/* The row without its destination (which lives only as long as the statement). BUG: there is none. */
+CEDE_MUST_USE int ledger_bundle_get(
+	struct ledger *l, int64_t row, struct ledger_bundle *ret, struct cede_error *reterr);
+
 #define LEDGER_TRY_BIND(l, call, reterr)                                   \
 	do {                                                               \
 		if ((call) != SQLITE_OK)                                   \
