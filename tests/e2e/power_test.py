@@ -237,6 +237,7 @@ def power_failures():
         with BrokenWorld("agent", "agency") as w:
             entries = read_log(record(w, work))
             w.processes.clear()
+            w.power_fails = True
             shutil.rmtree(w.dir / "opened")
             rng = random.Random(SEED)
             cuts = sorted(rng.randrange(1, len(entries) + 1) for _ in range(STATES))
