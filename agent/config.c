@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/config.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/credential.h"
-#include "base/file.h"
 #include "base/parse.h"
 #include "base/yaml.h"
 
@@ -158,30 +156,20 @@ static void load_top(struct loader *l, const struct yaml_node *root) {
 
 int agent_config_load(
 	const char *file, struct agent_config **ret, char ***ret_lines, struct cede_error *reterr) {
-	CLEANUP(buf_done) struct buf text = BUF_INIT(YAML_FILE_MAX);
 	CLEANUP(yaml_freep) struct yaml *y = NULL;
 	CLEANUP(agent_config_freep) struct agent_config *config = calloc(1, sizeof *config);
-	const char *slash = strrchr(file, '/');
-	CLEANUP(freep)
-	char *directory = slash == NULL ? strdup("") : strndup(file, (size_t)(slash - file) + 1);
-	struct loader l = {.config = config, .directory = directory};
-	size_t count;
+	CLEANUP(freep) char *directory = NULL;
 
 	*ret_lines = NULL;
-	if (config == NULL || directory == NULL)
+	if (config == NULL)
 		return CEDE_FAIL_MEMORY(reterr);
-	CEDE_TRY(file_load(AT_FDCWD, file, &text, reterr));
-	CEDE_TRY(yaml_parse(buf_slice(&text), slash == NULL ? file : slash + 1, &y, reterr));
-	l.y = y;
+	CEDE_TRY(yaml_load(file, &y, &directory, reterr));
+	struct loader l = {.config = config, .directory = directory, .y = y};
 	if (yaml_root(y) != NULL)
 		load_top(&l, yaml_root(y));
 	if (l.no_memory)
 		return CEDE_FAIL_MEMORY(reterr);
-	if (yaml_mistake_count(y) > 0) {
-		*ret_lines = yaml_mistakes(y, &count);
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "%s: %zu mistake%s", file, count,
-			count == 1 ? "" : "s");
-	}
+	CEDE_TRY(yaml_verdict(y, file, ret_lines, reterr));
 	*ret = CEDE_TAKE(config);
 	return CEDE_OK;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/yaml.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include <yaml.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/parse.h"
 
 struct mistake {
@@ -339,6 +341,31 @@ int yaml_parse(struct slice text, const char *name, struct yaml **ret, struct ce
 	}
 	*ret = CEDE_TAKE(y);
 	return CEDE_OK;
+}
+
+int yaml_load(
+	const char *file, struct yaml **ret, char **ret_directory, struct cede_error *reterr) {
+	CLEANUP(buf_done) struct buf text = BUF_INIT(YAML_FILE_MAX);
+	const char *slash = strrchr(file, '/');
+	CLEANUP(freep)
+	char *directory = slash == NULL ? strdup("") : strndup(file, (size_t)(slash - file) + 1);
+
+	if (directory == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	CEDE_TRY(file_load(AT_FDCWD, file, &text, reterr));
+	CEDE_TRY(yaml_parse(buf_slice(&text), slash == NULL ? file : slash + 1, ret, reterr));
+	*ret_directory = CEDE_TAKE(directory);
+	return CEDE_OK;
+}
+
+int yaml_verdict(struct yaml *y, const char *file, char ***ret_lines, struct cede_error *reterr) {
+	size_t count = yaml_mistake_count(y);
+
+	if (count == 0)
+		return CEDE_OK;
+	*ret_lines = yaml_mistakes(y, &count);
+	return CEDE_FAIL(
+		reterr, CEDE_ERR_INPUT, "%s: %zu mistake%s", file, count, count == 1 ? "" : "s");
 }
 
 void yaml_free(struct yaml *y) {

@@ -37,6 +37,10 @@ struct yaml; /* one file: tree and mistakes */
  * YAML is a mistake in it, and yaml_root() is NULL then. */
 CEDE_MUST_USE int yaml_parse(
 	struct slice text, const char *name, struct yaml **ret, struct cede_error *reterr);
+/* The same for a file; its last name stands in the mistakes. *ret_directory: where it lies, with its
+ * slash, "" if that is here; the caller's to free. */
+CEDE_MUST_USE int yaml_load(
+	const char *file, struct yaml **ret, char **ret_directory, struct cede_error *reterr);
 void yaml_free(struct yaml *y);
 void yaml_freep(struct yaml **y);
 const struct yaml_node *yaml_root(const struct yaml *y);
@@ -48,6 +52,9 @@ void yaml_mistake(struct yaml *y, const struct yaml_node *node, const char *fmt,
  * none, or memory is short (then *ret_count > 0). */
 char **yaml_mistakes(struct yaml *y, size_t *ret_count);
 size_t yaml_mistake_count(const struct yaml *y);
+/* Once all is read. INPUT: file has mistakes; *ret_lines is yaml_mistakes(). */
+CEDE_MUST_USE int yaml_verdict(
+	struct yaml *y, const char *file, char ***ret_lines, struct cede_error *reterr);
 
 /* ---- walking. Each notes a mistake when the value is not what it should be; the member is marked
  * as known. Missing members give NULL (or false), and a mistake if required. */

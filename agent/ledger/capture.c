@@ -48,6 +48,19 @@ int ledger_source(
 	return remember_source(l, name, *ret_id, reterr);
 }
 
+int ledger_use_of(struct ledger *l, enum statement which, struct slice source, sqlite3_stmt **ret,
+	struct cede_error *reterr) {
+	int64_t id;
+
+	*ret = NULL;
+	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
+	if (id == 0)
+		return CEDE_OK;
+	CEDE_TRY(ledger_use(l, which, ret, reterr));
+	LEDGER_TRY_BIND(l, sqlite3_bind_int64(*ret, 1, id), reterr);
+	return CEDE_OK;
+}
+
 static struct slice blob(sqlite3_stmt *st, int column) {
 	return slice_of(sqlite3_column_blob(st, column), (size_t)sqlite3_column_bytes(st, column));
 }
@@ -633,13 +646,10 @@ int ledger_capture_absent(struct ledger *l, struct slice source, struct slice pa
 int ledger_born_by(struct ledger *l, struct slice source, int64_t born_ns, ledger_capture_fn *fn,
 	void *ctx, struct cede_error *reterr) {
 	sqlite3_stmt *st;
-	int64_t id;
 
-	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
-	if (id == 0)
+	CEDE_TRY(ledger_use_of(l, ST_BORN_BY, source, &st, reterr));
+	if (st == NULL)
 		return CEDE_OK;
-	CEDE_TRY(ledger_use(l, ST_BORN_BY, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, born_ns), reterr);
 	return ledger_each(l, st, fn, ctx, reterr);
 }
@@ -647,13 +657,10 @@ int ledger_born_by(struct ledger *l, struct slice source, int64_t born_ns, ledge
 int ledger_settling(struct ledger *l, struct slice source, size_t most, ledger_capture_fn *fn,
 	void *ctx, struct cede_error *reterr) {
 	sqlite3_stmt *st;
-	int64_t id;
 
-	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
-	if (id == 0)
+	CEDE_TRY(ledger_use_of(l, ST_SETTLING_OF, source, &st, reterr));
+	if (st == NULL)
 		return CEDE_OK;
-	CEDE_TRY(ledger_use(l, ST_SETTLING_OF, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)most), reterr);
 	return ledger_each(l, st, fn, ctx, reterr);
 }
@@ -661,13 +668,10 @@ int ledger_settling(struct ledger *l, struct slice source, size_t most, ledger_c
 int ledger_capture_at(struct ledger *l, struct slice source, struct slice path,
 	ledger_capture_fn *fn, void *ctx, struct cede_error *reterr) {
 	sqlite3_stmt *st;
-	int64_t id;
 
-	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
-	if (id == 0)
+	CEDE_TRY(ledger_use_of(l, ST_CAPTURE_AT, source, &st, reterr));
+	if (st == NULL)
 		return CEDE_OK;
-	CEDE_TRY(ledger_use(l, ST_CAPTURE_AT, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_blob(st, 2, path.data, (int)path.len, SQLITE_STATIC), reterr);
 	return ledger_each(l, st, fn, ctx, reterr);
 }
@@ -675,14 +679,11 @@ int ledger_capture_at(struct ledger *l, struct slice source, struct slice path,
 int ledger_other_device(
 	struct ledger *l, struct slice source, uint64_t dev, bool *ret, struct cede_error *reterr) {
 	sqlite3_stmt *st;
-	int64_t id;
 
 	*ret = false;
-	CEDE_TRY(ledger_source(l, source, false, &id, reterr));
-	if (id == 0)
+	CEDE_TRY(ledger_use_of(l, ST_OTHER_DEVICE, source, &st, reterr));
+	if (st == NULL)
 		return CEDE_OK;
-	CEDE_TRY(ledger_use(l, ST_OTHER_DEVICE, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, id), reterr);
 	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 2, (int64_t)dev), reterr);
 	CEDE_TRY(ledger_row(l, st, ret, reterr));
 	(void)sqlite3_reset(st);

@@ -94,15 +94,12 @@ int ledger_epoch_is_open(struct ledger *l, const struct ledger_epoch *e, bool op
 int ledger_live(struct ledger *l, struct slice source, uint64_t *ret_live, uint64_t *ret_held,
 	struct cede_error *reterr) {
 	sqlite3_stmt *st;
-	int64_t row;
 	bool there;
 
 	*ret_live = *ret_held = 0;
-	CEDE_TRY(ledger_source(l, source, false, &row, reterr));
-	if (row == 0)
+	CEDE_TRY(ledger_use_of(l, ST_LIVE_COUNT, source, &st, reterr));
+	if (st == NULL)
 		return CEDE_OK;
-	CEDE_TRY(ledger_use(l, ST_LIVE_COUNT, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	CEDE_TRY(ledger_row(l, st, &there, reterr));
 	*ret_live = (uint64_t)sqlite3_column_int64(st, 0);
 	*ret_held = (uint64_t)sqlite3_column_int64(st, 1);
@@ -284,15 +281,12 @@ int ledger_epoch_lost(struct ledger *l, struct slice source, int64_t now_ns,
 	struct ledger_lost *ret, struct cede_error *reterr) {
 	struct epoch_rows s = {0};
 	sqlite3_stmt *st;
-	int64_t row;
 	bool done;
 
 	*ret = (struct ledger_lost){0};
-	CEDE_TRY(ledger_source(l, source, false, &row, reterr));
-	if (row == 0)
+	CEDE_TRY(ledger_use_of(l, ST_LIVE_OF, source, &st, reterr));
+	if (st == NULL)
 		return CEDE_OK;
-	CEDE_TRY(ledger_use(l, ST_LIVE_OF, &st, reterr));
-	LEDGER_TRY_BIND(l, sqlite3_bind_int64(st, 1, row), reterr);
 	int r = ledger_each(l, st, note_row, &s, reterr);
 	for (size_t i = 0; r == CEDE_OK && i < s.count; i++)
 		r = lose_one(l, s.rows[i].row, s.rows[i].state, now_ns, ret, reterr);

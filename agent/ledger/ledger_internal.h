@@ -178,6 +178,9 @@ void ledger_scrub_wal(struct ledger *l);
 /* Lends the statement, reset and unbound. */
 CEDE_MUST_USE int ledger_use(
 	struct ledger *l, enum statement which, sqlite3_stmt **ret, struct cede_error *reterr);
+/* The same for a statement whose first parameter is the source. *ret: NULL if no row has it. */
+CEDE_MUST_USE int ledger_use_of(struct ledger *l, enum statement which, struct slice source,
+	sqlite3_stmt **ret, struct cede_error *reterr);
 /* Runs a statement that gives no rows. */
 CEDE_MUST_USE int ledger_run(struct ledger *l, sqlite3_stmt *st, struct cede_error *reterr);
 void ledger_finalizep(sqlite3_stmt **st); /* for CLEANUP() */
