@@ -164,7 +164,7 @@ int ledger_move(struct ledger *l, int64_t row, enum capture_state to, int64_t no
 
 int ledger_is_over(
 	struct ledger *l, int64_t row, struct id *ret_id, bool *ret, struct cede_error *reterr) {
-	enum capture_state state;
+	enum capture_state state = CAPTURE_STATE_COUNT;
 
 	CEDE_TRY(read_state(l, row, &state, ret_id, NULL, reterr));
 	*ret = is_over(state);
@@ -395,7 +395,7 @@ struct ledger_remount ledger_take_remount(struct ledger *l) {
 int ledger_capture_seen(struct ledger *l, const struct ledger_capture *c, int64_t now_ns,
 	enum ledger_seen *ret, int64_t *ret_row, struct cede_error *reterr) {
 	struct live live = {0};
-	int64_t source, first_seen;
+	int64_t source = 0, first_seen;
 
 	CEDE_TRY(ledger_source(l, c->source, true, &source, reterr));
 	CEDE_TRY(find_live(l, source, c->path, &live, &first_seen, reterr));
@@ -434,7 +434,7 @@ int ledger_capture_seen(struct ledger *l, const struct ledger_capture *c, int64_
 
 int ledger_capture_add(struct ledger *l, const struct ledger_capture *c, int64_t now_ns,
 	int64_t *ret_row, struct cede_error *reterr) {
-	int64_t source;
+	int64_t source = 0;
 
 	CEDE_TRY(ledger_source(l, c->source, true, &source, reterr));
 	return add_capture(l, source, c, now_ns, ret_row, reterr);
@@ -478,7 +478,7 @@ int ledger_capture_move(struct ledger *l, int64_t row, enum capture_state to, in
 		[CAPTURE_REPLACED] = LEDGER_CAPTURE_REPLACED,
 	};
 	struct id id = {{0}};
-	enum capture_state from;
+	enum capture_state from = CAPTURE_STATE_COUNT;
 
 	if (kinds[to] == 0)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: move to %s has a call of its own",
@@ -557,7 +557,7 @@ int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const
 	int64_t now_ns, bool alone, struct cede_error *reterr) {
 	enum capture_state from;
 	struct id id = {{0}};
-	int64_t bundle;
+	int64_t bundle = 0;
 
 	CEDE_TRY(read_state(l, row, &from, &id, &bundle, reterr));
 	if (from == CAPTURE_STATE_COUNT)
@@ -574,7 +574,7 @@ int ledger_capture_wiped(struct ledger *l, int64_t row, const char *level, const
 static int move_with_event(struct ledger *l, int64_t row, enum capture_state to,
 	int64_t not_before_ns, enum ledger_event event, int64_t now_ns, const char *detail,
 	struct cede_error *reterr) {
-	enum capture_state from;
+	enum capture_state from = CAPTURE_STATE_COUNT;
 	struct id id = {{0}};
 
 	CEDE_TRY(read_state(l, row, &from, &id, NULL, reterr));
