@@ -343,8 +343,7 @@ int yaml_parse(struct slice text, const char *name, struct yaml **ret, struct ce
 	return CEDE_OK;
 }
 
-int yaml_load(
-	const char *file, struct yaml **ret, char **ret_directory, struct cede_error *reterr) {
+int yaml_load(const char *file, struct yaml **ret, char **ret_directory, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf text = BUF_INIT(YAML_FILE_MAX);
 	const char *slash = strrchr(file, '/');
 	CLEANUP(freep)

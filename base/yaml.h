@@ -37,8 +37,8 @@ struct yaml; /* one file: tree and mistakes */
  * YAML is a mistake in it, and yaml_root() is NULL then. */
 CEDE_MUST_USE int yaml_parse(
 	struct slice text, const char *name, struct yaml **ret, struct cede_error *reterr);
-/* The same for a file; its last name stands in the mistakes. *ret_directory: where it lies, with its
- * slash, "" if that is here; the caller's to free. */
+/* The same for a file; its last name stands in the mistakes. *ret_directory: where it lies, with
+ * its slash, "" if that is here; the caller's to free. */
 CEDE_MUST_USE int yaml_load(
 	const char *file, struct yaml **ret, char **ret_directory, struct cede_error *reterr);
 void yaml_free(struct yaml *y);
