@@ -167,6 +167,16 @@ def in_flight(w, proxy, number):
     check(w.agent.alive(), "the agent runs")
 
 
+def eight_under_way(w, proxy, captures):
+    """The agent starts, and as many pushes as go at once trickle; their connections."""
+    proxy.trickle = 30_000
+    w.start_agent()
+    for i in range(captures):
+        w.write(f"{i}.jpg", big(i))
+    in_flight(w, proxy, 8)
+    return list(proxy.alive)
+
+
 def together():
     """pushes that break with one link count as one failure: the next try comes after the first step"""
     with linked(source=NOW, destination=ONE_MIB) as (w, proxy):
@@ -187,12 +197,7 @@ def together():
 def hanging():
     """pushes that hang since the link broke do not hold up the others"""
     with linked(source=NOW, destination=ONE_MIB) as (w, proxy):
-        proxy.trickle = 30_000
-        w.start_agent()
-        for i in range(10):
-            w.write(f"{i}.jpg", big(i))
-        in_flight(w, proxy, 8)
-        stuck = list(proxy.alive)
+        stuck = eight_under_way(w, proxy, 10)
         for pair in stuck:
             pair.hold = True
         stuck[0].doomed = True
@@ -206,12 +211,7 @@ def hanging():
 def forgotten():
     """connections end with a word to the agent alone, as when a router forgets them, and the receiver still waits: its old uploads make way"""
     with linked(source=NOW, destination=ONE_MIB) as (w, proxy):
-        proxy.trickle = 30_000
-        w.start_agent()
-        for i in range(8):
-            w.write(f"{i}.jpg", big(i))
-        in_flight(w, proxy, 8)
-        for pair in list(proxy.alive):
+        for pair in eight_under_way(w, proxy, 8):
             pair.forgotten = True
         proxy.trickle = None
         began = time.monotonic()

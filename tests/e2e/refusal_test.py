@@ -76,13 +76,18 @@ def other_ca():
         heal(w, w.start_receiver)
 
 
+def of_own_ca(w, *what, **kind):
+    """A certificate of a CA that the policy names, made as Ca.issue() is told, and its key."""
+    ca = servers.Ca(w.dir / "own")
+    w.destination["ca"] = "own/ca.pem"
+    w.write_files()
+    return ca.issue(*what, **kind)
+
+
 def expired_certificate():
     """a server certificate that has expired"""
     with World(receiver=False) as w:
-        ca = servers.Ca(w.dir / "own")
-        w.destination["ca"] = "own/ca.pem"
-        w.write_files()
-        pem, key = ca.issue("old", "20240101000000Z", "20250101000000Z")
+        pem, key = of_own_ca(w, "old", "20240101000000Z", "20250101000000Z")
         servers.nginx(w, "expired", pem, key, "return 201;")
         refused(w, r"reason=tls .*expired")
 
@@ -90,10 +95,7 @@ def expired_certificate():
 def not_yet_valid():
     """a server certificate that is not valid yet"""
     with World(receiver=False) as w:
-        ca = servers.Ca(w.dir / "own")
-        w.destination["ca"] = "own/ca.pem"
-        w.write_files()
-        pem, key = ca.issue("young", "20980101000000Z", "20990101000000Z")
+        pem, key = of_own_ca(w, "young", "20980101000000Z", "20990101000000Z")
         servers.nginx(w, "young", pem, key, "return 201;")
         refused(w, r"reason=tls ")
 
@@ -101,10 +103,7 @@ def not_yet_valid():
 def other_name():
     """a server certificate of the right CA for another name"""
     with World(receiver=False) as w:
-        ca = servers.Ca(w.dir / "own")
-        w.destination["ca"] = "own/ca.pem"
-        w.write_files()
-        pem, key = ca.issue("elsewhere", kind="other")
+        pem, key = of_own_ca(w, "elsewhere", kind="other")
         servers.nginx(w, "elsewhere", pem, key, "return 201;")
         refused(w, r"reason=tls ")
 
@@ -112,10 +111,7 @@ def other_name():
 def client_certificate():
     """a certificate of the right CA and name, but not for servers"""
     with World(receiver=False) as w:
-        ca = servers.Ca(w.dir / "own")
-        w.destination["ca"] = "own/ca.pem"
-        w.write_files()
-        pem, key = ca.issue("client", kind="client")
+        pem, key = of_own_ca(w, "client", kind="client")
         servers.s_server(w, pem, key, "-tls1_3")
         refused(w, r"reason=tls ")
 
