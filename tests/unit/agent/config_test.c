@@ -2,12 +2,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "agent/config.h"
 #include "base/check.h"
 #include "base/file.h"
+#include "tests/unit/mistakes.h"
 #include "tests/unit/unit.h"
 
 #define IDENTITY "identity: {certificate: agent.pem, key: /etc/cede/agent.key}\n"
@@ -26,12 +26,6 @@ static int tear_down(void **state) {
 	(void)snprintf(path, sizeof path, "%s/agent.yaml", directory);
 	(void)unlink(path);
 	return rmdir(directory);
-}
-
-static void free_lines(char **lines) {
-	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++)
-		free(lines[i]);
-	free(lines);
 }
 
 static int load(const char *text, struct agent_config **ret, char ***ret_lines) {
@@ -121,12 +115,8 @@ static void mistakes_are_named_with_their_place(void **state) {
 		struct agent_config *c = NULL;
 		char **lines = NULL;
 		int r = load(table[i].text, &c, &lines);
-		bool said = false;
 
-		for (size_t k = 0; lines != NULL && lines[k] != NULL; k++)
-			said = said ||
-				strncmp(lines[k], table[i].mistake, strlen(table[i].mistake)) == 0;
-		if (r != CEDE_ERR_INPUT || c != NULL || !said)
+		if (r != CEDE_ERR_INPUT || c != NULL || !one_says(lines, table[i].mistake))
 			fail_msg("%s\nsays %s", table[i].text, lines != NULL ? lines[0] : "nothing");
 		free_lines(lines);
 	}

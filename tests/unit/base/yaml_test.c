@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/yaml.h"
+#include "tests/unit/mistakes.h"
 #include "tests/unit/unit.h"
 
 struct broken {
@@ -13,12 +14,6 @@ struct broken {
 	size_t len; /* 0: strlen(text) */
 	const char *mistake;
 };
-
-static void free_lines(char **lines) {
-	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++)
-		free(lines[i]);
-	free(lines);
-}
 
 static char **lines_of(struct slice text) {
 	struct yaml *y = NULL;

@@ -2,13 +2,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/check.h"
 #include "base/file.h"
 #include "receiver/config.h"
 #include "receiver/limits.h"
+#include "tests/unit/mistakes.h"
 #include "tests/unit/unit.h"
 
 #define REST                                                                                    \
@@ -42,12 +42,6 @@ static int load(const char *text, struct receiver_config **ret, char ***ret_line
 	(void)close(fd);
 	(void)snprintf(path, sizeof path, "%s/receiver.yaml", directory);
 	return receiver_config_load(path, ret, ret_lines, &err);
-}
-
-static void free_lines(char **lines) {
-	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++)
-		free(lines[i]);
-	free(lines);
 }
 
 static void paths_are_relative_to_the_file(void **state) {
@@ -151,12 +145,8 @@ static void mistakes_are_named_with_their_place(void **state) {
 		struct receiver_config *c = NULL;
 		char **lines = NULL;
 		int r = load(table[i].text, &c, &lines);
-		bool said = false;
 
-		for (size_t k = 0; lines != NULL && lines[k] != NULL; k++)
-			said = said ||
-				strncmp(lines[k], table[i].mistake, strlen(table[i].mistake)) == 0;
-		if (r != CEDE_ERR_INPUT || c != NULL || !said)
+		if (r != CEDE_ERR_INPUT || c != NULL || !one_says(lines, table[i].mistake))
 			fail_msg("%s\nsays %s", table[i].text, lines != NULL ? lines[0] : "nothing");
 		free_lines(lines);
 	}
