@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "agent/core/epochs_look.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
