@@ -10,7 +10,6 @@
 #include "agent/core/epochs_look.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
 
 static struct epoch *epoch_new(const struct known *k) {
