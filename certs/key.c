@@ -202,20 +202,29 @@ int cert_validity(X509 *cert, int64_t *ret_from_ns, int64_t *ret_until_ns, struc
 	return CEDE_OK;
 }
 
-int64_t certs_until(struct slice pem) {
+int certs_until(struct slice pem, const char *name, int64_t *ret_ns, struct cede_error *reterr) {
 	CLEANUP(ossl_bio_freep) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
 	int64_t first = 0;
 	X509 *cert;
 
-	while (bio != NULL && (cert = PEM_read_bio_X509(bio, NULL, no_pass_phrase, NULL)) != NULL) {
+	if (bio == NULL)
+		return OSSL_FAIL(reterr, "%s", name);
+	while ((cert = PEM_read_bio_X509(bio, NULL, no_pass_phrase, NULL)) != NULL) {
 		int64_t from, until;
-		int r = cert_validity(cert, &from, &until, NULL);
+		int r = cert_validity(cert, &from, &until, reterr);
 		X509_free(cert);
-		if (r == CEDE_OK && (first == 0 || until < first))
+		CEDE_TRY(r);
+		if (first == 0 || until < first)
 			first = until;
 	}
+	int reason = ERR_GET_REASON(ERR_peek_last_error());
+	if (reason != PEM_R_NO_START_LINE)
+		return OSSL_FAIL_AS(reterr,
+			reason == ERR_R_MALLOC_FAILURE ? CEDE_ERR_CRYPTO : CEDE_ERR_INPUT,
+			"%s: a certificate in it can't be read", name);
 	ERR_clear_error();
-	return first;
+	*ret_ns = first;
+	return CEDE_OK;
 }
 
 void key_freep(EVP_PKEY **key) {

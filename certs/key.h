@@ -43,7 +43,9 @@ CEDE_MUST_USE int cert_host_id(X509 *cert, char *out, size_t size, struct cede_e
 CEDE_MUST_USE int cert_validity(
 	X509 *cert, int64_t *ret_from_ns, int64_t *ret_until_ns, struct cede_error *reterr);
 
-/* When the first of the certificates in a PEM text ends (UTC); 0: there is none. */
-int64_t certs_until(struct slice pem);
+/* When the first of the certificates in a PEM text ends (UTC); 0: there is none. INPUT: one of them
+ * can't be read; CRYPTO: it could not be told. */
+CEDE_MUST_USE int certs_until(
+	struct slice pem, const char *name, int64_t *ret_ns, struct cede_error *reterr);
 void key_freep(EVP_PKEY **key); /* for CLEANUP() */
 void cert_freep(X509 **cert);

@@ -94,11 +94,14 @@ static int load_trusted(
 }
 
 /* Whether it is of any use is found out elsewhere; here only for how long. */
-static void ends(const struct inforce *f, const char *name, int64_t *until_ns) {
-	int64_t until = certs_until(trusted_policy_file(f->trusted, name));
+static int ends(
+	const struct inforce *f, const char *name, int64_t *until_ns, struct cede_error *reterr) {
+	int64_t until;
 
+	CEDE_TRY(certs_until(trusted_policy_file(f->trusted, name), name, &until, reterr));
 	if (*until_ns == 0 || until < *until_ns)
 		*until_ns = until;
+	return CEDE_OK;
 }
 
 int inforce_load(const struct inforce_want *want, struct inforce **ret, struct cede_error *reterr) {
@@ -117,9 +120,9 @@ int inforce_load(const struct inforce_want *want, struct inforce **ret, struct c
 		CEDE_TRY(digest_files(
 			f, d->receipts, d->receipt_count, f->keys[i].receipts_digest, reterr));
 		for (size_t k = 0; k < d->seal_to_count; k++)
-			ends(f, d->seal_to[k], &f->seal_until_ns[i]);
+			CEDE_TRY(ends(f, d->seal_to[k], &f->seal_until_ns[i], reterr));
 		f->keys[i].seal_until_ns = f->seal_until_ns[i];
-		ends(f, d->ca, &f->ca_until_ns[i]);
+		CEDE_TRY(ends(f, d->ca, &f->ca_until_ns[i], reterr));
 	}
 	*ret = CEDE_TAKE(f);
 	return CEDE_OK;

@@ -75,9 +75,9 @@ def in_a_library(said):
     return bool(frames) and frames[0].startswith(("lib", "ld-linux"))
 
 
-def crashed(name, number, w, call):
+def crashed(name, cause, w, call):
     said = w.agent.said() + w.receiver.said()
-    check(call == "malloc" and in_a_library(said), f"{name} died of signal {number}")
+    check(call == "malloc" and in_a_library(said), f"{name} died of {cause}")
     return 1
 
 
@@ -85,8 +85,10 @@ def ended(process, w, call):
     """A program that ended says why, with its exit status and its last line; a signal is a crash. How many."""
     status = process.popen.returncode
     if status < 0:
-        return crashed(process.name, -status, w, call)
+        return crashed(process.name, f"signal {-status}", w, call)
     check(status > 0, f"{process.name} ended with status {status}")
+    if status == 127:  # the dynamic linker's, without memory for a library's thread-local data
+        return crashed(process.name, "the dynamic linker", w, call)
     last = [line for line in process.said().splitlines() if not FRAME.match(line)][-1:]
     check(last and last[0].startswith("cede"), f"{process.name} ended with status {status} and without a word")
     return 0
@@ -118,7 +120,7 @@ def one_point(victim, call, error, at):
             check(used < CPU_MOST_S, f"{used:.1f} s of processor time: something spins")
             for number in re.findall(r"courier\.exited signal=(\d+)", w.agent.said()):
                 if number != "9":  # 9: the keeper's answer to nonsense
-                    tally["crashed in a library"] += crashed("the courier", number, w, call)
+                    tally["crashed in a library"] += crashed("the courier", f"signal {number}", w, call)
             w.agent.stop()
             w.verify_all()
             return page.fired(), tally

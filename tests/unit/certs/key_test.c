@@ -236,6 +236,26 @@ static void test_validity(void **state) {
 	assert_int_equal((until - from) / NS_PER_SECOND, 397 * 86400);
 }
 
+/* Of several the first end; what can't be read is no certificate that has ended. */
+static void test_first_end(void **state) {
+	CLEANUP(cert_freep) X509 *day = self_signed("/CN=a-day");
+	CLEANUP(buf_done) struct buf pem = BUF_INIT(KEY_FILE_MAX);
+	int64_t from, until, first;
+	struct cede_error err = {0};
+
+	(void)state;
+	assert_int_equal(certs_until(SLICE_LIT("no certificate"), "x.pem", &first, &err), CEDE_OK);
+	assert_int_equal(first, 0);
+	assert_int_equal(cert_validity(day, &from, &until, &err), CEDE_OK);
+	tool_read(&tool, "pki/ca.pem", &pem);
+	tool_read(&tool, "self.pem", &pem);
+	assert_int_equal(certs_until(buf_slice(&pem), "x.pem", &first, &err), CEDE_OK);
+	assert_int_equal(first, until);
+	pem.len -= 60; /* cut in the midst of the second */
+	assert_int_equal(certs_until(buf_slice(&pem), "x.pem", &first, &err), CEDE_ERR_INPUT);
+	assert_non_null(strstr(err.text, "x.pem"));
+}
+
 static void test_base64(void **state) {
 	static const struct {
 		const char *text;
@@ -292,7 +312,8 @@ int main(void) {
 		cmocka_unit_test(test_not_a_key), cmocka_unit_test(test_pem_bytes),
 		cmocka_unit_test(test_one_certificate), cmocka_unit_test(test_digest),
 		cmocka_unit_test(test_host_id), cmocka_unit_test(test_validity),
-		cmocka_unit_test(test_base64), cmocka_unit_test(test_dev_pki)};
+		cmocka_unit_test(test_first_end), cmocka_unit_test(test_base64),
+		cmocka_unit_test(test_dev_pki)};
 
 	return cmocka_run_group_tests_name("key", tests, set_up, tear_down);
 }
