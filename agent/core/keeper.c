@@ -722,6 +722,12 @@ static int start(struct keeper *k, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
+/* The loop does not run, or not again: what its threads still use stays until they have ended. */
+static void end_threads(struct keeper *k) {
+	if (k->flow != NULL)
+		ledger_writer_end(flow_ledger(k->flow));
+}
+
 static void keeper_done(struct keeper *k) {
 	spawner_stop(k->spawner);
 	profile_free(k->profile);
@@ -748,6 +754,7 @@ int keeper_run(const struct keeper_options *options, struct cede_error *reterr) 
 	if (r == CEDE_OK)
 		r = start(&k, reterr);
 	if (r < 0) { /* the process ends: nothing was begun */
+		end_threads(&k);
 		guarded_abandon(&k.guarded);
 		keeper_done(&k);
 		return r;
@@ -759,8 +766,10 @@ int keeper_run(const struct keeper_options *options, struct cede_error *reterr) 
 	say_policy(&k);
 	await_ready(&k);
 	(void)uv_run(&k.loop, UV_RUN_DEFAULT);
-	if (k.broken)
+	if (k.broken) {
+		end_threads(&k);
 		return CEDE_FAIL(reterr, CEDE_ERR_IO, "%s", k.fatal);
+	}
 	require(uv_loop_close(&k.loop) == 0);
 	log_event(LOG_LEVEL_INFO, "agent.stopped", "clean=%s", k.fatal[0] == 0 ? "yes" : "no");
 	r = k.fatal[0] != 0 ? CEDE_FAIL(reterr, CEDE_ERR_IO, "%s", k.fatal)

@@ -126,6 +126,17 @@ static void closed(uv_handle_t *handle) {
 	on_closed(ctx);
 }
 
+void ledger_writer_end(struct ledger_writer *w) {
+	if (w->joined)
+		return;
+	w->joined = true;
+	(void)pthread_mutex_lock(&w->lock);
+	w->closing = true;
+	(void)pthread_cond_signal(&w->work_there);
+	(void)pthread_mutex_unlock(&w->lock);
+	(void)uv_thread_join(&w->thread);
+}
+
 static void on_wake(uv_async_t *handle) {
 	struct ledger_writer *w = handle->data;
 
@@ -140,15 +151,10 @@ static void on_wake(uv_async_t *handle) {
 		free(p);
 		p = next;
 	}
-	if (w->on_closed == NULL || w->waiting > 0 || w->joined)
+	if (w->on_closed == NULL || w->waiting > 0 || uv_is_closing((uv_handle_t *)handle))
 		return;
 	/* only now: done() may have queued more */
-	w->joined = true;
-	(void)pthread_mutex_lock(&w->lock);
-	w->closing = true;
-	(void)pthread_cond_signal(&w->work_there);
-	(void)pthread_mutex_unlock(&w->lock);
-	(void)uv_thread_join(&w->thread);
+	ledger_writer_end(w);
 	uv_close((uv_handle_t *)handle, closed);
 }
 

@@ -29,3 +29,6 @@ size_t ledger_writer_waiting(const struct ledger_writer *w);
 /* Finishes all that is queued (their done() still run), ends the thread, closes the ledger, then
  * on_closed. */
 void ledger_writer_close(struct ledger_writer *w, void (*on_closed)(void *ctx), void *ctx);
+/* For a process that ends without its loop: finishes what is queued and ends the thread, which uses
+ * what the loop's thread is about to give back; no done() runs, and nothing may be queued. */
+void ledger_writer_end(struct ledger_writer *w);

@@ -192,6 +192,29 @@ static void what_waits_is_committed_together(void **state) {
 	uv_sem_destroy(&gate.open);
 }
 
+/* A start that fails gives back what the works are made of: not while one of them runs. */
+static void after_the_end_no_work_runs(void **state) {
+	struct gate gate;
+	struct test t;
+	int calls = 0;
+
+	assert_int_equal(uv_sem_init(&gate.open, 1), 0);
+	start(&t, state);
+	assert_int_equal(ledger_writer_queue(t.writer, gate_work, gate_done, &gate, NULL), CEDE_OK);
+	for (size_t i = 0; i < PIECES; i++)
+		assert_int_equal(
+			ledger_writer_queue(t.writer, work, finished, &t.pieces[i], NULL), CEDE_OK);
+	uv_sem_post(&gate.open);
+	ledger_writer_end(t.writer);
+	for (size_t i = 0; i < PIECES; i++) {
+		calls += t.pieces[i].calls;
+		assert_int_equal(t.pieces[i].dones, 0);
+	}
+	assert_int_equal(calls, PIECES);
+	assert_int_equal(close_and_count(&t), PIECES);
+	uv_sem_destroy(&gate.open);
+}
+
 #define WITH_LEDGER(f) cmocka_unit_test_setup_teardown(f, bench_open, bench_close)
 
 int main(void) {
@@ -202,6 +225,7 @@ int main(void) {
 		WITH_LEDGER(one_bad_piece_fails_alone),
 		WITH_LEDGER(after_damage_nothing_is_recorded),
 		WITH_LEDGER(what_waits_is_committed_together),
+		WITH_LEDGER(after_the_end_no_work_runs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
