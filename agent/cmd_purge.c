@@ -122,6 +122,23 @@ static const char *missing(const struct words *w) {
 	return NULL;
 }
 
+/* ", 3 captures ...", if there are any. */
+static void say_count(uint64_t n, const char *what) {
+	if (n > 0)
+		(void)printf(", %llu %s", (unsigned long long)n, what);
+}
+
+static void say_findings(const struct purge_left *left, const char *certificate) {
+	(void)printf("cede purge: done, with findings");
+	say_count(left->unsent, "captures destroyed that the agency does not have");
+	say_count(left->held, "captures destroyed that a hold kept");
+	say_count(left->bundles, "sealed bundles destroyed without a receipt");
+	if (left->remains[0] != 0)
+		(void)printf(", remains: %s%s", left->remains,
+			strlen(left->remains) + 1 == sizeof left->remains ? "..." : "");
+	(void)printf("; certificate: %s\n", certificate);
+}
+
 static int end(enum purge_end how, const struct purge_left *left, const struct words *w) {
 	switch (how) {
 	case PURGE_CLEAN:
@@ -129,10 +146,7 @@ static int end(enum purge_end how, const struct purge_left *left, const struct w
 			w->o.certificate);
 		return 0;
 	case PURGE_FINDINGS:
-		(void)printf(
-			"cede purge: done, with findings: %llu captures destroyed that the agency does not have, %llu that a hold kept, %llu sealed bundles without a receipt; certificate: %s\n",
-			(unsigned long long)left->unsent, (unsigned long long)left->held,
-			(unsigned long long)left->bundles, w->o.certificate);
+		say_findings(left, w->o.certificate);
 		return 1;
 	case PURGE_STOPPED:
 		(void)fprintf(stderr,

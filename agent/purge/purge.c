@@ -246,6 +246,23 @@ static int wipe_all(struct purge *p, struct cede_error *reterr) {
 	return purge_certify(p, reterr);
 }
 
+/* What the certificate says that is amiss. */
+static void tell_findings(const struct purge *p, struct purge_left *ret) {
+	const struct tally *t = &p->tally;
+	size_t n = 0;
+
+	*ret = (struct purge_left){.unsent = tally_gone(t, TALLY_UNSENT),
+		.held = tally_gone(t, TALLY_HELD),
+		.bundles = tally_gone(t, TALLY_BUNDLE)};
+	for (size_t i = 0; i < t->row_count && n < sizeof ret->remains; i++) {
+		const struct tally_row *r = &t->rows[i];
+		if (strcmp(r->level, "remains") == 0)
+			n += (size_t)snprintf(ret->remains + n, sizeof ret->remains - n,
+				"%s%s %s %llu", n == 0 ? "" : ", ", tally_what_name(r->what),
+				r->reason, (unsigned long long)r->count);
+	}
+}
+
 int purge_run(const struct purge_options *options, enum purge_end *ret_end,
 	struct purge_left *ret_left, struct cede_error *reterr) {
 	CLEANUP(purge_done) struct purge p = {.options = options, .begun_ns = clock_wall_ns()};
@@ -265,5 +282,6 @@ int purge_run(const struct purge_options *options, enum purge_end *ret_end,
 	CEDE_TRY(wipe_all(&p, reterr));
 	bool clean = p.left.unsent + p.left.held + p.left.bundles + p.tally.remains == 0;
 	*ret_end = clean ? PURGE_CLEAN : PURGE_FINDINGS;
+	tell_findings(&p, ret_left);
 	return CEDE_OK;
 }

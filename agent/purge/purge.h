@@ -34,8 +34,9 @@ struct purge_options {
 	bool destroy_unsent, destroy_held;
 };
 
-struct purge_left { /* what keeps a purge from going on */
+struct purge_left { /* STOPPED: what keeps it from going on; FINDINGS: what is gone */
 	uint64_t unsent, held, bundles;
+	char remains[256]; /* of FINDINGS: "WHAT REASON COUNT, ...", cut off if there are many */
 };
 
 enum purge_end {

@@ -118,11 +118,12 @@ int tally_wiped(struct tally *t, enum tally_what what, const struct id *id, cons
 	return CEDE_FAIL(reterr, CEDE_ERR_BUG, "an outcome that is none");
 }
 
-uint64_t tally_count(const struct tally *t, enum tally_what what) {
+uint64_t tally_gone(const struct tally *t, enum tally_what what) {
 	uint64_t n = 0;
 
 	for (size_t i = 0; i < t->row_count; i++)
-		n += t->rows[i].what == what ? t->rows[i].count : 0;
+		if (t->rows[i].what == what && strcmp(t->rows[i].level, "remains") != 0)
+			n += t->rows[i].count;
 	return n;
 }
 

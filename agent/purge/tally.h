@@ -56,7 +56,8 @@ CEDE_MUST_USE int tally_add(struct tally *t, enum tally_what what, const struct 
 /* The same from a wipe's outcome. */
 CEDE_MUST_USE int tally_wiped(struct tally *t, enum tally_what what, const struct id *id,
 	const char *source, const struct wipe_item *item, struct cede_error *reterr);
-uint64_t tally_count(const struct tally *t, enum tally_what what);
+/* How many of it do not remain. */
+uint64_t tally_gone(const struct tally *t, enum tally_what what);
 /* Ends the file, durable; the digest of all of it. */
 CEDE_MUST_USE int tally_close(struct tally *t, uint8_t ret_sha256[32], struct cede_error *reterr);
 void tally_done(struct tally *t);

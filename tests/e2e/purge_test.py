@@ -246,5 +246,21 @@ def refused():
         check((w.pki / "agent.key").exists() and not (w.dir / "certificate").exists(), "nothing was touched")
 
 
+def too_long():
+    """what has a path too long for it remains, and the last line says so"""
+    with World(source={"quiet": "0s"}) as w:
+        w.start_receiver()
+        fds = [os.open(w.capture, os.O_RDONLY)]
+        for _ in range(17):
+            os.mkdir("d" * 250, dir_fd=fds[-1])
+            fds.append(os.open("d" * 250, os.O_RDONLY, dir_fd=fds[-1]))
+        os.close(os.open("nobodys", os.O_CREAT, dir_fd=fds[-1]))
+        for fd in fds:
+            os.close(fd)
+        said = purge(w, "--drop-ledger", "--yes", status=(1,))
+        check("done, with findings, remains: other-file directory-not-entered 1; " in said, said)
+        equal(certificate(w)[0]["remains"], ["other-file directory-not-entered 1"], "what remains")
+
+
 if __name__ == "__main__":
-    tap.run([clean, most_sources, stops_short, nothing_readable, refused])
+    tap.run([clean, most_sources, stops_short, nothing_readable, refused, too_long])
