@@ -6,6 +6,7 @@
 #include "agent/purge/internal.h"
 #include "base/check.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 
 int purge_count_left(struct purge *p, struct cede_error *reterr) {
 	struct ledger_counts n;
@@ -21,25 +22,34 @@ int purge_count_left(struct purge *p, struct cede_error *reterr) {
 
 /* ---- live captures without a file */
 
+/* Why its file could not even be looked for; NULL: it is no more. */
+static const char *out_of_reach(
+	const struct purge *p, struct slice source, const struct ledger_capture *c) {
+	for (size_t i = 0; i < p->policy->source_count; i++)
+		if (slice_is(source, p->policy->sources[i].name))
+			return file_is_elsewhere(p->source_fds[i], c->identity.dev)
+				? "other-file-system"
+				: NULL;
+	return "source-not-there";
+}
+
 static int name_missing(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
 	struct purge *p = ctx;
 	char source[POLICY_NAME_SIZE];
-
 	struct slice name = epoch_source_name(c->source);
+	const char *why = out_of_reach(p, name, c);
 
+	if (why == NULL && (c->state == CAPTURE_WIPING || c->state == CAPTURE_KEPT))
+		return CEDE_OK; /* it was met, and what became of it is told */
 	(void)snprintf(source, sizeof source, "%.*s", (int)name.len, (const char *)name.data);
-	bool there = false;
-	for (size_t i = 0; i < p->policy->source_count; i++)
-		there = there ||
-			(slice_is(name, p->policy->sources[i].name) && p->source_fds[i] >= 0);
 	return tally_add(&p->tally, purge_what(c->state), &c->id, source, c->identity.size,
-		there ? wipe_level_name(WIPE_UNPROVEN) : "remains",
-		there ? "removed-by-another-program" : "source-not-there", reterr);
+		why == NULL ? wipe_level_name(WIPE_UNPROVEN) : "remains",
+		why == NULL ? "removed-by-another-program" : why, reterr);
 }
 
 int purge_missing(struct purge *p, struct cede_error *reterr) {
-	static const enum capture_state states[] = {
-		CAPTURE_READY, CAPTURE_SETTLING, CAPTURE_SEALED, CAPTURE_HELD};
+	static const enum capture_state states[] = {CAPTURE_READY, CAPTURE_SETTLING, CAPTURE_SEALED,
+		CAPTURE_HELD, CAPTURE_WIPING, CAPTURE_KEPT};
 
 	for (size_t i = 0; i < ARRAY_LENGTH(states); i++)
 		CEDE_TRY(ledger_captures(p->ledger, states[i], name_missing, p, reterr));

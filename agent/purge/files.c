@@ -220,8 +220,6 @@ int purge_place(
 int purge_sources(struct purge *p, struct cede_error *reterr) {
 	for (size_t i = 0; i < p->policy->source_count; i++) {
 		char key[EPOCH_SOURCE_SIZE];
-		if (p->source_fds[i] < 0)
-			continue; /* its captures are told of by purge_missing() */
 		source_place_ledger(p->source_fds[i], &p->policy->sources[i], key);
 		CEDE_TRY(purge_place(p, p->source_fds[i], p->policy->sources[i].name, key, reterr));
 	}
@@ -268,14 +266,17 @@ static const char *scrub(int fd) {
 	return "may-remain:scrub-failed";
 }
 
-void purge_names(struct purge *p) {
-	CLEANUP(fd_closep) int state = -1;
+/* The directory of a vault was closed, so that its key could go. */
+static const char *scrub_at(const char *directory) {
+	CLEANUP(fd_closep) int fd = -1;
 
+	return file_open_dir(AT_FDCWD, directory, &fd, NULL) < 0 ? "may-remain:not-there" : scrub(fd);
+}
+
+void purge_names(struct purge *p) {
 	for (size_t i = 0; i < p->policy->source_count; i++)
-		p->names[i] = p->source_fds[i] < 0 ? "source-not-there" : scrub(p->source_fds[i]);
-	p->state_names = file_open_dir(AT_FDCWD, p->config->state, &state, NULL) < 0
-		? "may-remain:not-there"
-		: scrub(state);
+		p->names[i] = scrub_at(p->policy->sources[i].path);
+	p->state_names = scrub_at(p->config->state);
 }
 
 int purge_key(struct purge *p, struct cede_error *reterr) {

@@ -22,7 +22,7 @@ struct purge {
 	EVP_PKEY *key; /* the host's: signs the certificate */
 	char host[HOST_ID_MAX + 1];
 	struct sealer_keys *copy_to;
-	int *source_fds;    /* -1: not there */
+	int *source_fds;    /* -1: closed again, for a vault's key to go */
 	const char **names; /* of each source: what became of names in its journal */
 	const char *state_names;
 	struct tally tally;

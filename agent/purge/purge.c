@@ -19,11 +19,15 @@
 #include "certs/key.h"
 #include "certs/ossl.h"
 
-static void purge_done(struct purge *p) {
-	ledger_close(p->ledger);
+static void close_sources(struct purge *p) {
 	for (size_t i = 0; p->source_fds != NULL && i < p->policy->source_count; i++)
 		fd_closep(&p->source_fds[i]);
-	free(p->source_fds);
+	free(CEDE_TAKE(p->source_fds));
+}
+
+static void purge_done(struct purge *p) {
+	ledger_close(p->ledger);
+	close_sources(p);
 	free(p->names);
 	tally_done(&p->tally);
 	sealer_keys_free(p->copy_to);
@@ -96,6 +100,27 @@ static int load_copy_keys(struct purge *p, struct cede_error *reterr) {
 	return r;
 }
 
+/* Without one of them nobody could say what is in it. */
+static int open_sources(struct purge *p, struct cede_error *reterr) {
+	const struct policy *policy = p->policy;
+
+	p->source_fds = calloc(policy->source_count, sizeof *p->source_fds);
+	if (p->source_fds == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	for (size_t i = 0; i < policy->source_count; i++)
+		p->source_fds[i] = -1;
+	for (size_t i = 0; i < policy->source_count; i++) {
+		const struct policy_source *s = &policy->sources[i];
+		if (file_open_dir(AT_FDCWD, s->path, &p->source_fds[i], reterr) == CEDE_OK)
+			continue;
+		cede_error_within(reterr,
+			"source %s is not there, so that nobody can say what is in it: mount it; if it is gone for good, get a policy without it from the agency",
+			s->name);
+		return CEDE_ERR_REFUSED;
+	}
+	return CEDE_OK;
+}
+
 static bool is_below(const char *path, const char *directory) {
 	CLEANUP(freep) char *dir = realpath(directory, NULL);
 	CLEANUP(freep) char *copy = strdup(path);
@@ -132,6 +157,11 @@ static int prepare(struct purge *p, struct cede_error *reterr) {
 	CEDE_TRY(load_policy(p, reterr));
 	CEDE_TRY(load_key(p, reterr));
 	CEDE_TRY(load_copy_keys(p, reterr));
+	p->names = calloc(p->policy->source_count, sizeof *p->names);
+	if (p->names == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	CEDE_TRY(open_sources(p, reterr));
+	close_sources(p); /* the hand-over may make others of them, where there is a vault */
 	CEDE_TRY(check_output(p, p->options->certificate, reterr));
 	CEDE_TRY(check_output(p, p->options->html, reterr));
 	return check_output(p, p->options->ledger_copy, reterr);
@@ -195,17 +225,6 @@ static int say(
 	CEDE_TRY(ledger_event(p->ledger, kind, NULL, clock_wall_ns(), detail, reterr));
 	CEDE_TRY(ledger_commit(p->ledger, reterr));
 	ledger_head(p->ledger, &p->ledger_sequence, p->ledger_hash);
-	return CEDE_OK;
-}
-
-static int open_sources(struct purge *p, struct cede_error *reterr) {
-	p->source_fds = calloc(p->policy->source_count, sizeof *p->source_fds);
-	p->names = calloc(p->policy->source_count, sizeof *p->names);
-	if (p->source_fds == NULL || p->names == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	for (size_t i = 0; i < p->policy->source_count; i++)
-		if (file_open_dir(AT_FDCWD, p->policy->sources[i].path, &p->source_fds[i], NULL) < 0)
-			p->source_fds[i] = -1;
 	return CEDE_OK;
 }
 

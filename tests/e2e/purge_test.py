@@ -246,6 +246,61 @@ def refused():
         check((w.pki / "agent.key").exists() and not (w.dir / "certificate").exists(), "nothing was touched")
 
 
+@contextlib.contextmanager
+def mounted(place, options="size=16m"):
+    """A file system in memory there."""
+    if os.geteuid() != 0:
+        raise Skip("mounting needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", place], capture_output=True)
+
+
+def source_gone():
+    """without one of its sources nothing is certified or wiped; with it again, or with a policy without it, it goes on"""
+    away = "capture.away"
+    with World(source={"quiet": "0s"}) as w:
+        w.start_receiver()
+        w.write(f"{NAME}.jpg", MARKER * 10)
+        os.rename(w.capture, w.dir / away)
+        said = purge(w, "--drop-ledger", "--yes", status=(2,))
+        check("source faces is not there" in said and "mount it" in said, said)
+        check((w.pki / "agent.key").exists() and not (w.dir / "certificate").exists(), "nothing was touched")
+        os.rename(w.dir / away, w.capture)
+        purge(w, "--drop-ledger", "--yes")
+        Store(w.store, w.pki).read().compare(w.want)
+        is_gone(w)
+    with World(source={"quiet": "0s"}, policy={"holds": [{"id": "case-7", "sources": ["faces"], "until": "2099-01-01T00:00:00Z"}]}) as w:
+        w.start()
+        w.write(f"{NAME}.jpg", MARKER * 10)
+        until(lambda: w.counts()[0].get("held") == 1, 60, "one is held")
+        w.agent.stop()
+        os.rename(w.capture, w.dir / away)
+        other = w.dir / "other"
+        other.mkdir()
+        w.policy["sources"] = [{**w.source, "name": "other", "path": str(other)}]
+        w.policy["holds"] = []
+        w.write_files()
+        said = purge(w, "--drop-ledger", "--destroy-held", "--yes", status=(1,))
+        check("remains: held-capture source-not-there 1" in said and "destroyed" not in said, said)
+        equal(certificate(w)[0]["remains"], ["held-capture source-not-there 1"], "what remains")
+
+
+def not_mounted():
+    """what the ledger knows of a file system that is not mounted over the source remains, and is no capture destroyed"""
+    with World(source={"quiet": "0s"}, policy={"holds": [{"id": "case-7", "sources": ["faces"], "until": "2099-01-01T00:00:00Z"}]}) as w:
+        with mounted(w.capture):
+            w.start()
+            w.write(f"{NAME}.jpg", MARKER * 10)
+            until(lambda: w.counts()[0].get("held") == 1, 60, "one is held")
+            w.agent.stop()
+        said = purge(w, "--drop-ledger", "--destroy-held", "--yes", limit="2s", status=(1,))
+        check("remains: held-capture other-file-system 1" in said and "destroyed" not in said, said)
+        equal(certificate(w)[0]["remains"], ["held-capture other-file-system 1"], "what remains")
+
+
 def too_long():
     """what has a path too long for it remains, and the last line says so"""
     with World(source={"quiet": "0s"}) as w:
@@ -263,4 +318,4 @@ def too_long():
 
 
 if __name__ == "__main__":
-    tap.run([clean, most_sources, stops_short, nothing_readable, refused, too_long])
+    tap.run([clean, most_sources, stops_short, nothing_readable, refused, source_gone, not_mounted, too_long])
