@@ -136,6 +136,8 @@ static void say_findings(const struct purge_left *left, const char *certificate)
 	if (left->remains[0] != 0)
 		(void)printf(", remains: %s%s", left->remains,
 			strlen(left->remains) + 1 == sizeof left->remains ? "..." : "");
+	say_count(left->earlier_runs,
+		"earlier runs cut off, whose wipes are not in this certificate");
 	(void)printf("; certificate: %s\n", certificate);
 }
 

@@ -20,6 +20,30 @@ int purge_count_left(struct purge *p, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
+/* ---- purges before this one */
+
+static int note_earlier(void *ctx, const struct ledger_row *row, struct cede_error *reterr) {
+	struct purge *p = ctx;
+
+	(void)reterr;
+	if (row->kind != LEDGER_PURGE_BEGUN)
+		return CEDE_OK;
+	if (p->earlier_count == EARLIER_MOST)
+		return 1;
+	struct earlier_run *e = &p->earlier[p->earlier_count++];
+	e->begun_ns = row->at_ns;
+	(void)snprintf(e->detail, sizeof e->detail, "%.*s", (int)row->detail.len,
+		(const char *)row->detail.data);
+	for (char *c = e->detail; *c != 0; c++) /* a ledger that somebody wrote into */
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	return CEDE_OK;
+}
+
+int purge_find_earlier(struct purge *p, struct cede_error *reterr) {
+	return ledger_events(p->ledger, 1, note_earlier, p, reterr);
+}
+
 /* ---- live captures without a file */
 
 /* Why its file could not even be looked for; NULL: it is no more. */

@@ -17,7 +17,7 @@
 #include "formats/statement.h"
 #include "version.h"
 
-#define FIELDS_MOST (32 + TALLY_ROWS + POLICY_SOURCES_MAX)
+#define FIELDS_MOST (32 + EARLIER_MOST + TALLY_ROWS + POLICY_SOURCES_MAX)
 
 /* The statement's lines: keys are constants, values lie in one block each. */
 struct lines {
@@ -81,6 +81,10 @@ static int head(struct lines *l, const struct purge *p, struct cede_error *reter
 	CEDE_TRY(p->has_copy ? line(l, reterr, "ledger-copy", "%s %u", copy, p->copy_parts)
 			     : line(l, reterr, "ledger-copy", "none"));
 	CEDE_TRY(line(l, reterr, "details", "%s", details));
+	for (size_t i = 0; i < p->earlier_count; i++) {
+		clock_text(p->earlier[i].begun_ns, begun);
+		CEDE_TRY(line(l, reterr, "earlier-run", "%s (%s)", begun, p->earlier[i].detail));
+	}
 	CEDE_TRY(line(l, reterr, "handed-over", "%" PRIu64, p->handed_over));
 	for (size_t i = 0; i < p->policy->source_count; i++)
 		CEDE_TRY(line(l, reterr, "names", "%s %s", p->policy->sources[i].name, p->names[i]));
@@ -109,12 +113,9 @@ static int results(struct lines *l, const struct purge *p, struct cede_error *re
 	return CEDE_OK;
 }
 
-static int write_new(const char *path, struct slice content, struct cede_error *reterr) {
-	CLEANUP(fd_closep) int fd = -1;
-
-	CEDE_TRY(file_create_new(path, 0644, &fd, reterr));
-	CEDE_TRY(file_write_all(fd, content.data, content.len, reterr));
-	return file_sync(fd, reterr);
+static int write_and_name(struct output *o, struct slice content, struct cede_error *reterr) {
+	CEDE_TRY(output_write(o, content, reterr));
+	return output_publish(o, reterr);
 }
 
 int purge_certify(struct purge *p, struct cede_error *reterr) {
@@ -130,9 +131,9 @@ int purge_certify(struct purge *p, struct cede_error *reterr) {
 	CEDE_TRY(statement_write(
 		note_role_type(NOTE_WIPE_CERTIFICATE), l->fields, l->count, &text, reterr));
 	CEDE_TRY(note_sign(NOTE_WIPE_CERTIFICATE, buf_slice(&text), p->host, p->key, &note, reterr));
-	CEDE_TRY(write_new(p->options->certificate, buf_slice(&note), reterr));
+	CEDE_TRY(write_and_name(&p->outputs[OUTPUT_CERTIFICATE], buf_slice(&note), reterr));
 	if (p->options->html == NULL)
 		return CEDE_OK;
 	CEDE_TRY(page_write(l->fields, l->count, buf_slice(&note), &page, reterr));
-	return write_new(p->options->html, buf_slice(&page), reterr);
+	return write_and_name(&p->outputs[OUTPUT_PAGE], buf_slice(&page), reterr);
 }

@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <fcntl.h>
-#include <limits.h>
 #include <openssl/evp.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 #include <zstd.h>
 
 #include "agent/purge/internal.h"
@@ -37,15 +33,19 @@ static void copy_done(struct copy *c) {
 }
 
 static int begin_part(struct copy *c, struct cede_error *reterr) {
-	const char *name = c->p->options->ledger_copy;
-	char path[PATH_MAX];
+	const struct output *o = &c->p->outputs[OUTPUT_LEDGER];
 
-	int n = c->p->copy_parts == 0
-		? snprintf(path, sizeof path, "%s", name)
-		: snprintf(path, sizeof path, "%s.%u", name, c->p->copy_parts + 1);
-	if (n < 0 || (size_t)n >= sizeof path)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "%s: the name is too long", name);
-	CEDE_TRY(file_create_new(path, 0600, &c->fd, reterr));
+	if (c->p->copy_parts == 0) {
+		CEDE_TRY(file_open_again(o->fd, O_RDWR, &c->fd, reterr));
+	} else {
+		CLEANUP(freep) char *name = output_part(o, c->p->copy_parts + 1);
+		if (name == NULL)
+			return CEDE_FAIL_MEMORY(reterr);
+		c->fd = openat(
+			o->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (c->fd < 0)
+			return CEDE_FAIL_SYS(reterr, "make part %u", c->p->copy_parts + 1);
+	}
 	c->p->copy_parts++;
 	c->in_part = 0;
 	return sealer_new(c->p->copy_to, c->fd, &c->sealer, reterr);
@@ -106,7 +106,7 @@ static int copy_file(struct copy *c, int from, struct cede_error *reterr) {
 	return c->sealer != NULL ? end_part(c, reterr) : CEDE_OK;
 }
 
-int purge_copy_ledger(struct purge *p, struct cede_error *reterr) {
+static int copy_ledger(struct purge *p, struct cede_error *reterr) {
 	CLEANUP(copy_done) struct copy c = {.p = p, .fd = -1};
 	CLEANUP(fd_closep) int state = -1;
 	CLEANUP(fd_closep) int from = -1;
@@ -128,4 +128,12 @@ int purge_copy_ledger(struct purge *p, struct cede_error *reterr) {
 		return CEDE_FAIL(reterr, CEDE_ERR_CRYPTO, "SHA-256 failed");
 	p->has_copy = true;
 	return CEDE_OK;
+}
+
+int purge_copy_ledger(struct purge *p, struct cede_error *reterr) {
+	int r = copy_ledger(p, reterr);
+
+	if (r < 0)
+		cede_error_within(reterr, "%s", p->options->ledger_copy);
+	return r;
 }

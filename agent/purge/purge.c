@@ -27,6 +27,7 @@ static void close_sources(struct purge *p) {
 
 static void purge_done(struct purge *p) {
 	ledger_close(p->ledger);
+	outputs_done(p);
 	close_sources(p);
 	free(p->names);
 	tally_done(&p->tally);
@@ -121,37 +122,6 @@ static int open_sources(struct purge *p, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
-static bool is_below(const char *path, const char *directory) {
-	CLEANUP(freep) char *dir = realpath(directory, NULL);
-	CLEANUP(freep) char *copy = strdup(path);
-	char *slash = copy == NULL ? NULL : strrchr(copy, '/');
-
-	if (dir == NULL || copy == NULL)
-		return false;
-	if (slash != NULL)
-		slash[slash == copy] = 0;
-	CLEANUP(freep) char *where = realpath(slash == NULL ? "." : copy, NULL);
-	size_t n = strlen(dir);
-	return where != NULL && strncmp(where, dir, n) == 0 && (where[n] == 0 || where[n] == '/');
-}
-
-/* What is written must not stand where everything is wiped, nor on something that is there. */
-static int check_output(const struct purge *p, const char *path, struct cede_error *reterr) {
-	if (path == NULL)
-		return CEDE_OK;
-	if (access(path, F_OK) == 0)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-			"%s: is there already; name a file that is not", path);
-	bool below = is_below(path, p->config->state);
-	for (size_t i = 0; i < p->policy->source_count; i++)
-		below = below || is_below(path, p->policy->sources[i].path);
-	if (below)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-			"%s: lies in a source or in the state directory, which are wiped; name another place",
-			path);
-	return CEDE_OK;
-}
-
 static int prepare(struct purge *p, struct cede_error *reterr) {
 	CEDE_TRY(agent_config_read(p->options->config, &p->config, reterr));
 	CEDE_TRY(load_policy(p, reterr));
@@ -162,9 +132,9 @@ static int prepare(struct purge *p, struct cede_error *reterr) {
 		return CEDE_FAIL_MEMORY(reterr);
 	CEDE_TRY(open_sources(p, reterr));
 	close_sources(p); /* the hand-over may make others of them, where there is a vault */
-	CEDE_TRY(check_output(p, p->options->certificate, reterr));
-	CEDE_TRY(check_output(p, p->options->html, reterr));
-	return check_output(p, p->options->ledger_copy, reterr);
+	CEDE_TRY(outputs_reserve(p, reterr));
+	outputs_done(p); /* they could be made; the hand-over may take an hour */
+	return CEDE_OK;
 }
 
 /* ---- the hand-over: the agent itself, until nothing is left */
@@ -237,12 +207,9 @@ static bool may_go_on(const struct purge *p) {
 
 /* From here on all that is here goes. */
 static int wipe_all(struct purge *p, struct cede_error *reterr) {
-	CLEANUP(freep) char *details = NULL;
 	char detail[160];
 
-	if (asprintf(&details, "%s.details", p->options->certificate) < 0)
-		return CEDE_FAIL_MEMORY(reterr);
-	CEDE_TRY(tally_open(details, &p->tally, reterr));
+	CEDE_TRY(tally_open(p->outputs[OUTPUT_DETAILS].fd, &p->tally, reterr));
 	(void)snprintf(detail, sizeof detail, "unsent=%llu held=%llu bundles=%llu",
 		(unsigned long long)p->left.unsent, (unsigned long long)p->left.held,
 		(unsigned long long)p->left.bundles);
@@ -257,6 +224,11 @@ static int wipe_all(struct purge *p, struct cede_error *reterr) {
 	ledger_close(CEDE_TAKE(p->ledger));
 	if (p->options->ledger_copy != NULL)
 		CEDE_TRY(purge_copy_ledger(p, reterr));
+	CEDE_TRY(output_publish(&p->outputs[OUTPUT_LEDGER], reterr));
+	CEDE_TRY(tally_flush(&p->tally, reterr));
+	CEDE_TRY(output_make_room(&p->outputs[OUTPUT_DETAILS], reterr));
+	CEDE_TRY(output_publish(&p->outputs[OUTPUT_DETAILS], reterr));
+	p->no_way_back = true;
 	CEDE_TRY(purge_state(p, reterr));
 	CEDE_TRY(purge_key(p, reterr));
 	purge_names(p);
@@ -272,7 +244,8 @@ static void tell_findings(const struct purge *p, struct purge_left *ret) {
 
 	*ret = (struct purge_left){.unsent = tally_gone(t, TALLY_UNSENT),
 		.held = tally_gone(t, TALLY_HELD),
-		.bundles = tally_gone(t, TALLY_BUNDLE)};
+		.bundles = tally_gone(t, TALLY_BUNDLE),
+		.earlier_runs = p->earlier_count};
 	for (size_t i = 0; i < t->row_count && n < sizeof ret->remains; i++) {
 		const struct tally_row *r = &t->rows[i];
 		if (strcmp(r->level, "remains") == 0)
@@ -298,8 +271,16 @@ int purge_run(const struct purge_options *options, enum purge_end *ret_end,
 		*ret_end = PURGE_STOPPED;
 		return CEDE_OK;
 	}
-	CEDE_TRY(wipe_all(&p, reterr));
-	bool clean = p.left.unsent + p.left.held + p.left.bundles + p.tally.remains == 0;
+	CEDE_TRY(purge_find_earlier(&p, reterr));
+	CEDE_TRY(outputs_reserve(&p, reterr));
+	if (wipe_all(&p, reterr) < 0) {
+		cede_error_within(reterr, "%s",
+			p.no_way_back ? "it can't be run again, the ledger is wiped"
+				      : "cut off in the midst, mend it and run it again");
+		return CEDE_ERR_IO; /* whatever it was: much is wiped */
+	}
+	bool clean =
+		p.left.unsent + p.left.held + p.left.bundles + p.tally.remains + p.earlier_count == 0;
 	*ret_end = clean ? PURGE_CLEAN : PURGE_FINDINGS;
 	tell_findings(&p, ret_left);
 	return CEDE_OK;

@@ -7,6 +7,7 @@
  *   files.c        everything else below sources and state
  *   tally.c        counts and details
  *   copy.c         the ledger, sealed to the agency
+ *   outputs.c      the files that it makes: reserved before anything is wiped
  *   certificate.c  the signed note, and the page that is printed
  *
  * Promise what the agency has no proof for is destroyed only if the caller said so; each is in the
@@ -37,14 +38,17 @@ struct purge_options {
 struct purge_left { /* STOPPED: what keeps it from going on; FINDINGS: what is gone */
 	uint64_t unsent, held, bundles;
 	char remains[256]; /* of FINDINGS: "WHAT REASON COUNT, ...", cut off if there are many */
+	uint64_t earlier_runs; /* of FINDINGS: that were cut off; the certificate has only their beginnings */
 };
 
 enum purge_end {
-	PURGE_CLEAN, /* everything handed over, nothing remains */
-	PURGE_FINDINGS, /* done; something was destroyed unsent, or remains: the certificate says what */
+	PURGE_CLEAN,    /* everything handed over, nothing remains */
+	PURGE_FINDINGS, /* done; something was destroyed unsent or remains, or an earlier run was
+			   cut off: the certificate says what */
 	PURGE_STOPPED, /* something is left and the options do not say to destroy it: nothing more was wiped */
 };
 
-/* REFUSED and INPUT: nothing was touched. IO in the midst: run it again. */
+/* REFUSED and INPUT: nothing was touched, but what the hand-over did. IO in the midst: run it
+ * again, unless the message says that the ledger is wiped. */
 CEDE_MUST_USE int purge_run(const struct purge_options *options, enum purge_end *ret_end,
 	struct purge_left *ret_left, struct cede_error *reterr);

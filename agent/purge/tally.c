@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/purge/tally.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
@@ -33,11 +34,12 @@ static int write_line(struct tally *t, const char *line, struct cede_error *rete
 	return CEDE_OK;
 }
 
-int tally_open(const char *path, struct tally *ret, struct cede_error *reterr) {
-	CLEANUP(fd_closep) int fd = -1;
+int tally_open(int details_fd, struct tally *ret, struct cede_error *reterr) {
+	CLEANUP(fd_closep) int fd = fcntl(details_fd, F_DUPFD_CLOEXEC, 0);
 
 	*ret = (struct tally){0};
-	CEDE_TRY(file_create_new(path, 0600, &fd, reterr));
+	if (fd < 0)
+		return CEDE_FAIL_SYS(reterr, "duplicate a descriptor");
 	ret->details = fdopen(fd, "w");
 	ret->digest = calloc(1, sizeof *ret->digest);
 	if (ret->details == NULL || ret->digest == NULL)
@@ -127,8 +129,17 @@ uint64_t tally_gone(const struct tally *t, enum tally_what what) {
 	return n;
 }
 
+int tally_flush(struct tally *t, struct cede_error *reterr) {
+	if (fflush(t->details) != 0)
+		return CEDE_FAIL_SYS(reterr, "write the details");
+	return CEDE_OK;
+}
+
 int tally_close(struct tally *t, uint8_t ret_sha256[32], struct cede_error *reterr) {
-	bool flushed = fflush(t->details) == 0 && fsync(fileno(t->details)) == 0;
+	int fd = fileno(t->details);
+	/* the room that was got for them and not needed goes back */
+	bool flushed =
+		fflush(t->details) == 0 && ftruncate(fd, ftello(t->details)) == 0 && fsync(fd) == 0;
 	int sys = errno;
 
 	if (!flushed) {

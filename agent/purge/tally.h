@@ -47,8 +47,8 @@ struct tally {
 	struct tally_digest *digest;
 };
 
-/* Makes the file of details (0600); REFUSED if it is there. */
-CEDE_MUST_USE int tally_open(const char *path, struct tally *ret, struct cede_error *reterr);
+/* The file of details, new, borrowed. */
+CEDE_MUST_USE int tally_open(int details_fd, struct tally *ret, struct cede_error *reterr);
 /* id: of the capture or bundle, or NULL. level "remains": it is still there, reason says why. */
 CEDE_MUST_USE int tally_add(struct tally *t, enum tally_what what, const struct id *id,
 	const char *source, uint64_t size, const char *level, const char *reason,
@@ -58,6 +58,8 @@ CEDE_MUST_USE int tally_wiped(struct tally *t, enum tally_what what, const struc
 	const char *source, const struct wipe_item *item, struct cede_error *reterr);
 /* How many of it do not remain. */
 uint64_t tally_gone(const struct tally *t, enum tally_what what);
+/* What was told so far is in the file. */
+CEDE_MUST_USE int tally_flush(struct tally *t, struct cede_error *reterr);
 /* Ends the file, durable; the digest of all of it. */
 CEDE_MUST_USE int tally_close(struct tally *t, uint8_t ret_sha256[32], struct cede_error *reterr);
 void tally_done(struct tally *t);

@@ -69,6 +69,7 @@ def is_gone(w):
     equal(w.left(), [], "files left in the source")
     equal([str(p) for p in w.state.rglob("*")], [], "what is left in the state directory")
     check(not (w.pki / "agent.key").exists(), "the host's key is still there")
+    equal(list(w.dir.glob(".cede-purge-*")), [], "names of outputs while they were made")
 
 
 def ledger_copy(w, path):
@@ -301,6 +302,72 @@ def not_mounted():
         equal(certificate(w)[0]["remains"], ["held-capture other-file-system 1"], "what remains")
 
 
+def outputs():
+    """files that can't be made, or are one, however they are spelled: nothing is wiped, none is left"""
+    with World(source={"quiet": "0s"}) as w:
+        (w.capture / "nobodys").write_bytes(MARKER)
+        (w.dir / "here").symlink_to(w.dir)
+        before = sorted(os.listdir(w.dir))
+        for words, text in (
+                (["--ledger", w.dir / "certificate"], "another option names it"),
+                (["--ledger", w.dir / "certificate.details"], "another option names it"),
+                (["--drop-ledger", "--html", w.dir / "certificate"], "another option names it"),
+                (["--drop-ledger", "--html", w.dir / "pki" / ".." / "certificate.details"], "another option names it"),
+                (["--ledger", w.dir / "here" / "page", "--html", "page"], "another option names it"),
+                (["--ledger", w.dir / "copy", "--html", w.dir / "copy.2"], "a large copy has a part copy.2"),
+                (["--drop-ledger", "--html", w.dir / "nowhere" / "page"], "No such file or directory"),
+                (["--ledger", w.dir / "nowhere" / "copy"], "No such file or directory"),
+                (["--drop-ledger", "--certificate", "/proc/certificate"], "/proc/certificate"),
+                (["--drop-ledger", "--certificate", w.state / "certificate"], "No such file or directory")):
+            said = purge(w, *words, "--yes", status=(2,))
+            check(text in said, f"{words}: {said}")
+            equal(sorted(os.listdir(w.dir)), before, f"{words}: files beside the source")
+        equal(w.left(), [b"nobodys"], "the source")
+        check((w.pki / "agent.key").exists(), "the host's key is gone")
+
+
+def run_again():
+    """no room for the outputs: nothing is wiped; the ledger's copy fails in the midst: the same words again end it"""
+    with World(source={"quiet": "0s"}) as w:
+        w.start_receiver()
+        for i in range(20):
+            w.write(f"{NAME}-{i}.jpg", MARKER * 10)
+        out = w.dir / "out"
+        out.mkdir()
+        nobodys = w.capture / f"{NAME}.txt"
+        words = ["--certificate", out / "certificate", "--ledger", out / "copy", "--yes"]
+        with mounted(out, "size=1m"):
+            def leave(size):
+                """So many bytes are free there."""
+                stat = os.statvfs(out)
+                with open(out / "full", "ab") as f:
+                    f.write(bytes(stat.f_bavail * stat.f_bsize - size))
+            nobodys.write_bytes(MARKER)
+            leave(64 << 10)
+            said = purge(w, *words, status=(2,))
+            check("No space left" in said, said)
+            equal((len(w.left()), os.listdir(out)), (21, ["full"]), "files in the source, and outputs")
+            os.truncate(out / "full", 0)
+            leave((128 << 10) + 4096)  # what is reserved for certificate and details, and less than the copy takes
+            said = purge(w, *words, status=(3,))
+            check(f"run it again: {out}/copy: write: No space left" in said, said)
+            check(not nobodys.exists() and (w.pki / "agent.key").exists(), "it ended in the midst")
+            equal(os.listdir(out), ["full"], "outputs")
+            os.truncate(out / "full", 0)
+            said = purge(w, *words, status=(1,))
+            check("1 earlier runs cut off" in said and "destroyed" not in said and "remains" not in said, said)
+            for name in ("certificate", "certificate.details"):
+                (w.dir / name).write_bytes((out / name).read_bytes())
+            equal(sorted(os.listdir(out)), ["certificate", "certificate.details", "copy", "full"], "outputs")
+            with ledger_copy(w, out / "copy") as db:
+                equal(db.execute("SELECT count(*) FROM capture WHERE state = 4").fetchone(), (20,), "wiped captures in the copy")
+        fields, _ = certificate(w)
+        check(fields["earlier-run"][0].endswith("(unsent=0 held=0 bundles=0)"), fields["earlier-run"])
+        equal((fields["remains"], fields["handed-over"]), (["nothing"], ["20"]), "what remains, and captures handed over")
+        Store(w.store, w.pki).read().compare(w.want)
+        is_gone(w)
+
+
 def too_long():
     """what has a path too long for it remains, and the last line says so"""
     with World(source={"quiet": "0s"}) as w:
@@ -318,4 +385,4 @@ def too_long():
 
 
 if __name__ == "__main__":
-    tap.run([clean, most_sources, stops_short, nothing_readable, refused, source_gone, not_mounted, too_long])
+    tap.run([clean, most_sources, stops_short, nothing_readable, refused, source_gone, not_mounted, outputs, run_again, too_long])
