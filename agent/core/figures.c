@@ -199,7 +199,7 @@ void flow_figures(const struct flow *flow, struct figures *ret) {
 	ret->flow.spool_bytes = flow->spool_bytes;
 	ret->flow.spool_limit = flow->setup.spool_limit;
 	ret->flow.spool_full = flow->spool_full;
-	ret->flow.ledger_failing = flow->again_count > 0 || flow->failed;
+	ret->flow.ledger_failing = flow->figures.unwritten_ns != 0 || flow->failed;
 	ret->flow.recovered = flow->running;
 	ret->flow.expired = flow_expired(flow);
 	epochs_figures(flow, &ret->flow);

@@ -110,9 +110,10 @@ struct flow_figures {
 	bool guard_wanted, guard_active;
 	uint64_t guard_denied, guard_noted, guard_restarts;
 	bool spool_full;
-	bool ledger_failing; /* work waits because the ledger can't be written */
-	bool recovered;      /* what an earlier process had begun is known */
-	bool expired;        /* the policy */
+	bool ledger_failing;  /* work waits because the ledger can't be written */
+	int64_t unwritten_ns; /* since when: nothing that came since is known; 0: it can be */
+	bool recovered;       /* what an earlier process had begun is known */
+	bool expired;         /* the policy */
 };
 
 /* All of it; one for each source and destination of the policy, in its order. */

@@ -23,7 +23,17 @@ struct record {
 	flow_recorded_fn *done;
 	void (*release)(void *ctx);
 	void *ctx;
+	bool failed; /* before; it counts in flow->unwritten */
 };
+
+/* Steady from the first failure on: what is tried again counts while it is under way, and work that
+ * only reads succeeds on a full disk. */
+static void say_written(struct flow *flow, bool is_written) {
+	if (!is_written && flow->figures.unwritten_ns == 0)
+		flow->figures.unwritten_ns = clock_wall_ns();
+	else if (is_written && flow->unwritten == 0)
+		flow->figures.unwritten_ns = 0;
+}
 
 static void record_end(struct record *r) {
 	struct flow *flow = r->flow;
@@ -40,6 +50,8 @@ static void record_result(void *ctx, int result, const struct cede_error *err) {
 	struct flow *flow = r->flow;
 
 	if (result == CEDE_OK) {
+		flow->unwritten -= r->failed;
+		say_written(flow, true);
 		if (r->done != NULL)
 			r->done(flow, r->ctx);
 		record_end(r);
@@ -51,6 +63,9 @@ static void record_result(void *ctx, int result, const struct cede_error *err) {
 		return;
 	}
 	flow->figures.ledger_retries++;
+	flow->unwritten += !r->failed;
+	r->failed = true;
+	say_written(flow, false);
 	log_event(LOG_LEVEL_ERROR, "ledger.unwritten",
 		"error=\"%s\" mend=\"tried again each second\"", err->text);
 	r->next = flow->again;

@@ -226,6 +226,7 @@ struct flow {
 	size_t buffer_size;
 	struct record *again; /* ledger work that failed with IO */
 	size_t again_count;
+	size_t unwritten; /* ledger work that failed and has not succeeded since, under way or not */
 	size_t recording;
 	struct disposal *disposals;
 	struct disposal **disposals_end;
