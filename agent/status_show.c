@@ -151,6 +151,7 @@ static void show_agent(const json_t *all, int64_t now_ns, FILE *out) {
 	int64_t s;
 	size_t i;
 	json_t *name;
+	bool is_unwritten = false;
 
 	start_line(&l, "agent", out);
 	if (!is_true(agent, "running")) {
@@ -174,8 +175,14 @@ static void show_agent(const json_t *all, int64_t now_ns, FILE *out) {
 		add_part(&l, "yes");
 	else
 		(void)fputs("NO: ", out);
-	json_array_foreach(unmet, i, name) add_part(&l, json_string_value(name));
+	json_array_foreach(unmet, i, name) {
+		add_part(&l, json_string_value(name));
+		is_unwritten = is_unwritten || strcmp(json_string_value(name), "ledger") == 0;
+	}
 	end_line(&l, "");
+	if (is_unwritten)
+		(void)fprintf(out, "%*sFILES THAT CAME SINCE THE LEDGER FAILS ARE NOT COUNTED\n",
+			LABEL_WIDTH, "");
 }
 
 static void show_policy(const json_t *all, int64_t now_ns, FILE *out) {

@@ -11,7 +11,10 @@ static const enum capture_state live_states[] = {CAPTURE_SETTLING, CAPTURE_READY
 
 int64_t meters_oldest_age_ns(const struct meters *m, size_t source) {
 	int64_t oldest = figures_oldest_ns(&m->figures->sources[source]);
+	int64_t unwritten = m->figures->flow.unwritten_ns;
 
+	if (unwritten != 0 && unwritten < oldest)
+		oldest = unwritten;
 	return oldest < m->now_ns ? m->now_ns - oldest : 0;
 }
 
@@ -100,7 +103,7 @@ static const struct {
 	const char *help;
 } source_families[] = {
 	{"cede_oldest_plaintext_age_seconds", METRIC_GAUGE, oldest_age,
-		"Age of the oldest capture in the clear that no legal hold keeps; 0 if there is none."},
+		"Age of the oldest capture in the clear that no legal hold keeps; 0 if there is none. While the ledger can't be written no capture that came since is known: then at least the time since."},
 	{"cede_source_max_age_seconds", METRIC_GAUGE, max_age,
 		"What the policy allows: how old a capture of the source may become in the clear."},
 	{"cede_plaintext_files", METRIC_GAUGE, files, "Captures in the clear, by state."},

@@ -34,5 +34,6 @@ struct meters {
 };
 
 CEDE_MUST_USE int meters_text(const struct meters *m, struct buf *out, struct cede_error *reterr);
-/* Age of the oldest capture in the clear that no hold keeps; 0: there is none. */
+/* Age of the oldest capture in the clear that no hold keeps; 0: there is none. While the ledger
+ * can't be written at least the time since: what came meanwhile is not known. */
 int64_t meters_oldest_age_ns(const struct meters *m, size_t source);

@@ -14,7 +14,7 @@
 	X(SOURCES, "sources", "the directory of a source is not there, or is another")         \
 	X(SEAL, "seal", "a sealing certificate is over: nothing is sealed to its destination") \
 	X(SPOOL, "spool", "the spool is full: captures stay in the clear")                     \
-	X(AGE, "age", "a capture in the clear is older than its source's max_age")
+	X(AGE, "age", "a capture in the clear is, or may be, older than its source's max_age")
 
 enum condition {
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The metrics endpoint: what it serves, when it is red, what it costs."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -13,9 +14,10 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
 import tap
+from disk import needs_root, run
 from metrics import get, metric, parse
-from tap import check, equal, mode
-from world import TOP, World, free_port, until
+from tap import Skip, check, equal, mode
+from world import TOP, World, free_port, program, until
 
 GOLDEN = TOP / "tests" / "golden" / "metrics.txt"
 OPEN = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"}
@@ -190,6 +192,55 @@ def health():
         until(lambda: page(w, "/healthz")[0] == 200, 20, "it speaks again")
 
 
+@contextlib.contextmanager
+def small_state(w):
+    """The state directory on a small file system of its own."""
+    w.state.mkdir(mode=0o700)
+    if not run("mount", "-t", "tmpfs", "-o", "size=600k,mode=700", "none", w.state)[0]:
+        raise Skip("mounting is not allowed here")
+    try:
+        yield
+    finally:
+        run("umount", "-l", w.state)
+
+
+def fill(path):
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as f:  # until there is no room
+        while True:
+            f.write(bytes(1024))
+
+
+def ledger_full():
+    """a full state disk: red without a break until all is recorded, and nobody claims that nothing is in the clear"""
+    needs_root()
+    with with_metrics(World(source={"quiet": "0s", "max_age": "5s"})) as w, small_state(w):
+        w.start()
+        answers(w, "/readyz")
+        fill(w.state / "filler")
+        for i in range(4):
+            w.write(f"{i}.jpg", b"picture")
+        until(lambda: metric(w, "cede_ready", condition="ledger") == 0, 60, "the ledger can't be written")
+        check("ledger: no: the ledger can't be written" in answers(w, "/readyz", 503), "/readyz says it")
+        tries = metric(w, "cede_ledger_retries_total")
+
+        def tried_often():
+            text = page(w)[2]
+            said = {name: number for name, labels, number in parse(text) if labels.get("condition", "ledger") == "ledger"}
+            equal(said["cede_ready"], 0, "the ledger's condition while nothing can be recorded")
+            return said["cede_ledger_retries_total"] > tries + 12
+        until(tried_often, 60, "many tries")
+        until(lambda: metric(w, "cede_oldest_plaintext_age_seconds", source="faces") >= 6, 60, "the age of what came")
+        until(lambda: metric(w, "cede_ready", condition="age") == 0, 20, "it is a condition")
+        done = subprocess.run([program("cede"), "status", "--state", str(w.state)], capture_output=True, text=True)
+        equal(done.returncode, 1, "exit status of cede status")
+        for words in (r"^ready +NO: ledger, age$", r"^ +FILES THAT CAME SINCE THE LEDGER FAILS ARE NOT COUNTED$", r"^faces .* TOO OLD$"):
+            check(re.search(words, done.stdout, re.M), f"{words} in\n{done.stdout}")
+        (w.state / "filler").unlink()
+        w.settled()
+        answers(w, "/readyz")
+        until(lambda: metric(w, "cede_oldest_plaintext_age_seconds") == 0, 20, "nothing is in the clear")
+
+
 def policy_expires():
     """a policy that expires turns /readyz and the metrics red, and says why"""
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 4))
@@ -317,4 +368,4 @@ def many_waiting():
 
 
 if __name__ == "__main__":
-    tap.run([series, figures, after_a_kill, negotiation, health, policy_expires, sockets, log, log_level, largest_policy, many_waiting])
+    tap.run([series, figures, after_a_kill, negotiation, health, ledger_full, policy_expires, sockets, log, log_level, largest_policy, many_waiting])

@@ -60,6 +60,7 @@ static void fill(struct largest *l) {
 		f->expired = true;
 	f->checkpoint_ns = f->acknowledged_ns = INT64_MAX;
 	f->vault_oldest_ns = INT64_MAX - 1;
+	f->unwritten_ns = 1;
 	l->meters = (struct meters){.policy = &l->policy,
 		.figures = &l->figures,
 		.now_ns = INT64_MAX,
@@ -101,9 +102,30 @@ static void the_page_of_the_largest_policy_fits(void **state) {
 	free(l);
 }
 
+static void while_nothing_is_recorded_the_age_grows(void **state) {
+	struct largest *l = calloc(1, sizeof *l);
+
+	(void)state;
+	assert_non_null(l);
+	l->meters = (struct meters){.figures = &l->figures, .now_ns = 1000};
+	struct source_figures *s = &l->figures.sources[0];
+	s->tally.oldest_born_ns = s->oldest_other_ns = INT64_MAX;
+	assert_int_equal(meters_oldest_age_ns(&l->meters, 0), 0);
+	l->figures.flow.unwritten_ns = 400;
+	assert_int_equal(meters_oldest_age_ns(&l->meters, 0), 600);
+	s->oldest_other_ns = 300; /* known from before */
+	assert_int_equal(meters_oldest_age_ns(&l->meters, 0), 700);
+	s->oldest_other_ns = 500;
+	assert_int_equal(meters_oldest_age_ns(&l->meters, 0), 600);
+	l->figures.flow.unwritten_ns = 0;
+	assert_int_equal(meters_oldest_age_ns(&l->meters, 0), 500);
+	free(l);
+}
+
 int main(void) {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_page_of_the_largest_policy_fits),
+		cmocka_unit_test(while_nothing_is_recorded_the_age_grows),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
