@@ -151,6 +151,7 @@ static void show_agent(const json_t *all, int64_t now_ns, FILE *out) {
 	int64_t s;
 	size_t i;
 	json_t *name;
+	char part[80];
 	bool is_unwritten = false;
 
 	start_line(&l, "agent", out);
@@ -167,9 +168,14 @@ static void show_agent(const json_t *all, int64_t now_ns, FILE *out) {
 		end_line(&l, "");
 		return;
 	}
-	if (seconds_until(agent, "started", now_ns, &s))
-		(void)fprintf(out, "%s, running for %s, version %s\n", text(agent, "host"),
-			duration(s).text, text(agent, "version"));
+	add_part(&l, text(agent, "host")); /* 64 letters at most */
+	if (seconds_until(agent, "started", now_ns, &s)) {
+		(void)snprintf(part, sizeof part, "running for %s", duration(s).text);
+		add_part(&l, part);
+	}
+	(void)snprintf(part, sizeof part, "version %.40s", text(agent, "version"));
+	add_part(&l, part);
+	end_line(&l, "");
 	start_line(&l, "ready", out);
 	if (is_true(agent, "ready"))
 		add_part(&l, "yes");

@@ -84,6 +84,21 @@ def up():
               {c["role"] for c in said["certificates"]} == {"identity", "seal", "server-ca"} and said["spool"]["limit"] == 16 << 30, f"{said}")
 
 
+def long_host():
+    """the longest host id that there can be keeps to 80 columns, and stands there whole"""
+    host = "gate-07." + "x" * 56
+    with World(receiver=False) as w:
+        pki = w.dir / "pki-long"
+        done = subprocess.run([str(TOP / "certs" / "dev-pki"), str(pki)], capture_output=True, text=True, env={**os.environ, "CEDE_HOST": host})
+        equal(done.returncode, 0, f"dev-pki: {done.stderr}")
+        w.config["identity"] = {"certificate": str(pki / "agent.pem"), "key": str(pki / "agent.key")}
+        w.write_files().start_agent()
+        agent_answers(w)
+        text = status(w)[1]
+        readable(text)
+        check(re.search(rf"^agent +{host},\n +running for \d+ s, version ", text), text)
+
+
 def down():
     """with the agent down or killed: it says so, and the ledger tells the age against the limit"""
     with World(receiver=False, source={"quiet": "0s"}) as w:
@@ -203,4 +218,4 @@ def strangers():
 
 
 if __name__ == "__main__":
-    tap.run([up, down, stopped, watch, documented, strangers])
+    tap.run([up, long_host, down, stopped, watch, documented, strangers])
