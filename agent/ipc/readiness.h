@@ -9,7 +9,7 @@
 	X(POLICY, "policy", "the policy has expired: nothing is handed over or wiped")         \
 	X(RELOAD, "reload", "the policy that was published last was refused")                  \
 	X(LEDGER, "ledger", "the ledger can't be written: nothing moves")                      \
-	X(LINK, "link", "a destination can't be reached")                                      \
+	X(LINK, "link", "the last try at a destination failed: no link, or a refused receipt") \
 	X(IDENTITY, "identity", "the host's certificate is not valid now")                     \
 	X(SOURCES, "sources", "the directory of a source is not there, or is another")         \
 	X(SEAL, "seal", "a sealing certificate is over: nothing is sealed to its destination") \

@@ -167,7 +167,7 @@ def health():
         w.start_agent()
         w.write("a.jpg", b"picture")
         said = answers(w, "/readyz", 503)
-        until(lambda: "link: no: a destination can't be reached" in answers(w, "/readyz", 503), 20, said)
+        until(lambda: "link: no: the last try at a destination failed" in answers(w, "/readyz", 503), 20, said)
         equal(page(w, "/healthz")[::2], (200, "ok\n"), "alive all the same")
         w.start_receiver()
         equal({line.partition(": ")[2] for line in answers(w, "/readyz").splitlines()}, {"ok"}, "all is well")
