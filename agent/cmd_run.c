@@ -15,7 +15,7 @@ static const char usage[] =
 	"  --unsigned       ask for no signature of the policy (labs and demos only)\n"
 	"  --courier PATH   the courier program, if not the installed one\n"
 	"  --until-empty DURATION  stop once everything is handed over and wiped, or after DURATION;\n"
-	"                   exit status 1 if something is left\n";
+	"                   exit status 1 if something is left (standard error says what)\n";
 
 int cmd_run(int argc, char **argv) {
 	enum { POLICY = 1, CONFIG, UNSIGNED, COURIER, UNTIL_EMPTY, HELP };
@@ -64,8 +64,14 @@ int cmd_run(int argc, char **argv) {
 		return 2;
 	}
 	int r = keeper_run(&o, &err);
+	if (r == CEDE_OK && emptying.left[0] != 0) {
+		(void)fprintf(stderr,
+			"cede run: left: %s (cede status shows how things stand, cede ledger events names files)\n",
+			emptying.left);
+		return 1;
+	}
 	if (r == CEDE_OK)
-		return o.emptying != NULL && !emptying.is_empty ? 1 : 0;
+		return 0;
 	(void)fprintf(stderr, "cede run: %s\n", err.text);
 	return r == CEDE_ERR_INPUT || r == CEDE_ERR_REFUSED ? 2 : 3;
 }

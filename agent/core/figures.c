@@ -54,20 +54,31 @@ int64_t figures_oldest_ns(const struct source_figures *s) {
 /* ---- what a whole scan finds beside what goes into the ledger */
 
 /* Refused although the policy wants it: it is a capture in the clear like any other. */
-static bool is_wanted(enum reason reason) {
-	return reason == REASON_HARD_LINK || reason == REASON_TOO_LARGE ||
-		reason == REASON_POLICY_EXPIRED;
+static bool is_wanted(const struct policy_source *source, const struct finding *f) {
+	enum reason reason = f->decision.reason;
+
+	return reason == REASON_TOO_LARGE || reason == REASON_POLICY_EXPIRED ||
+		(reason == REASON_HARD_LINK && still_wanted(source, slice_str(f->path), 0));
 }
 
-void figures_found(struct source_figures *s, const struct finding *f, int64_t now) {
+/* What is there, or below it, is not known. */
+static bool is_unseen(enum reason reason) {
+	return reason == REASON_MOUNT_POINT || reason == REASON_PATH_TOO_LONG ||
+		reason == REASON_UNREADABLE;
+}
+
+void figures_found(struct source_figures *s, const struct policy_source *source,
+	const struct finding *f, int64_t now) {
 	const struct decision *d = &f->decision;
 	bool regular = f->facts.kind == FILE_KIND_REGULAR;
 	bool counts = false;
 
 	if (d->action == ACTION_HOLD || d->action == ACTION_REFUSE) {
+		bool wanted = regular && is_wanted(source, f);
 		s->stay[d->reason]++;
+		s->left[d->reason] += wanted || is_unseen(d->reason);
 		s->stay_bytes += regular ? f->identity.size : 0;
-		counts = regular && is_wanted(d->reason) && d->hold == NULL;
+		counts = wanted && d->hold == NULL;
 	} else if (d->action == ACTION_WAIT && d->born_ns > 0) { /* 0: nothing is known of it yet */
 		s->incomplete++;
 		s->incomplete_bytes += f->identity.size;
@@ -79,12 +90,14 @@ void figures_found(struct source_figures *s, const struct finding *f, int64_t no
 
 void figures_scan_begins(struct source_figures *s) {
 	memset(s->stay, 0, sizeof s->stay);
+	memset(s->left, 0, sizeof s->left);
 	s->stay_bytes = s->incomplete = s->incomplete_bytes = 0;
 	s->oldest_other_ns = INT64_MAX;
 }
 
 void figures_scan_ended(struct source_figures *s, const struct source_figures *found, int64_t now) {
 	memcpy(s->stay, found->stay, sizeof s->stay);
+	memcpy(s->left, found->left, sizeof s->left);
 	s->stay_bytes = found->stay_bytes;
 	s->incomplete = found->incomplete;
 	s->incomplete_bytes = found->incomplete_bytes;

@@ -67,6 +67,7 @@ struct source_figures {
 	struct ledger_tally tally; /* as of the last second */
 	/* of the last whole scan: what is in the directory and not (yet) in the ledger */
 	uint64_t stay[REASON_COUNT]; /* files that are reported and left alone */
+	uint64_t left[REASON_COUNT]; /* of these, what the policy wants or may want */
 	uint64_t stay_bytes;
 	uint64_t incomplete, incomplete_bytes; /* being written, quiet, or waiting for their group */
 	int64_t oldest_other_ns; /* birth of the oldest of these that the policy wants; INT64_MAX */
@@ -94,7 +95,8 @@ struct flow_figures {
 	/* since the start */
 	uint64_t sealed_bundles, sealed_captures, wipes[WIPE_LEVEL_COUNT], wiped_below, kept_below,
 		scrubs, gone, replaced, wipe_failures, gaps, scans, refused, ledger_retries, kept,
-		destroyed, violations[VIOLATION_COUNT], read_failures, clock_steps;
+		destroyed, violations[VIOLATION_COUNT], read_failures, clock_steps,
+		lost; /* wiped, and their bundle was taken out of the spool and is nowhere */
 	/* now */
 	size_t settling, wipes_waiting;
 	uint64_t events; /* in the ledger */

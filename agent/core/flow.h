@@ -78,9 +78,12 @@ void flow_run(struct flow *flow, struct link *link);
 void flow_drain(struct flow *flow, void (*on_drained)(void *ctx), void *ctx);
 /* Not one step further, the link included. */
 void flow_halt(struct flow *flow);
-/* Whether nothing is left to do until something new is found: all was looked at once, handed over and
- * wiped, but for what a hold or the policy keeps. The answer comes later, or from within the call. */
-typedef void flow_rest_fn(void *ctx, bool at_rest);
+/* at_rest: nothing is left to do until something new is found: all was looked at once, handed over
+ * and wiped, but for what can't be, or is kept. left: in words, what is not handed over and wiped
+ * (names of sources, states and reasons; of captures only their number), "" if there is nothing,
+ * borrowed for the call. Files that the policy does not want are not left. The answer comes later,
+ * or from within the call. */
+typedef void flow_rest_fn(void *ctx, bool at_rest, const char *left);
 void flow_ask_rest(struct flow *flow, flow_rest_fn *answer, void *ctx);
 bool flow_policy_expired(const struct flow *flow);
 bool flow_has_recovered(const struct flow *flow);

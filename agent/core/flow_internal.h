@@ -78,11 +78,12 @@ struct flow_source {
 	struct epoch *epoch; /* of a vault's source: what is known of the directory */
 	size_t looks;        /* findings, and names being checked, that are under way */
 	struct scan *scan;
-	bool scan_wanted;       /* as soon as the present one ended */
-	bool crowded;           /* more names settle than are kept in mind: a scan finds the rest */
-	bool unwatched;         /* poll */
-	bool missing;           /* nothing can be opened at its path: what is there is left alone */
-	bool denied;            /* the sandbox does not reach it, which was said */
+	bool scan_wanted; /* as soon as the present one ended */
+	bool unlisted;    /* files that stay were met beside the whole scans: not in figures */
+	bool crowded;     /* more names settle than are kept in mind: a scan finds the rest */
+	bool unwatched;   /* poll */
+	bool missing;     /* nothing can be opened at its path: what is there is left alone */
+	bool denied;      /* the sandbox does not reach it, which was said */
 	int64_t denied_boot_ns; /* when that is looked at next, after EACCES */
 	bool elsewhere;         /* live captures are on a file system that is not at its path */
 	uint64_t dev;           /* of the directory, as the last scan found it; 0: not yet */
@@ -341,7 +342,8 @@ void found_take(struct flow *flow, struct findings *found, bool settled);
 
 /* ---- figures.c */
 void figures_tick(struct flow *flow);
-void figures_found(struct source_figures *s, const struct finding *f, int64_t now_ns);
+void figures_found(struct source_figures *s, const struct policy_source *source,
+	const struct finding *f, int64_t now_ns);
 void figures_scan_begins(struct source_figures *s);
 void figures_scan_ended(struct source_figures *s, const struct source_figures *found, int64_t now_ns);
 void figures_inherit(struct flow *flow, const struct flow *from); /* after a change of policy */

@@ -369,7 +369,8 @@ void found_take(struct flow *flow, struct findings *found, bool settled) {
 			continue;
 		}
 		if (!settled && !f->beside)
-			figures_found(&flow->sources[f->source].found, f, now);
+			figures_found(&flow->sources[f->source].found,
+				&flow->policy->sources[f->source], f, now);
 		if (f->gone && move_to(&s->gone, f) == CEDE_OK)
 			continue; /* else the next scan asks again */
 		switch (f->decision.action) {
@@ -383,6 +384,8 @@ void found_take(struct flow *flow, struct findings *found, bool settled) {
 			break;
 		case ACTION_HOLD:
 		case ACTION_REFUSE:
+			if (settled)
+				flow->sources[f->source].unlisted = true;
 			if (settled &&
 				(f->decision.reason == REASON_SYMLINK ||
 					f->decision.reason == REASON_SPECIAL))

@@ -333,6 +333,7 @@ static void on_scan_ended(void *ctx, size_t source, const char *path, struct sca
 		scan_ended_whole(flow, source, result);
 	else if (result->err.code != CEDE_OK || result->unwatched)
 		s->scan_wanted = true;
+	s->unlisted = s->unlisted || path[0] != 0;
 	flow_settled(flow);
 	if (s->scan_wanted)
 		intake_scan(flow, source, "");
@@ -360,7 +361,7 @@ void intake_scan(struct flow *flow, size_t source, const char *path) {
 	s->scan_wanted = false;
 	if (path[0] == 0) {
 		figures_scan_begins(&s->found);
-		s->crowded = false;
+		s->crowded = s->unlisted = false;
 	}
 	events = (struct scan_events){.ctx = flow, .found = on_found, .ended = on_scan_ended};
 	if (scan_start(flow->loop, flow->policy, source, as_opened ? s->fd : -1, path, flow->tree,

@@ -207,13 +207,19 @@ static void on_stop_signal(uv_signal_t *handle, int number) {
 
 /* ---- until nothing is left */
 
-static void on_rest(void *ctx, bool at_rest) {
+static void on_rest(void *ctx, bool at_rest, const char *left) {
 	struct keeper *k = ctx;
+	struct keeper_emptying *e = k->options->emptying;
 
-	if (k->stopping || (!at_rest && clock_boot_ns() < k->empty_end_boot_ns))
+	if (k->stopping)
 		return;
-	k->options->emptying->is_empty = at_rest;
-	log_event(LOG_LEVEL_INFO, "agent.stopping", "reason=%s", at_rest ? "empty" : "limit");
+	(void)snprintf(e->left, sizeof e->left, "%s", left);
+	if (!at_rest && clock_boot_ns() < k->empty_end_boot_ns)
+		return;
+	log_event(LOG_LEVEL_INFO, "agent.stopping", "reason=%s",
+		!at_rest               ? "limit"
+			: left[0] != 0 ? "left"
+				       : "empty");
 	stop(k);
 }
 
@@ -716,6 +722,8 @@ static int start(struct keeper *k, struct cede_error *reterr) {
 	answer_start(&k->answer, &k->loop, k->standing, take_standing, k);
 	(void)uv_timer_start(&k->meters, on_meters, 0, METERS_MS);
 	if (k->options->emptying != NULL) {
+		(void)snprintf(k->options->emptying->left, sizeof k->options->emptying->left,
+			"what was not looked at yet");
 		k->empty_end_boot_ns = clock_boot_ns() + k->options->emptying->limit_ns;
 		(void)uv_timer_start(&k->emptying, on_emptying, EMPTY_MS, EMPTY_MS);
 	}

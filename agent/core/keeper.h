@@ -14,7 +14,7 @@
 
 struct keeper_emptying {
 	int64_t limit_ns;
-	bool is_empty; /* out: everything that can be handed over was, and is wiped */
+	char left[1024]; /* out: what is not handed over and wiped, in words; "": nothing */
 };
 
 struct keeper_options {
@@ -23,7 +23,7 @@ struct keeper_options {
 	bool is_unsigned;    /* no signature of the policy is asked for */
 	const char *courier; /* path of cede-courier, or NULL: found beside this program */
 	/* Stops by itself once nothing is left to hand over or to wipe, or after limit_ns; NULL:
-	 * runs until it is told to stop. */
+	 * runs until it is told to stop. Told so before: what is left then is in `left`. */
 	struct keeper_emptying *emptying;
 };
 

@@ -69,17 +69,29 @@ struct abandon {
 	int64_t *touched; /* captures whose wipe was begun while they were proven: it goes on */
 	size_t touched_count;
 	struct capture_list wiping;
+	uint64_t wiped; /* captures that are nowhere any more */
 	bool open;      /* no receipt proved it meanwhile */
 	bool undecided; /* its captures are to be decided anew */
 };
 
-static int keep(struct ledger *ledger, const struct abandon *a, int64_t row, int64_t now,
+static int keep(struct ledger *ledger, struct abandon *a, int64_t row, int64_t now,
 	struct cede_error *reterr) {
 	for (size_t i = 0; i < a->touched_count; i++)
-		if (a->touched[i] == row)
+		if (a->touched[i] == row) {
+			a->wiped++;
 			return CEDE_OK;
+		}
 	return ledger_capture_kept(
 		ledger, row, now, "reason=spooled-bundle-missing effect=kept", reterr);
+}
+
+static int count_one(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
+	uint64_t *count = ctx;
+
+	(void)c;
+	(void)reterr;
+	++*count;
+	return CEDE_OK;
 }
 
 static int still_open(struct ledger *ledger, struct abandon *a, struct cede_error *reterr) {
@@ -96,11 +108,13 @@ static int abandon_work(struct ledger *ledger, void *ctx, struct cede_error *ret
 
 	capture_list_done(&a->wiping); /* of a first try */
 	a->undecided = false;
+	a->wiped = 0;
 	CEDE_TRY(still_open(ledger, a, reterr));
 	if (!a->open) /* the receipt of another one proved it meanwhile */
 		return CEDE_OK;
 	CEDE_TRY(ledger_bundle_captures(
 		ledger, a->row, CAPTURE_WIPING, capture_list_add, &a->wiping, reterr));
+	CEDE_TRY(ledger_bundle_captures(ledger, a->row, CAPTURE_WIPED, count_one, &a->wiped, reterr));
 	/* kept, and with the bundle's end ready again */
 	for (size_t i = 0; i < a->wiping.count; i++)
 		CEDE_TRY(keep(ledger, a, a->wiping.items[i].row, now, reterr));
@@ -115,6 +129,7 @@ static void abandon_done(struct flow *flow, void *ctx) {
 		return; /* it went with that */
 	require(p != NULL);
 	size_t destination = p->destination;
+	flow->figures.lost += a->wiped;
 	disposal_give_up(flow, p);
 	outbox_drop(flow, p);
 	flow->destinations[destination].nothing = false;

@@ -7,7 +7,9 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -284,5 +286,99 @@ def behind_the_courier():
         w.settled()
 
 
+def until_empty(w, limit="60s", ends_by="left"):
+    """What `cede run --until-empty` says is left, once it has ended with status 1; "" with status 0."""
+    done = subprocess.run([*w.agent_words(), "--until-empty", limit], capture_output=True, text=True, timeout=120)
+    said = re.search(r"^cede run: left: (.*) \(cede status .*\)$", done.stderr, re.M)
+    equal(done.returncode, 1 if said else 0, f"exit status of\n{done.stderr}")
+    check(f"agent.stopping reason={ends_by if said else 'empty'}" in done.stderr, done.stderr)
+    return said.group(1) if said else ""
+
+
+def empty_at_last():
+    """--until-empty ends with 0 once all is handed over and wiped; what the policy does not want is not left"""
+    with World() as w:
+        w.start_receiver()
+        w.write("a.jpg", b"picture")
+        w.write("a.txt", b"nobody wants it", want=False)
+        w.write(".a.jpg", b"is ignored", want=False)
+        os.link(w.capture / "a.txt", w.dir / "another-name")
+        os.symlink("a.txt", w.capture / "link.jpg")
+        equal(until_empty(w), "", "left")
+        w.settled(but=["a.txt", ".a.jpg", "link.jpg"])
+
+
+def left_refused():
+    """--until-empty: hard links and what is too large are left; exit status 1"""
+    with World(source={"max_size": "100B"}) as w:
+        w.start_receiver()
+        w.write("a.jpg", b"picture")
+        w.write("large.jpg", bytes(200), want=False)
+        w.write("linked.jpg", b"picture", want=False)
+        os.link(w.capture / "linked.jpg", w.dir / "another-name")
+        equal(until_empty(w), "1 hard-link, 1 too-large", "left")
+        w.settled(but=["large.jpg", "linked.jpg"])
+
+
+def left_and_came_later():
+    """--until-empty: a file that is refused counts also when it came after the first look at the source"""
+    with World(source={"max_size": "100B"}, receiver=False) as w:
+        w.write("a.jpg", b"picture")
+        agent = w.spawn("agent", *w.agent_words(), "--until-empty", "2m")
+        until(lambda: w.in_state("ready", "bundled", "sealed") == 1, 30, "the first look is over, the link is awaited")
+        w.write("large.jpg", bytes(200), want=False)
+        until(lambda: "capture.refused source=faces reason=too-large" in agent.said(), 30, "it was found")
+        w.start_receiver()
+        equal(agent.popen.wait(60), 1, "exit status")
+        check("cede run: left: 1 too-large (" in agent.said(), agent.said())
+
+
+def left_expired():
+    """--until-empty: with an expired policy all that it wants is left"""
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60))
+    with World(policy={"expires": soon}) as w:
+        w.write("a.jpg", b"picture")
+        w.write("a.txt", b"nobody wants it", want=False)
+        equal(until_empty(w), "1 policy-expired", "left")
+
+
+def left_held():
+    """--until-empty: what a hold keeps is left, although the agency has it"""
+    with World(policy={"holds": [{"id": "case-7", "until": "2090-01-01T00:00:00Z"}]}) as w:
+        w.start_receiver()
+        w.write("a.jpg", b"picture")
+        equal(until_empty(w), "1 held", "left")
+
+
+def left_away():
+    """--until-empty: what may be in a source that is not there is left"""
+    with World() as w:
+        w.start_receiver()
+        w.capture.rmdir()
+        equal(until_empty(w), "what is in source faces, which is not there", "left")
+
+
+def left_without_link():
+    """--until-empty: after its time it says what has no receipt"""
+    with World(receiver=False) as w:
+        w.write("a.jpg", b"picture")
+        check(until_empty(w, "3s", "limit") != "", "left")
+
+
+def lost_with_the_spool():
+    """--until-empty: captures that were wiped after sealing, and whose bundle somebody took out of the spool"""
+    with World(source={"wipe": {"after": "seal", "method": "overwrite", "require": "none"}}, receiver=False) as w:
+        for i in range(3):
+            w.write(f"{i}.jpg", b"picture")
+        w.start_agent()
+        w.empty()
+        w.agent.stop()
+        for bundle in (w.state / "spool").iterdir():
+            bundle.unlink()
+        w.start_receiver()
+        equal(until_empty(w), "3 wiped and lost with a bundle that was taken out of the spool", "left")
+
+
 tap.run([one_picture, found_at_start, new_directories, strange_names, empty_file, large_file, small_segments, groups,
-         unfinished_members, unfinished_member_foreseen, what_stays, dry_run_changes_nothing, nothing_to_do_again, stops_under_load, link_down, behind_the_courier], at_once=3)
+         unfinished_members, unfinished_member_foreseen, what_stays, dry_run_changes_nothing, nothing_to_do_again, stops_under_load, link_down, behind_the_courier,
+         empty_at_last, left_refused, left_and_came_later, left_expired, left_held, left_away, left_without_link, lost_with_the_spool], at_once=3)
