@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "agent/cmd_policy_internal.h"
+#include "agent/config.h"
+#include "agent/own_places.h"
 #include "agent/policy_files.h"
 #include "agent/wipe/storage.h"
 #include "base/cleanup.h"
@@ -56,6 +58,28 @@ static void look_at_vault(
 		"source %s: vault can't be had here: %.400s; until then its captures are overwritten like any other's",
 		s->name, err.text);
 	say_warning(report, s->where, text);
+}
+
+/* What `cede run` would refuse on this host; one agent.yaml that can't be read is said elsewhere. */
+static void look_at_own_places(struct check_report *report, const struct policy_words *w,
+	const struct policy *policy, const char *path, size_t *bad) {
+	CLEANUP(agent_config_freep) struct agent_config *config = NULL;
+	struct cede_error err = {0};
+	char **lines = NULL;
+
+	if (w->config == NULL)
+		return;
+	int r = agent_config_load(w->config, &config, &lines, &err);
+	for (size_t i = 0; lines != NULL && lines[i] != NULL; i++)
+		freep(&lines[i]);
+	freep(&lines);
+	for (size_t i = 0; r == CEDE_OK && i < policy->source_count; i++) {
+		const struct policy_source *s = &policy->sources[i];
+		if (own_places_check(s, path, config, &err) == CEDE_OK)
+			continue;
+		say_mistake(report, s->where, err.text);
+		++*bad;
+	}
 }
 
 /* What the policy asks of this host, and whether it can. */
@@ -125,8 +149,10 @@ static int check_deeper(const struct policy_words *w, const char *path, const st
 
 	CEDE_TRY(policy_files_check(policy, path, w->now_ns, &files, ret_bad, reterr));
 	policy_lint(policy, w->now_ns, say_warning, report);
-	if (w->host)
+	if (w->host) {
+		look_at_own_places(report, w, policy, path, ret_bad);
 		look_at_host(report, w, policy);
+	}
 	if (*ret_bad == 0 && w->config != NULL && check_signature(w, path) != EXIT_FINE)
 		*ret_bad = 1;
 	return CEDE_OK;

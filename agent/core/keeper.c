@@ -22,6 +22,7 @@
 #include "agent/core/standing.h"
 #include "agent/ipc/message.h"
 #include "agent/ipc/readiness.h"
+#include "agent/own_places.h"
 #include "agent/programs.h"
 #include "agent/seal/spool.h"
 #include "base/check.h"
@@ -117,6 +118,17 @@ static struct inforce_want want_of(const struct keeper *k) {
 		.is_unsigned = k->options->is_unsigned,
 		.starts = k->now == NULL,
 		.floor = &k->floor};
+}
+
+/* No policy comes into force that makes captures of the agent's own files. */
+static int load_policy(struct keeper *k, struct inforce **ret, struct cede_error *reterr) {
+	struct inforce_want want = want_of(k);
+	CLEANUP(inforce_freep) struct inforce *f = NULL;
+
+	CEDE_TRY(inforce_load(&want, &f, reterr));
+	CEDE_TRY(own_places_check_all(f->policy, k->options->policy, k->config, reterr));
+	*ret = CEDE_TAKE(f);
+	return CEDE_OK;
 }
 
 /* What stands above every policy that is loaded from now on. */
@@ -429,13 +441,12 @@ static bool on_denied(void *ctx, size_t source) {
 
 /* Checked whole before anything changes: a bad policy leaves the old one in force. */
 static void reload(struct keeper *k) {
-	struct inforce_want want = want_of(k);
 	CLEANUP(inforce_freep) struct inforce *next = NULL;
 	struct cede_error err = {0};
 
 	k->reload_again = false;
 	k->standing->reload_ns = clock_wall_ns();
-	if (inforce_load(&want, &next, &err) < 0) {
+	if (load_policy(k, &next, &err) < 0) {
 		reload_bad(k, &err);
 		return;
 	}
@@ -596,6 +607,11 @@ static int make_state(const char *path, struct cede_error *reterr) {
 	return CEDE_OK;
 }
 
+/* The first policy was read before the ledger. */
+static int above_floor(const struct keeper *k, struct cede_error *reterr) {
+	return k->now->trusted->is_signed ? floor_check(k->now->policy, &k->floor, reterr) : CEDE_OK;
+}
+
 static int open_state(struct keeper *k, struct ledger **ret, struct cede_error *reterr) {
 	CEDE_TRY(make_state(k->config->state, reterr));
 	CEDE_TRY(ledger_open(k->config->state, ret, reterr));
@@ -678,7 +694,6 @@ static int enter_sandbox(struct keeper *k, struct cede_error *reterr) {
 
 /* The start list, in order. A failure ends the process: what was opened goes with it. */
 static int start(struct keeper *k, struct cede_error *reterr) {
-	struct inforce_want want;
 	struct ledger *ledger = NULL;
 	CLEANUP(fd_closep) int metrics = -1; /* a socket that was passed; the spawner keeps it */
 
@@ -696,11 +711,11 @@ static int start(struct keeper *k, struct cede_error *reterr) {
 		.metrics_fd = metrics,
 		.log_level = k->config->log_level};
 	CEDE_TRY(spawner_start(&spawned, &k->spawner, reterr));
+	CEDE_TRY(load_policy(k, &k->now, reterr)); /* before anything is made that it could be about */
 	CEDE_TRY(open_state(k, &ledger, reterr));
 	CEDE_TRY(standing_new(k->config->state, &k->sandbox, &k->standing, reterr));
 	CEDE_TRY(answer_open(&k->answer, k->standing->state_fd, reterr));
-	want = want_of(k);
-	int r = inforce_load(&want, &k->now, reterr);
+	int r = above_floor(k, reterr);
 	if (r == CEDE_OK)
 		r = ledger_sign_as(ledger, k->config->state, k->now->host, clock_wall_ns(), reterr);
 	if (r < 0) {

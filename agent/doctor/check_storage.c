@@ -7,6 +7,7 @@
 #include <sys/statvfs.h>
 
 #include "agent/doctor/internal.h"
+#include "agent/own_places.h"
 #include "agent/vault_host.h"
 #include "agent/wipe/storage.h"
 #include "base/cleanup.h"
@@ -107,24 +108,18 @@ void check_sources(struct doctor *d) {
 		check_source(d, &d->policy->sources[i]);
 }
 
-static bool is_inside(const char *path, const char *directory) {
-	size_t n = strlen(directory);
+/* The agent would not start, or would hand itself over. */
+static void check_own_places(struct doctor *d) {
+	struct cede_error err;
 
-	return strncmp(path, directory, n) == 0 && (path[n] == 0 || path[n] == '/');
+	for (size_t i = 0; d->policy != NULL && i < d->policy->source_count; i++)
+		if (own_places_check(&d->policy->sources[i], d->options->policy, d->config, &err) < 0)
+			doctor_say(d, "state", "", DOCTOR_BROKEN,
+				"keep the captures' directories and cede's own apart", "%s",
+				err.text);
 }
 
-static void check_state_place(struct doctor *d) {
-	CLEANUP(freep) char *state = realpath(d->config->state, NULL);
-
-	for (size_t i = 0; state != NULL && d->policy != NULL && i < d->policy->source_count; i++)
-		if (is_inside(state, d->policy->sources[i].path))
-			doctor_say(d, "state", d->config->state, DOCTOR_BROKEN,
-				"move it out of the source",
-				"lies in source %s, where the agent would hand itself over",
-				d->policy->sources[i].name);
-}
-
-void check_state(struct doctor *d) {
+static void check_state_directory(struct doctor *d) {
 	const char *path = d->config->state;
 	CLEANUP(fd_closep) int fd = -1;
 	struct cede_error err;
@@ -152,6 +147,10 @@ void check_state(struct doctor *d) {
 			"the ledger is gone after a power failure: the file system is in memory");
 	else
 		doctor_say(d, "state", path, DOCTOR_OK, "", "the agent's alone, on a local disk");
-	check_state_place(d);
 	check_room(d, "space", path, fd);
+}
+
+void check_state(struct doctor *d) {
+	check_state_directory(d);
+	check_own_places(d);
 }

@@ -23,7 +23,7 @@ void doctor_say(struct doctor *d, const char *check, const char *subject,
 void check_policy(struct doctor *d);   /* loads it */
 void check_identity(struct doctor *d); /* certificate and key */
 void check_sources(struct doctor *d);  /* storage of each source */
-void check_state(struct doctor *d);    /* the state directory, free space */
+void check_state(struct doctor *d);    /* the state directory, free space, what lies in a source */
 void check_swap(struct doctor *d);
 void check_core(struct doctor *d); /* core dumps */
 void check_clock(struct doctor *d);

@@ -25,7 +25,7 @@ from clocks import Clock
 from metrics import metric
 from stock import Store
 from tap import check, equal, mode
-from world import World, free_port, until, yaml
+from world import World, free_port, program, until, yaml
 
 
 def utc(**delta):
@@ -203,6 +203,53 @@ def sealing_certificate_over():
         w.settled()
 
 
+def said_beforehand(w, *needles):
+    """cede policy check and cede doctor say it as well, and nothing is made."""
+    policy, config = w.dir / "policy.yaml", w.dir / "agent.yaml"
+    done = subprocess.run([program("cede"), "policy", "check", "--host", "--config", config, policy], capture_output=True, text=True,
+                          timeout=60, stdin=subprocess.DEVNULL)
+    equal(done.returncode, 2, f"status of cede policy check: {done.stdout}{done.stderr}")
+    doctor = w.cede("doctor", "--policy", policy, "--config", config, "--offline", status=(1,))
+    for needle in needles:
+        check(needle in done.stderr, f"cede policy check says {needle!r}: {done.stderr}")
+        check(needle in doctor, f"cede doctor says {needle!r}: {doctor}")
+
+
+def own_places():
+    """a state directory, keys or a policy in a source, or a source in the state: refused before anything is made"""
+    with World(receiver=False) as w:
+        w.write("a.jpg", b"picture", want=False)
+        (w.dir / "link").symlink_to(w.capture)
+        (w.capture / "agent.key").write_bytes((w.pki / "agent.key").read_bytes())
+        (w.capture / "agent.key").chmod(0o600)
+        identity = w.config["identity"]
+        for config, path, needles in (
+                ({"state": "capture"}, w.capture, ("capture lies in source faces", "move it out")),
+                ({"state": "capture/not/yet"}, w.capture, ("capture/not/yet lies in source faces", "move it out")),
+                ({"state": "link/state"}, w.capture, ("link/state lies in source faces", "move it out")),
+                ({"state": "capture/state"}, w.dir / "link", ("capture/state lies in source faces", "move it out")),
+                ({"state": "state"}, w.state / "faces", ("state has source faces in it", "move one out")),
+                ({"identity": {**identity, "key": "link/agent.key"}}, w.capture, ("link/agent.key lies in source faces", "move it out"))):
+            kept, w.config = w.config, {**w.config, **config}
+            w.source["path"] = str(path)
+            w.write_files()
+            said_beforehand(w, *needles)
+            refused_start(w, *needles)
+            check(not w.state.exists() and not (w.capture / "state").exists(), "a state directory was made")
+            w.config = kept
+        w.source["path"] = str(w.capture)
+        w.write_files()
+        (w.capture / "agent.key").unlink()
+        shutil.copytree(w.pki, w.capture / "pki")
+        for name in ("policy.yaml", "policy.yaml.sig"):
+            shutil.copy(w.dir / name, w.capture / name)
+        said = w.agent_words()
+        said[said.index(str(w.dir / "policy.yaml"))] = str(w.capture / "policy.yaml")
+        done = subprocess.run(said, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        check(done.returncode == 2 and "the policy's directory" in done.stderr, f"a policy in a source: {done.returncode} {done.stderr}")
+        w.cede("policy", "check", "--host", "--config", w.dir / "agent.yaml", w.dir / "policy.yaml")
+
+
 # ---- while it runs
 
 def in_force(w):
@@ -276,6 +323,28 @@ def bad_reload():
             w.agent.popen.send_signal(signal.SIGHUP)
             until(lambda: metric(w, "cede_policy_reload_failed") == 0, 10, "the alarm ends")
         equal(len(events(w, "policy-loaded")), 1, "policies in the ledger")
+
+
+def own_places_later():
+    """a later policy with a source around the state or the keys is refused, and the old one stays in force"""
+    with World() as w:
+        w.start()
+        w.write("a.jpg", b"picture")
+        w.settled()
+        serial, more = w.policy["serial"], dict(w.source, name="more")
+        w.policy["sources"] = [w.source, more]
+        (w.dir / "link").symlink_to(w.dir)
+        for path, needle in ((w.state, "lies in source more"), (w.state / "not-yet", "has source more in it"),
+                             (w.dir / "link" / "pki", "lies in source more")):
+            more["path"] = str(path)
+            said = len(w.agent.said())
+            w.publish()
+            until(lambda: "policy.refused" in w.agent.said()[said:], 60, "it is refused")
+            check(needle in w.agent.said()[said:], f"{path}: {w.agent.said()[said:]}")
+            equal(in_force(w), serial, "the policy in force")
+        w.write("b.jpg", b"picture 2")
+        w.settled()
+        w.verify_ledger()
 
 
 @tap.alone
@@ -548,7 +617,8 @@ def removed_while_waiting():
 
 
 TESTS = [no_signature, tampered_policy, tampered_files, untrusted_signer, broken_signature, by_hand, older_serial,
-         expired, sealing_certificate_over, reload_on_change, bad_reload, reload_under_load, another_destination,
+         expired, sealing_certificate_over, own_places, reload_on_change, bad_reload, own_places_later,
+         reload_under_load, another_destination,
          destination_gone_and_back, source_removed, bandwidth, held_then_lifted, hold_ends, held_file_changes, destroyed,
          destroy_in_force, violations, lost_and_ignored, removed_while_waiting]
 
