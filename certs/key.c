@@ -60,17 +60,16 @@ static int check_strength(EVP_PKEY *key, const char *path, struct cede_error *re
 		path, RSA_BITS_MIN);
 }
 
-static int parse_private(
-	struct slice pem, const char *path, EVP_PKEY **ret, struct cede_error *reterr) {
+int key_parse_private(struct slice pem, const char *name, EVP_PKEY **ret, struct cede_error *reterr) {
 	CLEANUP(ossl_bio_freep) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
 
 	if (bio == NULL)
-		return OSSL_FAIL(reterr, "%s", path);
+		return OSSL_FAIL(reterr, "%s", name);
 	CLEANUP(key_freep) EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, no_pass_phrase, NULL);
 	if (key == NULL)
 		return OSSL_FAIL_AS(reterr, CEDE_ERR_INPUT,
-			"%s: a private key in PEM without pass phrase expected", path);
-	CEDE_TRY(check_strength(key, path, reterr));
+			"%s: a private key in PEM without pass phrase expected", name);
+	CEDE_TRY(check_strength(key, name, reterr));
 	*ret = CEDE_TAKE(key);
 	return CEDE_OK;
 }
@@ -80,7 +79,7 @@ int key_load_private_pem(int dirfd, const char *path, struct buf *pem, struct ce
 	CLEANUP(buf_done) struct buf file = BUF_INIT(KEY_FILE_MAX);
 
 	CEDE_TRY(load_file(dirfd, path, KEY_FILE_SECRET, &file, reterr));
-	CEDE_TRY(parse_private(buf_slice(&file), path, &key, reterr));
+	CEDE_TRY(key_parse_private(buf_slice(&file), path, &key, reterr));
 	return buf_add(pem, file.data, file.len, reterr);
 }
 
@@ -88,7 +87,7 @@ int key_load_private(int dirfd, const char *path, EVP_PKEY **ret, struct cede_er
 	CLEANUP(buf_done) struct buf file = BUF_INIT(KEY_FILE_MAX);
 
 	CEDE_TRY(load_file(dirfd, path, KEY_FILE_SECRET, &file, reterr));
-	return parse_private(buf_slice(&file), path, ret, reterr);
+	return key_parse_private(buf_slice(&file), path, ret, reterr);
 }
 
 int key_file_load(int dirfd, const char *path, struct buf *out, struct cede_error *reterr) {

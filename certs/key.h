@@ -22,6 +22,9 @@ CEDE_MUST_USE int key_load_private(
 /* The same file's bytes, after the same checks (the courier gets them in a memory file). */
 CEDE_MUST_USE int key_load_private_pem(
 	int dirfd, const char *path, struct buf *pem, struct cede_error *reterr);
+/* From such bytes; name stands in the messages. */
+CEDE_MUST_USE int key_parse_private(
+	struct slice pem, const char *name, EVP_PKEY **ret, struct cede_error *reterr);
 /* "-----BEGIN PUBLIC KEY-----" (SubjectPublicKeyInfo, RFC 7468 section 13), EC P-256. */
 CEDE_MUST_USE int key_load_public(
 	int dirfd, const char *path, EVP_PKEY **ret, struct cede_error *reterr);

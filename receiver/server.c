@@ -251,8 +251,8 @@ static int load_pem(struct server *s, const struct receiver_config *config, cons
 	return CEDE_OK;
 }
 
-static int start_daemon(
-	struct server *s, const char *const pem[3], int fd, bool tls, struct cede_error *reterr) {
+static int start_daemon(struct server *s, const struct receiver_config *config,
+	const char *const pem[3], int fd, bool tls, struct cede_error *reterr) {
 	unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ERROR_LOG |
 		MHD_USE_ITC; /* for handshake_try() */
 
@@ -273,10 +273,13 @@ static int start_daemon(
 		s, MHD_OPTION_NOTIFY_CONNECTION, visitors_notify, s->visitors,
 		MHD_OPTION_UNESCAPE_CALLBACK, no_unescaping, NULL, MHD_OPTION_STRICT_FOR_CLIENT, 1,
 		MHD_OPTION_ARRAY, tls ? with_tls : without, MHD_OPTION_END);
-	if (s->daemon == NULL)
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-			"the server does not start: certificate, key and CA must be PEM and fit together");
-	return CEDE_OK;
+	if (s->daemon != NULL)
+		return CEDE_OK;
+	if (!tls)
+		return CEDE_FAIL(reterr, CEDE_ERR_IO, "the server does not start");
+	return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+		"the server does not start: the certificate %.100s, its key %.100s and the clients' CA %.100s must be PEM, and the key the certificate's own",
+		config->certificate, config->key, config->clients_ca);
 }
 
 int server_start(const struct receiver_config *config, const struct request_setup *setup,
@@ -303,7 +306,7 @@ int server_start(const struct receiver_config *config, const struct request_setu
 	sandbox_say("receiver", report);
 	CEDE_TRY(visitors_new(tls, &s->visitors, reterr));
 	s->setup.visitors = s->visitors;
-	CEDE_TRY(start_daemon(s, pem, fd, tls, reterr));
+	CEDE_TRY(start_daemon(s, config, pem, fd, tls, reterr));
 	int r = tls ? handshake_try(s->daemon, buf_slice(&s->ca), reterr) : CEDE_OK;
 	if (r < 0)
 		MHD_stop_daemon(s->daemon); /* its threads must not see the process end */

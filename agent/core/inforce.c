@@ -2,6 +2,7 @@
 #include "agent/core/inforce.h"
 
 #include <fcntl.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <stdio.h>
@@ -16,6 +17,20 @@
 #include "certs/key.h"
 #include "certs/seal.h"
 
+/* No server would take what the one says and the other signs. */
+static int check_pair(const struct inforce *f, X509 *cert, const struct agent_config *config,
+	struct cede_error *reterr) {
+	CLEANUP(key_freep) EVP_PKEY *key = NULL;
+
+	CEDE_TRY(key_parse_private(buf_slice(&f->key_pem), config->key, &key, reterr));
+	if (X509_check_private_key(cert, key) == 1)
+		return CEDE_OK;
+	ERR_clear_error();
+	return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
+		"%s: the key does not belong to the certificate %s: put the key there that the certificate was issued for, or have the agency issue one for this key",
+		config->key, config->certificate);
+}
+
 /* The host's identity: its id is the certificate's common name. */
 static int load_identity(
 	struct inforce *f, const struct agent_config *config, struct cede_error *reterr) {
@@ -28,7 +43,8 @@ static int load_identity(
 	CEDE_TRY(cert_host_id(cert, f->host, sizeof f->host, reterr));
 	CEDE_TRY(cert_validity(cert, &f->identity_from_ns, &f->identity_until_ns, reterr));
 	CEDE_TRY(key_digest(X509_get0_pubkey(cert), f->identity, reterr));
-	return key_load_private_pem(AT_FDCWD, config->key, &f->key_pem, reterr);
+	CEDE_TRY(key_load_private_pem(AT_FDCWD, config->key, &f->key_pem, reterr));
+	return check_pair(f, cert, config, reterr);
 }
 
 static int load_sealer(const struct inforce *f, const struct policy_destination *d, bool over_too,

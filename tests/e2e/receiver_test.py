@@ -1230,6 +1230,17 @@ def stopped_among_connections():
         equal(w.receiver.stop(), 0, "exit status")
 
 
+def foreign_key():
+    """a key that is not the server certificate's: status 2, and all three files are named"""
+    with World() as w:
+        w.receiver_config["identity"]["key"] = "pki/agent.key"
+        w.write_files()
+        done = subprocess.run(w.receiver_words(), capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        equal(done.returncode, 2, f"status of cede-receiver: {done.stderr}")
+        for name in ("pki/server.pem", "pki/agent.key", "pki/ca.pem"):
+            check(name in done.stderr, f"it names {name}: {done.stderr}")
+
+
 def slowhttptest():
     """slowhttptest: slow headers, slow bodies and slow reading, 200 connections each: honest pushes go through"""
     tool = shutil.which("slowhttptest")
@@ -1259,4 +1270,4 @@ if __name__ == "__main__":
              after_a_reinstall, disk_full, no_room_for_names, errors_of_the_disk, others_bundles, strangers, forged_subjects, path_tricks,
              targets_and_methods, malformed_requests, header_floods, body_and_length, expectations, digests_that_lie, log_is_limited,
              noise_at_the_tls_port, slow_clients, crowds, one_hostile_host, many_hostile_hosts, connections_of_hosts_behind_a_front, many_uploads,
-             thin_link, asked_anew, slow_uploads_make_place, stopped_among_connections, slowhttptest], at_once=3)
+             thin_link, asked_anew, slow_uploads_make_place, stopped_among_connections, foreign_key, slowhttptest], at_once=3)

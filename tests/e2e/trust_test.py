@@ -250,6 +250,29 @@ def own_places():
         w.cede("policy", "check", "--host", "--config", w.dir / "agent.yaml", w.dir / "policy.yaml")
 
 
+def foreign_key():
+    """a key that does not belong to the certificate: refused at the start, naming both; at a reload the old ones stay"""
+    with World() as w:
+        key = w.pki / "agent.key"
+        own = key.read_bytes()
+        key.write_bytes((w.pki / "server.key").read_bytes())
+        w.write("a.jpg", b"picture")
+        refused_start(w, "pki/agent.key", "pki/agent.pem", "does not belong to the certificate", "put the key there")
+        key.write_bytes(own)
+        w.start()
+        w.settled()
+        key.write_bytes((w.pki / "server.key").read_bytes())
+        w.policy["serial"] += 1
+        w.write_files()
+        w.agent.popen.send_signal(signal.SIGHUP)
+        until(lambda: "does not belong to the certificate" in w.agent.said(), 60, "the reload is refused")
+        w.write("b.jpg", b"picture 2")
+        w.settled()
+        key.write_bytes(own)
+        w.agent.popen.send_signal(signal.SIGHUP)
+        until(lambda: in_force(w) == w.policy["serial"], 60, "the next one is taken")
+
+
 # ---- while it runs
 
 def in_force(w):
@@ -617,7 +640,7 @@ def removed_while_waiting():
 
 
 TESTS = [no_signature, tampered_policy, tampered_files, untrusted_signer, broken_signature, by_hand, older_serial,
-         expired, sealing_certificate_over, own_places, reload_on_change, bad_reload, own_places_later,
+         expired, sealing_certificate_over, own_places, foreign_key, reload_on_change, bad_reload, own_places_later,
          reload_under_load, another_destination,
          destination_gone_and_back, source_removed, bandwidth, held_then_lifted, hold_ends, held_file_changes, destroyed,
          destroy_in_force, violations, lost_and_ignored, removed_while_waiting]
