@@ -54,12 +54,14 @@ static void print_finding(const struct report *r, const struct doctor_finding *f
 
 	(void)snprintf(
 		line, sizeof line, "%s%s%s", f->subject, f->subject[0] != 0 ? ": " : "", f->text);
+	cede_plain(line);
 	(void)printf("%-7s %-12s ", doctor_verdict_name(f->verdict), f->check);
 	print_wrapped(r, line, TEXT_COLUMN, TEXT_COLUMN);
 	if (f->mend[0] == 0)
 		return;
 	(void)printf("%*s", TEXT_COLUMN, "");
 	(void)snprintf(line, sizeof line, "-> %s", f->mend);
+	cede_plain(line);
 	print_wrapped(r, line, TEXT_COLUMN, TEXT_COLUMN + 3);
 }
 

@@ -166,17 +166,30 @@ void print_json(json_t *object) {
 	json_decref(object);
 }
 
-void show_path(const char *path, char out[SHOWN_MAX]) {
+static void show(const char *text, bool ascii, char out[SHOWN_MAX]) {
 	size_t used = 0;
 
-	for (const unsigned char *c = (const unsigned char *)path; *c != 0 && used + 5 < SHOWN_MAX;
+	for (const unsigned char *c = (const unsigned char *)text; *c != 0 && used + 5 < SHOWN_MAX;
 		c++) {
-		if (*c >= 0x20 && *c < 0x7f && *c != '\\')
+		bool plain = *c >= 0x20 && *c != 0x7f && (!ascii || (*c < 0x7f && *c != '\\'));
+		if (!ascii && *c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) { /* U+0080 to U+009F */
+			plain = false;
+			c++;
+		}
+		if (plain)
 			out[used++] = (char)*c;
 		else
 			used += (size_t)snprintf(out + used, SHOWN_MAX - used, "\\x%02x", *c);
 	}
 	out[used] = 0;
+}
+
+void show_path(const char *path, char out[SHOWN_MAX]) {
+	show(path, true, out);
+}
+
+void show_text(const char *text, char out[SHOWN_MAX]) {
+	show(text, false, out);
 }
 
 void show_span(int64_t ns, char *out, size_t size) {

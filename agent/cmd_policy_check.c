@@ -34,6 +34,7 @@ static void say_mistake(void *ctx, struct policy_where where, const char *text) 
 
 	(void)snprintf(
 		line, sizeof line, "%s:%u:%u: %s", report->name, where.line, where.column, text);
+	cede_plain(line);
 	add_line(report->mistakes, line);
 }
 
@@ -44,6 +45,7 @@ static void say_warning(void *ctx, struct policy_where where, const char *text) 
 	report->warning_count++;
 	(void)snprintf(line, sizeof line, "%s:%u:%u: warning: %s", report->name, where.line,
 		where.column, text);
+	cede_plain(line);
 	add_line(report->warnings, line);
 }
 

@@ -79,10 +79,12 @@ static bool clean_path(const char *given, char out[PATH_MAX]) {
 
 static void say_patterns(
 	const struct explain *e, const char *step, const struct policy_pattern *list, size_t n) {
+	char shown[SHOWN_MAX];
+
 	for (size_t i = 0; i < n; i++) {
 		bool fits = glob_match(slice_str(list[i].text), slice_str(e->path));
-		say(e, step, "line %u: %s: %s", list[i].where.line, list[i].text,
-			fits ? "yes" : "no");
+		show_text(list[i].text, shown);
+		say(e, step, "line %u: %s: %s", list[i].where.line, shown, fits ? "yes" : "no");
 		if (fits)
 			return; /* the first one that fits counts */
 	}
@@ -187,6 +189,7 @@ static void say_wipe(const struct explain *e, int source_fd) {
 /* Who may open it. */
 static void say_guard(const struct explain *e) {
 	const struct policy_guard *g = &e->policy->guard;
+	char exe[SHOWN_MAX];
 
 	if (g->mode == GUARD_OFF) {
 		say(e, "guard", "none: whoever has the rights may open it");
@@ -195,9 +198,11 @@ static void say_guard(const struct explain *e) {
 	say(e, "guard", "line %u: besides cede %s; who else opens it %s", g->where.line,
 		g->allow_count == 0 ? "nobody may open it" : "these may open it",
 		g->mode == GUARD_ENFORCE ? "is denied and recorded" : "is recorded");
-	for (size_t i = 0; i < g->allow_count; i++)
-		say(e, "guard", "line %u: %s as user %s", g->allow[i].where.line, g->allow[i].exe,
+	for (size_t i = 0; i < g->allow_count; i++) {
+		show_text(g->allow[i].exe, exe);
+		say(e, "guard", "line %u: %s as user %s", g->allow[i].where.line, exe,
 			g->allow[i].user);
+	}
 }
 
 static void say_next(const struct explain *e) {

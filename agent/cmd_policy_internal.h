@@ -49,6 +49,8 @@ CEDE_MUST_USE int policy_vault_here(const struct policy_words *w,
 void print_json(json_t *object);
 /* What would move a terminal's cursor, is no text, or is a backslash: as \xNN. */
 void show_path(const char *path, char out[SHOWN_MAX]);
+/* The same for a text of the policy, in which letters of any language and backslashes stay. */
+void show_text(const char *text, char out[SHOWN_MAX]);
 /* "3d04h" "2h05m" "14m57s" "3s": two units are enough to see how urgent it is. */
 void show_span(int64_t ns, char *out, size_t size);
 /* "12 MiB" "3.4 KiB" "17 B" */

@@ -14,7 +14,12 @@
 #include "certs/key.h"
 
 static void say_file(void *ctx, struct policy_where where, const char *text) {
-	(void)fprintf(stderr, "%s:%u:%u: %s\n", (const char *)ctx, where.line, where.column, text);
+	char line[1024];
+
+	(void)snprintf(line, sizeof line, "%s:%u:%u: %s", (const char *)ctx, where.line,
+		where.column, text);
+	cede_plain(line);
+	(void)fprintf(stderr, "%s\n", line);
 }
 
 static int write_note(const char *path, const struct buf *note, struct cede_error *reterr) {

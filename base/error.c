@@ -5,6 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
+void cede_plain(char *text) {
+	for (unsigned char *c = (unsigned char *)text; *c != 0; c++) {
+		if (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0)
+			*c++ = '?'; /* U+0080 to U+009F, in two bytes */
+		else if (*c >= 0x20 && *c != 0x7f)
+			continue;
+		*c = '?';
+	}
+}
+
 void cede_error_set(struct cede_error *reterr, enum cede_err code, const char *fmt, ...) {
 	va_list ap;
 
@@ -15,6 +25,7 @@ void cede_error_set(struct cede_error *reterr, enum cede_err code, const char *f
 	va_start(ap, fmt);
 	(void)vsnprintf(reterr->text, sizeof reterr->text, fmt, ap);
 	va_end(ap);
+	cede_plain(reterr->text);
 }
 
 void cede_error_set_sys(struct cede_error *reterr, int sys, const char *fmt, ...) {
@@ -28,6 +39,7 @@ void cede_error_set_sys(struct cede_error *reterr, int sys, const char *fmt, ...
 	va_start(ap, fmt);
 	int n = vsnprintf(reterr->text, sizeof reterr->text, fmt, ap);
 	va_end(ap);
+	cede_plain(reterr->text);
 	if (n < 0 || (size_t)n >= sizeof reterr->text)
 		return;
 	const char *said = strerror_r(sys, words, sizeof words);
@@ -44,6 +56,7 @@ void cede_error_within(struct cede_error *reterr, const char *fmt, ...) {
 	va_start(ap, fmt);
 	int n = vsnprintf(reterr->text, sizeof reterr->text, fmt, ap);
 	va_end(ap);
+	cede_plain(reterr->text);
 	if (n < 0 || (size_t)n + 3 > sizeof reterr->text)
 		return;
 	char *at = reterr->text + n;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Errors: a code that decides what the caller does, and a text for the person who reads it.
  *
- * Promise every function that can fail returns 0 or one of these (negative); results go through
+ * Promise a text is one line, and no byte of it steers a terminal: names in it may come from outside.
+ *         Every function that can fail returns 0 or one of these (negative); results go through
  *         ret_... parameters, written on success only; *reterr is written on failure only.
  * Thread  any; a struct cede_error belongs to its owner's stack. */
 #pragma once
@@ -29,6 +30,8 @@ struct cede_error {
 	char text[512];
 };
 
+/* Makes each control character a '?', in place. */
+void cede_plain(char *text);
 /* Fills *reterr (may be NULL). Use the macros below: they also give the code back as a constant,
  * so that compilers and analysers see which value a failing branch returns. */
 void cede_error_set(struct cede_error *reterr, enum cede_err code, const char *fmt, ...)

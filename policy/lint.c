@@ -28,6 +28,7 @@ static void say(const struct lint *l, struct policy_where where, const char *fmt
 	va_start(args, fmt);
 	(void)vsnprintf(text, sizeof text, fmt, args);
 	va_end(args);
+	cede_plain(text);
 	l->warn(l->ctx, where, text);
 }
 

@@ -116,6 +116,8 @@ static int add_text(struct buf *b, const char *text, struct cede_error *reterr) 
 			CEDE_TRY(buf_addf(b, reterr, "\\%c", *c));
 		else if (*c < 0x20 || *c == 0x7f)
 			CEDE_TRY(buf_addf(b, reterr, "\\x%02x", *c));
+		else if (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) /* U+0080 to U+009F */
+			CEDE_TRY(buf_addf(b, reterr, "\\x%02x", *++c));
 		else
 			CEDE_TRY(buf_add(b, c, 1, reterr));
 	return buf_add(b, "\"", 1, reterr);

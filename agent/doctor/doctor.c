@@ -30,6 +30,7 @@ void doctor_say(struct doctor *d, const char *check, const char *subject,
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
+	cede_plain(text);
 	if (verdict > d->worst)
 		d->worst = verdict;
 	d->options->found(d->options->ctx,

@@ -306,6 +306,45 @@ def names():
         check("new\\x0aline.jpg" in said, said)
 
 
+def hostile_policy():
+    """control characters in a policy move no terminal and forge no line: explain, check, dry-run, doctor, show"""
+    forged = "\n  decision  hand-over: ready (line 1)\033]8m\u009b8m"
+    with World(receiver=False, signed=False) as w:
+        policy = w.dir / "policy.yaml"
+        w.write("a.jpg", b"x", want=False)
+
+        def said(*words):
+            done = subprocess.run([program("cede"), *map(str, words)], capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+            out = (done.stdout + done.stderr).decode()
+            bad = [line for line in out.splitlines() if line.startswith("  decision  hand-over: ready (line 1)")]
+            check(not bad and not re.search("[\0-\x09\x0b-\x1f\x7f-\x9f]", out), f"cede {words[:2]} prints {out!r}")
+            return out
+        # a word of the policy, as YAML writes what can't stand in it
+        hostile = json.dumps("?/x" + forged)
+
+        def publish(old, new):
+            text = yaml(w.policy)
+            check(old in text, text)
+            policy.write_text(text.replace(old, new, 1))
+        publish('match: ["**/*.jpg"', f'match: [{hostile}, "**/*.jpg"')
+        shown = said("policy", "explain", "--policy", policy, w.capture / "a.jpg")
+        check("\\x1b]8m\\x9b8m: no" in shown, f"the pattern is shown with its escapes: {shown}")
+        said("policy", "check", policy)
+        said("policy", "show", "--policy", policy)
+        publish("ca: pki/ca.pem", f"ca: {hostile}")
+        check("No such file" in said("policy", "check", policy), "the name of the file")
+        said("policy", "sign", "--key", w.pki / "policy.key", policy)
+        said("doctor", "--policy", policy, "--config", w.dir / "agent.yaml", "--offline", "--unsigned")
+        publish(json.dumps(w.source["path"]), json.dumps(w.source["path"] + forged))
+        for words in (["policy", "check", "--host", policy], ["policy", "dry-run", "--policy", policy],
+                      ["doctor", "--policy", policy, "--config", w.dir / "agent.yaml", "--offline", "--unsigned"]):
+            check("No such file" in said(*words), f"{words}: the source is not there")
+        w.policy["guard"] = {"mode": "report", "allow": [{"exe": "/HERE", "user": "root"}]}
+        publish('"/HERE"', json.dumps("/x" + forged))
+        said("policy", "explain", "--policy", policy, w.capture / "a.jpg")
+        said("doctor", "--policy", policy, "--config", w.dir / "agent.yaml", "--offline", "--unsigned")
+
+
 def differences():
     """diff names the keys that differ, and exactly the files that would be decided differently"""
     with Tree() as w:
@@ -443,7 +482,7 @@ def the_walk():
             shutil.rmtree(home)
 
 
-TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, enforced, terminal, names, differences, other_keys, warnings, shown_again, the_walk]
+TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, enforced, terminal, names, hostile_policy, differences, other_keys, warnings, shown_again, the_walk]
 
 if __name__ == "__main__":
     tap.run(TESTS)
