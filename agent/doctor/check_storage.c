@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Where captures and the ledger lie: what a wipe achieves there, room, rights. */
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,6 +19,9 @@
 #define INODES_LEAST 1024
 #define STORAGE_MEND \
 	"let the camera write to ext4 (data=ordered) or xfs, or ask the agency for another wipe.require"
+
+#define READ_ONLY_MEND \
+	"mount it for writing; the kernel's log says why if it became read-only by itself"
 
 /* Below so much the spool takes nothing more (agent/seal/spool.h). */
 static void check_room(struct doctor *d, const char *check, const char *subject, int fd) {
@@ -47,6 +51,12 @@ static void check_room(struct doctor *d, const char *check, const char *subject,
 	else
 		doctor_say(d, check, subject, DOCTOR_OK, "", "%llu MiB free (%u %%)",
 			(unsigned long long)(free_bytes / MIB), percent);
+}
+
+static bool is_read_only(int fd) {
+	struct statvfs fs;
+
+	return fstatvfs(fd, &fs) == 0 && (fs.f_flag & ST_RDONLY) != 0;
 }
 
 /* What overwriting is worth does not matter here: the key goes. */
@@ -92,11 +102,15 @@ static void check_source(struct doctor *d, const struct policy_source *s) {
 
 	if (file_open_dir(AT_FDCWD, s->path, &fd, &err) < 0) {
 		doctor_say(d, "storage", s->name, DOCTOR_BROKEN,
-			"make the directory, or mount its file system, and let the agent's user in",
+			doctor_mend(&err,
+				"make the directory, or mount its file system, and let the agent's user in"),
 			"%s", err.text);
 		return;
 	}
-	if (s->vault_epoch_ns > 0)
+	if (is_read_only(fd))
+		doctor_say(d, "storage", s->name, DOCTOR_BROKEN, READ_ONLY_MEND,
+			"nothing can be wiped: its file system is mounted read-only");
+	else if (s->vault_epoch_ns > 0)
 		check_vault(d, s);
 	else
 		check_wipe(d, s, fd);
@@ -119,6 +133,28 @@ static void check_own_places(struct doctor *d) {
 				err.text);
 }
 
+/* A directory that is not there yet: whether the one above it has room for a name. */
+static void check_to_come(struct doctor *d, const char *path) {
+	CLEANUP(fd_closep) int fd = -1;
+	char above[PATH_MAX];
+	struct cede_error err;
+	size_t n = strlen(path);
+
+	while (n > 0 && path[n - 1] == '/')
+		n--;
+	while (n > 0 && path[n - 1] != '/')
+		n--;
+	(void)snprintf(above, sizeof above, "%.*s.", (int)n, path);
+	if (file_open_dir(AT_FDCWD, above, &fd, &err) < 0)
+		doctor_say(d, "state", path, DOCTOR_BROKEN,
+			doctor_mend(&err, "make the directory above it"), "%s", err.text);
+	else if (is_read_only(fd))
+		doctor_say(d, "state", path, DOCTOR_BROKEN, READ_ONLY_MEND,
+			"can't be made: the file system is mounted read-only");
+	else
+		doctor_say(d, "state", path, DOCTOR_OK, "", "the agent will make it");
+}
+
 static void check_state_directory(struct doctor *d) {
 	const char *path = d->config->state;
 	CLEANUP(fd_closep) int fd = -1;
@@ -126,17 +162,22 @@ static void check_state_directory(struct doctor *d) {
 	struct stat st;
 
 	if (stat(path, &st) < 0 && errno == ENOENT) {
-		doctor_say(d, "state", path, DOCTOR_OK, "", "the agent will make it");
+		check_to_come(d, path);
 		return;
 	}
 	if (file_open_dir(AT_FDCWD, path, &fd, &err) < 0 || fstat(fd, &st) < 0) {
 		doctor_say(d, "state", path, DOCTOR_BROKEN,
-			"make it a directory of the agent's own user with mode 0700", "%s", err.text);
+			doctor_mend(
+				&err, "make it a directory of the agent's own user with mode 0700"),
+			"%s", err.text);
 		return;
 	}
 	wipe_reasons reasons;
 	(void)storage_directory(fd, false, &reasons);
-	if ((st.st_mode & 077) != 0)
+	if (is_read_only(fd))
+		doctor_say(d, "state", path, DOCTOR_BROKEN, READ_ONLY_MEND,
+			"no ledger can be kept: its file system is mounted read-only");
+	else if ((st.st_mode & 077) != 0)
 		doctor_say(d, "state", path, DOCTOR_BROKEN, "chmod 700 it",
 			"others can look into it (mode %03o)", st.st_mode & 0777U);
 	else if ((reasons & WIPE_BIT(NETWORK)) != 0)

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <openssl/x509.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "agent/core/floor.h"
 #include "agent/doctor/internal.h"
@@ -34,6 +35,9 @@ static int above_floor(const struct doctor *d, struct cede_error *err) {
 	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
 	struct floor floor;
 
+	/* SQLite says of anything that it was unable to open the file */
+	if (access(d->config->state, R_OK | X_OK) < 0 && errno == EACCES)
+		return CEDE_FAIL_SYS(err, "the ledger in %s", d->config->state);
 	int r = ledger_open_reader(d->config->state, &ledger, err);
 	if (r == CEDE_ERR_BUSY)
 		return CEDE_OK; /* the agent has not run here */
@@ -80,12 +84,14 @@ void check_policy(struct doctor *d) {
 			doctor_say(d, "policy", "", DOCTOR_BROKEN, NEW_POLICY, "%s",
 				mistakes.lines[i]);
 		if (mistakes.count == 0)
-			doctor_say(d, "policy", "", DOCTOR_BROKEN, NEW_POLICY, "%s", err.text);
+			doctor_say(d, "policy", "", DOCTOR_BROKEN, doctor_mend(&err, NEW_POLICY),
+				"%s", err.text);
 		return;
 	}
 	d->policy = d->trusted->policy;
 	if (above_floor(d, &err) < 0)
-		doctor_say(d, "policy", "", DOCTOR_BROKEN, NEW_POLICY, "%s", err.text);
+		doctor_say(d, "policy", "", DOCTOR_BROKEN, doctor_mend(&err, NEW_POLICY), "%s",
+			err.text);
 	if (d->options->is_unsigned)
 		doctor_say(d, "policy", "", DOCTOR_WEAK, "have the agency sign it",
 			"nobody vouches for this policy (--unsigned)");
@@ -133,7 +139,9 @@ void check_identity(struct doctor *d) {
 
 	if (cert_load(AT_FDCWD, d->config->certificate, &cert, &err) < 0)
 		doctor_say(d, "identity", d->config->certificate, DOCTOR_BROKEN,
-			"put this host's certificate there, as the agency issued it", "%s", err.text);
+			doctor_mend(
+				&err, "put this host's certificate there, as the agency issued it"),
+			"%s", err.text);
 	else
 		check_certificate(d, cert);
 	if (credential_named(d->config->key)) {
@@ -142,7 +150,8 @@ void check_identity(struct doctor *d) {
 		d->identity_works = false;
 	} else if (key_load_private(AT_FDCWD, d->config->key, &key, &err) < 0) {
 		doctor_say(d, "key", d->config->key, DOCTOR_BROKEN,
-			"put the key there that belongs to the certificate, readable by the agent's user alone",
+			doctor_mend(&err,
+				"put the key there that belongs to the certificate, readable by the agent's user alone"),
 			"%s", err.text);
 		d->identity_works = false;
 	} else if (cert != NULL && X509_check_private_key(cert, key) != 1) {

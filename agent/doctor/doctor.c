@@ -41,6 +41,10 @@ void doctor_say(struct doctor *d, const char *check, const char *subject,
 			.mend = mend});
 }
 
+const char *doctor_mend(const struct cede_error *err, const char *otherwise) {
+	return err->sys == EACCES ? "run cede doctor as root, or as the agent's user" : otherwise;
+}
+
 static void doctor_done(struct doctor *d) {
 	trusted_policy_free(d->trusted);
 	agent_config_free(d->config);
@@ -51,7 +55,11 @@ int doctor_run(const struct doctor_options *options, enum doctor_verdict *ret_wo
 	CLEANUP(doctor_done) struct doctor d = {.options = options};
 
 	CEDE_TRY(ossl_start(reterr));
-	CEDE_TRY(agent_config_read(options->config, &d.config, reterr));
+	int r = agent_config_read(options->config, &d.config, reterr);
+	if (r < 0) {
+		reterr->code = CEDE_ERR_INPUT;
+		return CEDE_ERR_INPUT;
+	}
 	for (size_t i = 0; i < ARRAY_LENGTH(checks); i++)
 		checks[i](&d);
 	*ret_worst = d.worst;

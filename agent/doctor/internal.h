@@ -20,6 +20,9 @@ struct doctor {
 void doctor_say(struct doctor *d, const char *check, const char *subject,
 	enum doctor_verdict verdict, const char *mend, const char *fmt, ...) CEDE_PRINTF(6, 7);
 
+/* The mend of a failure to read: whoever may not read has to be another user first. */
+const char *doctor_mend(const struct cede_error *err, const char *otherwise);
+
 void check_policy(struct doctor *d);   /* loads it */
 void check_identity(struct doctor *d); /* certificate and key */
 void check_sources(struct doctor *d);  /* storage of each source */

@@ -129,6 +129,13 @@ def full(h):
     h.before.append(f"head -c 290000000 /dev/zero > {h.disk}/filler")
 
 
+def read_only(name):
+    def prepare(h):
+        place = getattr(h, name)
+        h.before += [f"mount --bind {place} {place}", f"mount -o remount,bind,ro {place}"]
+    return prepare
+
+
 # name -> (preparation, receiver up, check, verdict, words in the text, words in the mend)
 HOSTS = {
     "captures on btrfs": (other_storage("btrfs"), True, "storage", "broken", "copy-on-write", "ext4"),
@@ -152,6 +159,8 @@ HOSTS = {
                                  "core-dumps", "weak", "another program", "Storage=none"),
     "a state directory that others can see": (lambda h: h.before.append(f"chmod 755 {h.state}"), True, "state", "broken", "mode 755",
                                               "chmod 700"),
+    "a state directory on a read-only file system": (read_only("state"), True, "state", "broken", "read-only", "mount it for writing"),
+    "captures on a read-only file system": (read_only("capture"), True, "storage", "broken", "nothing can be wiped", "mount it for writing"),
 }
 
 
@@ -241,6 +250,29 @@ def for_people():
         check("broken  policy" in said and "not the file that was signed" in said and "-> get a policy from the agency" in said, said)
         (w.dir / "agent.yaml").write_text("state: [\n")
         w.cede("doctor", "--policy", w.dir / "policy.yaml", "--config", w.dir / "agent.yaml", status=(2,))
+        w.cede("doctor", "--policy", w.dir / "policy.yaml", "--config", w.dir / "none.yaml", status=(2,))
+
+
+def another_user():
+    """who may not read the agent's files is told to be another user, and not to ask the agency for them"""
+    if os.geteuid() != 0:
+        raise Skip("being another user needs root")
+    with World(receiver=False) as w:
+        w.dir.chmod(0o755)
+        w.state.mkdir(mode=0o700)
+
+        def mends(*checks):
+            done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program("cede"), "doctor", "--policy",
+                                   w.dir / "policy.yaml", "--config", w.dir / "agent.yaml", "--offline", "--json"],
+                                  capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+            equal(done.returncode, 1, f"status: {done.stdout}{done.stderr}")
+            found = [f for f in faults(json.loads(done.stdout)["findings"]) if f["check"] in checks]
+            check(sorted({f["check"] for f in found}) == sorted(checks), f"what it finds: {found}")
+            for f in found:
+                check("Permission denied" in f["text"] and "as root" in f["mend"], f"{f}")
+        mends("policy", "key", "state")  # the ledger's floor can't be looked up
+        (w.pki / "policy.pub").chmod(0o600)
+        mends("policy", "key", "state")
 
 
 def screen():
@@ -259,4 +291,4 @@ def screen():
 
 
 if __name__ == "__main__":
-    tap.run([sound, prepared, vaults, for_people, screen])
+    tap.run([sound, prepared, vaults, for_people, another_user, screen])
