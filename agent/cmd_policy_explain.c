@@ -47,7 +47,7 @@ static void say(const struct explain *e, const char *step, const char *fmt, ...)
 		(void)fputs("cede policy explain: no room in JSON for a step\n", stderr);
 }
 
-/* Absolute, without following anything: "a/../b" is cleaned as text. */
+/* Absolute; "a/../b" is cleaned as text. */
 static bool clean_path(const char *given, char out[PATH_MAX]) {
 	char joined[2 * PATH_MAX], *rest = joined, *part;
 	size_t used = 0;
@@ -75,6 +75,52 @@ static bool clean_path(const char *given, char out[PATH_MAX]) {
 		used += (size_t)snprintf(out + used, PATH_MAX - used, "/%s", part);
 	}
 	return used > 0;
+}
+
+/* real, with no symbolic link in its directories, under the name that the source's path, or that of
+ * the directory above it, where its vault's store is, gives it. */
+static bool name_below(
+	const char *real, const struct policy_source *source, bool above, char out[PATH_MAX]) {
+	const char *end = above ? strrchr(source->path, '/') : strchr(source->path, 0);
+	char top[PATH_MAX], there[PATH_MAX];
+
+	(void)snprintf(top, sizeof top, "%.*s/", (int)(end - source->path), source->path);
+	if (realpath(top, there) == NULL)
+		return false;
+	size_t n = there[1] == 0 ? 0 : strlen(there);
+	if (strncmp(real, there, n) != 0 || real[n] != '/')
+		return false;
+	int len =
+		snprintf(out, PATH_MAX, "%.*s%s", (int)(end - source->path), source->path, real + n);
+	return len >= 0 && len < PATH_MAX;
+}
+
+/* The directories' symbolic links followed; the last name may be a link of its own. */
+static bool real_path(const char *full, char out[PATH_MAX]) {
+	const char *slash = strrchr(full, '/');
+	char directory[PATH_MAX];
+
+	(void)snprintf(directory, sizeof directory, "%.*s/", (int)(slash - full), full);
+	if (realpath(directory, out) == NULL)
+		return false;
+	size_t n = out[1] == 0 ? 0 : strlen(out);
+	int len = snprintf(out + n, PATH_MAX - n, "%s", slash);
+	return len >= 0 && (size_t)len < PATH_MAX - n;
+}
+
+/* As the policy spells it; else, where symbolic links lead: *ret borrows from full, which is then
+ * the policy's name of it. */
+static int find(const struct policy *policy, struct ledger *ledger, char full[PATH_MAX],
+	struct source_path *ret, struct cede_error *reterr) {
+	char real[PATH_MAX];
+
+	CEDE_TRY(source_path_find(policy, ledger, full, ret, reterr));
+	if (ret->source != NULL || !real_path(full, real))
+		return CEDE_OK;
+	for (size_t i = 0; ret->source == NULL && i < 2 * policy->source_count; i++)
+		if (name_below(real, &policy->sources[i / 2], i % 2 != 0, full))
+			CEDE_TRY(source_path_find(policy, ledger, full, ret, reterr));
+	return CEDE_OK;
 }
 
 static void say_patterns(
@@ -289,10 +335,12 @@ static int explain(
 		fd = place.fd;
 		r = look(e, &place, ledger, &err);
 	}
-	if (r < 0)
-		return policy_cannot(e->words, r, &err);
-	e->decision = decide(e->policy, e->source, &e->facts, &e->known, e->words->now_ns);
 	show_path(full, shown);
+	if (r < 0) {
+		cede_error_within(&err, "%.300s", shown);
+		return policy_cannot(e->words, r, &err);
+	}
+	e->decision = decide(e->policy, e->source, &e->facts, &e->known, e->words->now_ns);
 	if (e->words->json)
 		e->steps = json_array();
 	else
@@ -324,7 +372,7 @@ int cmd_policy_explain(const struct policy_words *w) {
 	if (code != EXIT_FINE)
 		return code;
 	if (clean_path(w->rest[0], full)) {
-		int r = source_path_find(policy, ledger, full, &at, &err);
+		int r = find(policy, ledger, full, &at, &err);
 		if (r < 0)
 			return policy_cannot(w, r, &err);
 	}

@@ -345,6 +345,36 @@ def hostile_policy():
         said("doctor", "--policy", policy, "--config", w.dir / "agent.yaml", "--offline", "--unsigned")
 
 
+def through_links():
+    """explain finds a file by each of its names: symbolic links in the source's path, in the file's, in the working directory"""
+    with World(receiver=False) as w:
+        (w.dir / "link").symlink_to(w.dir)
+        w.write("d/a.jpg", b"x", want=False)
+        (w.capture / "own.jpg").symlink_to(w.capture / "d" / "a.jpg")
+        store = w.dir / ".cede-vault" / "faces" / "none"
+        store.mkdir(parents=True)
+        for top, vault in ((w.dir / "link" / "capture", True), (w.capture, False)):
+            w.source["path"] = str(top)
+            w.source["vault"] = {"epoch": "1h", "keys": "memory"}
+            if not vault:
+                del w.source["vault"]
+            w.write_files()
+            for here, name in ((w.dir, w.capture / "d" / "a.jpg"), (w.dir, w.dir / "link" / "capture" / "d" / "a.jpg"),
+                               (w.dir / "link" / "capture" / "d", "a.jpg"), (w.dir, w.dir / "link" / "link" / "capture" / "d" / ".." / "d" / "a.jpg")):
+                done = subprocess.run([program("cede"), "policy", "explain", "--policy", w.dir / "policy.yaml", "--json", name], cwd=here,
+                                      capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+                check(done.returncode in (0, 1), f"explain {name}: {done.returncode} {done.stderr}")
+                said = json.loads(done.stdout)
+                equal((said["source"], said["path"]), ("faces", f"{top}/d/a.jpg"), f"explain {name}")
+            words = ["explain", "--policy", w.dir / "policy.yaml", "--json"]
+            said = json.loads(w.cede("policy", *words, w.dir / "link" / "capture" / "own.jpg", status=(1,)))
+            equal(said["path"], f"{top}/own.jpg", "a link is a file of its own")
+            if vault:  # in the store beside it, which is no epoch
+                w.cede("policy", *words, store / "x.jpg", status=(2, 3))
+        (w.dir / "other").mkdir()
+        w.cede("policy", "explain", "--policy", w.dir / "policy.yaml", w.dir / "link" / "other" / "a.jpg", status=(2,))
+
+
 def differences():
     """diff names the keys that differ, and exactly the files that would be decided differently"""
     with Tree() as w:
@@ -482,7 +512,7 @@ def the_walk():
             shutil.rmtree(home)
 
 
-TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, enforced, terminal, names, hostile_policy, differences, other_keys, warnings, shown_again, the_walk]
+TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, enforced, terminal, names, hostile_policy, through_links, differences, other_keys, warnings, shown_again, the_walk]
 
 if __name__ == "__main__":
     tap.run(TESTS)
