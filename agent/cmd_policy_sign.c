@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/cmd_policy_internal.h"
 #include "agent/policy_files.h"
@@ -41,6 +42,8 @@ static int sign(const struct policy_words *w, const char *path) {
 	struct cede_error err = {0};
 	size_t bad = 0;
 
+	if (access(path, F_OK) < 0)
+		return policy_cannot(w, CEDE_FAIL_SYS(&err, "open %s", path), &err);
 	int r = trusted_policy_load(path, NULL, &t, &mistakes, &err);
 	for (size_t i = 0; i < mistakes.count; i++)
 		(void)fprintf(stderr, "%s\n", mistakes.lines[i]);

@@ -15,6 +15,7 @@
 #include "certs/key.h"
 #include "certs/note.h"
 #include "certs/seal.h"
+#include "formats/policy_note.h"
 
 #define POLICY_FILE_ALONE SIZE_MAX /* the key names one file, no list */
 
@@ -61,6 +62,18 @@ static void check_authority(struct checker *c, X509 *cert) {
 		"%s: no certificate authority (basicConstraints CA:TRUE): give the one that signed the server's certificate",
 		c->destination->ca);
 	complain(c, "ca", &err);
+}
+
+/* The signature has to spell it. */
+static void check_name(struct checker *c, const char *key, const char *name) {
+	struct cede_error err;
+
+	if (policy_note_name_valid(name))
+		return;
+	cede_error_set(&err, CEDE_ERR_REFUSED,
+		"%s: can't be signed under this name: rename it to at most %d characters of printable ASCII, without a space at an end",
+		name, POLICY_NOTE_NAME_MAX);
+	complain(c, key, &err);
 }
 
 static void check_ca(struct checker *c) {
@@ -132,11 +145,16 @@ int policy_files_check(const struct policy *policy, const char *policy_path, int
 		const struct policy_destination *d = &policy->destinations[i];
 
 		c.destination = d;
+		check_name(&c, "ca", d->ca);
 		check_ca(&c);
-		for (size_t k = 0; k < d->seal_to_count; k++)
+		for (size_t k = 0; k < d->seal_to_count; k++) {
+			check_name(&c, "seal_to", d->seal_to[k]);
 			check_seal_to(&c, d->seal_to[k]);
-		for (size_t k = 0; k < d->receipt_count; k++)
+		}
+		for (size_t k = 0; k < d->receipt_count; k++) {
+			check_name(&c, "receipts", d->receipts[k]);
 			check_receipt(&c, d->receipts[k]);
+		}
 	}
 	*ret_bad = c.bad;
 	return CEDE_OK;

@@ -143,7 +143,23 @@ static struct yaml_node *node_new(struct yaml *y, enum yaml_kind kind, const yam
 struct reader {
 	struct yaml *y;
 	yaml_parser_t *parser;
+	struct slice text;
 };
+
+/* libyaml tells the byte alone. */
+static void note_bytes(struct reader *r, const char *problem, size_t offset) {
+	uint32_t line = 1;
+	uint32_t column = 1;
+
+	for (size_t i = 0; i < offset && i < r->text.len; i++) {
+		bool starts =
+			(r->text.data[i] & 0xc0) != 0x80; /* a character, not the rest of one */
+		column = r->text.data[i] == '\n' ? 1 : column + starts;
+		line += r->text.data[i] == '\n';
+	}
+	note_at(r->y, line, column, "%s%s (byte %zu)",
+		strncmp(problem, "control", 7) == 0 ? "" : "not UTF-8 text: ", problem, offset);
+}
 
 static bool next_event(struct reader *r, yaml_event_t *e) {
 	const yaml_parser_t *p = r->parser;
@@ -151,7 +167,7 @@ static bool next_event(struct reader *r, yaml_event_t *e) {
 	if (yaml_parser_parse(r->parser, e))
 		return true;
 	if (p->error == YAML_READER_ERROR)
-		note_at(r->y, 1, 1, "not UTF-8 text: %s (byte %zu)", p->problem, p->problem_offset);
+		note_bytes(r, p->problem, p->problem_offset);
 	else
 		note_at(r->y, (uint32_t)p->problem_mark.line + 1,
 			(uint32_t)p->problem_mark.column + 1, "no valid YAML: %s%s%s",
@@ -330,7 +346,7 @@ int yaml_parse(struct slice text, const char *name, struct yaml **ret, struct ce
 		return CEDE_FAIL_MEMORY(reterr);
 	yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
 	yaml_parser_set_input_string(&parser, text.data, text.len);
-	struct reader r = {y, &parser};
+	struct reader r = {y, &parser, text};
 	read_document(&r);
 	yaml_parser_delete(&parser);
 	if (y->count > 0 || y->more) { /* a broken tree is not walked */

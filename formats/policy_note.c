@@ -16,6 +16,10 @@
 #define HEAD_FIELDS     4
 #define SERIAL_TEXT_MAX 24
 
+bool policy_note_name_valid(const char *name) {
+	return strlen(name) <= POLICY_NOTE_NAME_MAX && statement_value_valid(slice_str(name));
+}
+
 static int file_values(const struct policy_note *policy, struct statement_field *fields,
 	struct buf *lines, struct cede_error *reterr) {
 	for (size_t i = 0; i < policy->file_count; i++) {

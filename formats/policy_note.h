@@ -14,6 +14,7 @@
 #pragma once
 
 #include <openssl/types.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,7 @@
 
 #define POLICY_NOTE_FILES_MAX 128
 #define POLICY_NOTE_ID_MAX    64
+#define POLICY_NOTE_NAME_MAX  959 /* STATEMENT_VALUE_MAX without the digest and its space */
 
 struct policy_note_file {
 	uint8_t sha256[32];
@@ -36,6 +38,8 @@ struct policy_note {
 	size_t file_count;
 };
 
+/* Whether a file of this name can stand in the note. */
+bool policy_note_name_valid(const char *name);
 /* Appends the signed note to out. INPUT: a file name that is not printable ASCII; too many files. */
 CEDE_MUST_USE int policy_note_sign(const struct policy_note *policy, const char *signer,
 	EVP_PKEY *key, struct buf *out, struct cede_error *reterr);

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "formats/statement.h"
 
-#include <stdbool.h>
-
-/* Spaces only inside: an editor that trims lines must not make another value of it. */
-static bool value_valid(struct slice v) {
+bool statement_value_valid(struct slice v) {
 	if (v.len == 0 || v.len > STATEMENT_VALUE_MAX || v.data[0] == ' ' || v.data[v.len - 1] == ' ')
 		return false;
 	for (size_t i = 0; i < v.len; i++)
@@ -18,10 +15,12 @@ int statement_write(const char *type, const struct statement_field *fields, size
 	CEDE_TRY(buf_add_str(out, type, reterr));
 	CEDE_TRY(buf_add_str(out, "\n", reterr));
 	for (size_t i = 0; i < count; i++) {
-		if (!value_valid(fields[i].value))
+		if (!statement_value_valid(fields[i].value))
 			return CEDE_FAIL(reterr, CEDE_ERR_INPUT,
-				"%s: 1 to %d characters of printable ASCII expected", fields[i].key,
-				STATEMENT_VALUE_MAX);
+				"%s: \"%.*s\": 1 to %d characters of printable ASCII expected, without a space at an end",
+				fields[i].key,
+				(int)(fields[i].value.len < 160 ? fields[i].value.len : 160),
+				(const char *)fields[i].value.data, STATEMENT_VALUE_MAX);
 		CEDE_TRY(buf_add_str(out, fields[i].key, reterr));
 		CEDE_TRY(buf_add_str(out, ": ", reterr));
 		CEDE_TRY(buf_add(out, fields[i].value.data, fields[i].value.len, reterr));
@@ -38,7 +37,7 @@ static bool read_line(struct slice line, const char *key, struct slice *ret_valu
 		line.data[len + 1] != ' ')
 		return false;
 	*ret_value = slice_of(line.data + len + 2, line.len - len - 2);
-	return value_valid(*ret_value);
+	return statement_value_valid(*ret_value);
 }
 
 int statement_read(struct slice text, const char *type, struct statement_field *fields,

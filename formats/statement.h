@@ -5,6 +5,7 @@
  * Fails   INPUT (another form; the text names the line). */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/buf.h"
@@ -18,6 +19,9 @@ struct statement_field {
 	struct slice value;
 };
 
+/* Printable ASCII, at most STATEMENT_VALUE_MAX. Spaces only inside: an editor that trims lines must
+ * not make another value of it. */
+bool statement_value_valid(struct slice value);
 /* Appends the lines to out. */
 CEDE_MUST_USE int statement_write(const char *type, const struct statement_field *fields,
 	size_t count, struct buf *out, struct cede_error *reterr);

@@ -193,12 +193,11 @@ static void lint_guard(const struct lint *l, const struct policy_guard *g) {
 
 void policy_lint(const struct policy *policy, int64_t now_ns, policy_warning_fn *warn, void *ctx) {
 	const struct lint l = {policy, now_ns, warn, ctx};
-	const struct policy_where top = {1, 1};
-
 	if (policy->expires_ns <= now_ns)
-		say(&l, top, "expires: over: nothing is handed over or wiped any more");
+		say(&l, policy->expires_where,
+			"expires: over: nothing is handed over or wiped any more");
 	else if (policy->expires_ns - now_ns < SOON_NS)
-		say(&l, top,
+		say(&l, policy->expires_where,
 			"expires: in less than 30 days: after that nothing is handed over or wiped");
 	for (size_t i = 0; i < policy->destination_count; i++)
 		lint_destination(&l, i);

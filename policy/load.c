@@ -526,6 +526,9 @@ static void load_top(struct loader *l, const struct yaml_node *root) {
 			"id: 1 to 64 of A-Z a-z 0-9 . _ - expected, the first a letter or digit");
 	(void)yaml_get_number(l->y, root, "serial", true, 1, INT64_MAX, &l->policy->serial);
 	(void)yaml_get_time(l->y, root, "expires", true, &l->policy->expires_ns);
+	const struct yaml_node *expires = yaml_get(l->y, root, "expires", false);
+	if (expires != NULL)
+		l->policy->expires_where = (struct policy_where){expires->line, expires->column};
 	load_destinations(l, root);
 	load_sources(l, root);
 	load_unmatched(l, root);

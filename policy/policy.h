@@ -145,6 +145,7 @@ struct policy {
 	char *id;
 	uint64_t serial;
 	int64_t expires_ns;
+	struct policy_where expires_where;
 	struct policy_destination *destinations;
 	size_t destination_count;
 	struct policy_source *sources;

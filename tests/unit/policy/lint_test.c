@@ -53,8 +53,8 @@ static void each_warning_and_its_opposite(void **state) {
 		const char *expires, *destination, *source, *holds, *warning;
 	} cases[] = {
 		{FAR, PLACE, SOURCE, "", NULL},
-		{"2026-11-01T00:00:00Z", PLACE, SOURCE, "", "1: expires: over"},
-		{"2026-12-01T00:00:00Z", PLACE, SOURCE, "", "1: expires: in less than 30 days"},
+		{"2026-11-01T00:00:00Z", PLACE, SOURCE, "", "4: expires: over"},
+		{"2026-12-01T00:00:00Z", PLACE, SOURCE, "", "4: expires: in less than 30 days"},
 		{FAR, "", SOURCE, "", "6: destination a: neither pins nor addresses"},
 		{FAR, PLACE "  b: {url: https://b/, ca: c, addresses: [192.0.2.1], seal_to: [s], receipts: [r]}\n",
 			SOURCE, "", "12: destination b: no source uses it"},
