@@ -141,7 +141,7 @@ int cmd_doctor(int argc, char **argv) {
 		}
 	}
 	if (optind != argc) {
-		(void)fputs(usage, stderr);
+		(void)fprintf(stderr, "cede doctor: unexpected argument %s\n%s", argv[optind], usage);
 		return 2;
 	}
 	report.findings = json ? json_array() : NULL;

@@ -189,7 +189,12 @@ int cmd_exposure(int argc, char **argv) {
 	}
 	bool span = w.at != NULL ? w.from == NULL && w.to == NULL : w.from != NULL && w.to != NULL;
 	if (!span || (w.config != NULL && w.state != NULL) || (w.json && w.csv) || optind != argc) {
-		(void)fputs(usage, stderr);
+		(void)fprintf(stderr, "cede exposure: %s\n%s",
+			optind != argc            ? "an unexpected argument"
+				: w.json && w.csv ? "either --json or --csv, not both"
+				: !span           ? "either --at, or --from and --to"
+						  : "either --state or --config, not both",
+			usage);
 		return 2;
 	}
 	int code = r == NULL ? CEDE_FAIL_MEMORY(&err) : report(&w, r, &err);

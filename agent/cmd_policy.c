@@ -309,9 +309,20 @@ static bool set(struct policy_words *w, int option, char *value) {
 	}
 }
 
-static int bad_usage(void) {
-	(void)fputs(usage, stderr);
+static int bad_usage(const char *command, const char *what, const char *which) {
+	char line[512];
+
+	(void)snprintf(line, sizeof line, "cede policy%s%s: %s%s", command[0] != 0 ? " " : "",
+		command, what, which);
+	cede_plain(line);
+	(void)fprintf(stderr, "%s\n%s", line, usage);
 	return EXIT_INPUT;
+}
+
+static const char *name_of(const struct option *options, unsigned wanted) {
+	while (options->name != NULL && (wanted & TAKES(options->val)) == 0)
+		options++;
+	return options->name != NULL ? options->name : "";
 }
 
 static int help(void) {
@@ -337,16 +348,25 @@ static int run(const struct command *command, int argc, char **argv) {
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == HELP)
 			return help();
-		if (c == '?' || (command->takes & TAKES(c)) == 0)
-			return bad_usage();
+		if (c == '?') { /* getopt has said which */
+			(void)fputs(usage, stderr);
+			return EXIT_INPUT;
+		}
+		if ((command->takes & TAKES(c)) == 0)
+			return bad_usage(command->name, "takes no --", name_of(options, TAKES(c)));
 		if (!set(&w, c, optarg))
 			return EXIT_INPUT;
 		given |= TAKES(c);
 	}
 	w.rest = argv + optind;
 	w.rest_count = (size_t)(argc - optind);
-	if ((given & command->needs) != command->needs || w.rest_count != command->rest)
-		return bad_usage();
+	if ((given & command->needs) != command->needs)
+		return bad_usage(
+			command->name, "needs --", name_of(options, command->needs & ~given));
+	if (w.rest_count > command->rest)
+		return bad_usage(command->name, "unexpected argument ", w.rest[command->rest]);
+	if (w.rest_count < command->rest)
+		return bad_usage(command->name, "a name is missing", "");
 	if (w.policy == NULL && (command->takes & TAKES(POLICY)) != 0) {
 		w.policy = AGENT_POLICY_DEFAULT;
 		if (w.config == NULL && w.state == NULL && access(AGENT_CONFIG_DEFAULT, R_OK) == 0)
@@ -361,5 +381,6 @@ int cmd_policy(int argc, char **argv) {
 			return run(&commands[i], argc - 1, argv + 1);
 	if (argc >= 2 && strcmp(argv[1], "--help") == 0)
 		return help();
-	return bad_usage();
+	return argc >= 2 ? bad_usage("", "there is no command ", argv[1])
+			 : bad_usage("", "a command expected", "");
 }

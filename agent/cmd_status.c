@@ -92,7 +92,10 @@ int cmd_status(int argc, char **argv) {
 		}
 	}
 	if ((config != NULL && state != NULL) || optind != argc) {
-		(void)fputs(usage, stderr);
+		(void)fprintf(stderr, "cede status: %s%s\n%s",
+			optind != argc ? "unexpected argument "
+				       : "either --state or --config, not both",
+			optind != argc ? argv[optind] : "", usage);
 		return 2;
 	}
 	int r = agent_config_state(state, config, &place, &err);

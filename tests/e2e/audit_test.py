@@ -375,6 +375,41 @@ def through_links():
         w.cede("policy", "explain", "--policy", w.dir / "policy.yaml", w.dir / "link" / "other" / "a.jpg", status=(2,))
 
 
+def said_where():
+    """a mistake is said with the thing, its place and what to do"""
+    with World(receiver=False) as w:
+        policy, key = w.dir / "policy.yaml", w.pki / "policy.key"
+
+        def wrong(status, *words):
+            done = subprocess.run([program("cede"), *map(str, words)], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+            equal(done.returncode, status, f"cede {words}: {done.stdout}{done.stderr}")
+            return done.stderr
+        said = wrong(3, "policy", "explain", "--policy", policy, w.capture / "nope.jpg")
+        check(f"{w.capture}/nope.jpg: " in said and "No such file" in said, said)
+        said = wrong(3, "policy", "sign", "--key", key, w.dir / "nope.yaml")
+        check(f"open {w.dir}/nope.yaml: No such file" in said and "agency" not in said, said)
+        text = policy.read_text()
+        line = [i for i, words in enumerate(text.splitlines(), 1) if words.startswith("expires: ")][0]
+        said = wrong(2, "policy", "check", "--at", "2099-01-01T00:00:00Z", policy)
+        check(f"policy.yaml:{line}:10: warning: expires: over" in said, said)
+        policy.write_text(text.replace("id: test-lanes", "id: test-\x07lanes"))
+        said = wrong(2, "policy", "check", policy)
+        check("policy.yaml:2:10: control characters are not allowed" in said, said)
+        shutil.copy(w.pki / "ca.pem", w.pki / "c\u00e4.pem")
+        policy.write_text(text.replace("ca: pki/ca.pem", "ca: pki/c\u00e4.pem"), encoding="utf-8")
+        for words in (["check"], ["sign", "--key", key]):
+            said = wrong(2, "policy", *words, policy)
+            check("destination agency: ca: pki/c\u00e4.pem: can't be signed under this name" in said and "policy.yaml:6:3: " in said, said)
+        for words, needle in ((["policy", "bogus"], "no command bogus"), (["policy"], "a command expected"),
+                              (["policy", "sign", policy], "needs --key"), (["policy", "check", "--key", key, policy], "takes no --key"),
+                              (["policy", "check"], "a name is missing"), (["policy", "check", policy, "more"], "unexpected argument more"),
+                              (["doctor", "more"], "unexpected argument more"),
+                              (["status", "--state", "a", "--config", "b"], "not both"),
+                              (["exposure", "--at", w.policy["expires"], "--csv", "--json"], "not both")):
+            said = wrong(2, *words)
+            check(needle in said.splitlines()[0] and "usage: cede" in said, said)
+
+
 def differences():
     """diff names the keys that differ, and exactly the files that would be decided differently"""
     with Tree() as w:
@@ -512,7 +547,7 @@ def the_walk():
             shutil.rmtree(home)
 
 
-TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, enforced, terminal, names, hostile_policy, through_links, differences, other_keys, warnings, shown_again, the_walk]
+TESTS = [read_only, beside_the_agent, access_times, memory, exit_codes, refused_by_commands, enforced, terminal, names, hostile_policy, through_links, said_where, differences, other_keys, warnings, shown_again, the_walk]
 
 if __name__ == "__main__":
     tap.run(TESTS)
