@@ -160,6 +160,8 @@ static int record_refused(struct ledger *ledger, const struct seen *s, const str
 
 	CEDE_TRY(detail_add(&b, "source", slice_str(s->policy->sources[f->source].name), reterr));
 	CEDE_TRY(detail_add(&b, "reason", slice_str(reason_name(f->decision.reason)), reterr));
+	if (f->decision.born_ns > 0) /* what a walk can't get at has no times */
+		CEDE_TRY(detail_add_i64(&b, "born", f->decision.born_ns, reterr));
 	CEDE_TRY(detail_add(&b, "path", slice_str(f->path), reterr));
 	CEDE_TRY(buf_string(&b, &detail, reterr));
 	return ledger_event(ledger, LEDGER_CAPTURE_REFUSED, NULL, now, detail, reterr);

@@ -14,7 +14,7 @@
 const char *report_note_name(enum report_note_kind kind) {
 	static const char *const names[] = {"agent-down", "events-lost", "clock-stepped",
 		"source-away", "guard-open", "no-guard", "opened", "pruned", "sealed-lost",
-		"after-last-event"};
+		"refused", "after-last-event"};
 
 	return names[kind];
 }
@@ -274,6 +274,22 @@ static int take_lost(void *ctx, const struct exposure_lost *lost, struct cede_er
 	return CEDE_OK;
 }
 
+static void note_refused(struct report *r) {
+	int64_t from = INT64_MAX;
+	int64_t to = INT64_MIN;
+	char text[200];
+
+	for (size_t i = 0; i < r->refused_count; i++) {
+		from = r->refused[i].from_ns < from ? r->refused[i].from_ns : from;
+		to = r->refused[i].to_ns > to ? r->refused[i].to_ns : to;
+	}
+	(void)snprintf(text, sizeof text,
+		"%zu files that cede left alone were in the clear (listed as refused, each with the reason); when they went, nobody saw",
+		r->refused_count);
+	if (r->refused_count > 0)
+		note(r, NOTE_REFUSED, from, to, text);
+}
+
 static void end_notes(struct watch *w) {
 	struct report *r = w->report;
 
@@ -305,6 +321,7 @@ int notes_make(
 	struct ledger *ledger, struct slice source, struct report *r, struct cede_error *reterr) {
 	struct watch watch = {.report = r, .source = source};
 
+	note_refused(r);
 	CEDE_TRY(ledger_prunings(ledger, take_pruning, r, reterr));
 	CEDE_TRY(ledger_lost_sealed(ledger, r->from_ns, r->to_ns, take_lost, r, reterr));
 	CEDE_TRY(ledger_watch_events(ledger, take_event, &watch, reterr));

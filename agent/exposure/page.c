@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/hex.h"
 #include "base/html.h"
 
@@ -76,6 +77,11 @@ static void figures(const struct pager *p) {
 	print_span(r->plain_seconds, span);
 	figure(p, span, "in the clear, all captures together, within the span");
 	(void)fputs("</tr></table>\n", p->o->to);
+	if (r->refused_count > 0)
+		(void)fprintf(p->o->to,
+			"<p><b>Besides, %zu files lay here in the clear that cede left alone</b>: they are "
+			"listed as refused, each with the reason.</p>\n",
+			r->refused_count);
 	if (r->sealed > 0)
 		(void)fprintf(p->o->to,
 			"<p>Besides, %" PRIu64
@@ -210,17 +216,21 @@ static int list_line(void *ctx, const struct exposure_item *item, struct cede_er
 	if (++p->listed > PAGE_LIST_MOST)
 		return CEDE_OK;
 	id_print(&item->id, id);
+	if (item->form == EXPOSURE_REFUSED)
+		(void)snprintf(id, sizeof id, "-");
 	minute_text(item->from_ns, from);
 	minute_text(item->to_ns, until);
 	(void)fprintf(p->o->to, "<tr><td><code>%s</code></td><td>%s</td><td>", id,
-		item->form == EXPOSURE_PLAIN ? "plaintext" : "sealed");
+		print_form(item->form));
 	CEDE_TRY(put(p, item->source, reterr));
 	if (p->o->names) {
-		print_path_text(item->path, p->path);
+		escape_word(item->path, p->path, sizeof p->path);
 		(void)fputs("/", p->o->to);
 		CEDE_TRY(put(p, slice_str(p->path), reterr));
 	}
-	(void)fprintf(p->o->to, "</td><td>%s</td><td>%s</td><td>%s ", from, until, item->end);
+	(void)fprintf(p->o->to, "</td><td>%s</td><td>%s</td><td>", from, until);
+	CEDE_TRY(put(p, slice_str(item->end), reterr));
+	(void)fputc(' ', p->o->to);
 	CEDE_TRY(put(p, item->level, reterr));
 	(void)fputs("</td></tr>\n", p->o->to);
 	return CEDE_OK;
@@ -230,8 +240,7 @@ static int list(struct pager *p, struct ledger *ledger, const char *csv, struct 
 	(void)fputs("<h2>The captures</h2><table class=\"list\"><tr><th>Id</th><th>Form</th><th>Source"
 		    "</th><th>From (UTC)</th><th>To</th><th>End</th></tr>\n",
 		p->o->to);
-	CEDE_TRY(ledger_exposure(
-		ledger, p->r->from_ns, p->r->to_ns, p->o->source, list_line, p, reterr));
+	CEDE_TRY(report_list(ledger, p->r, p->o->source, list_line, p, reterr));
 	(void)fputs("</table>\n", p->o->to);
 	if (p->listed > PAGE_LIST_MOST)
 		(void)fprintf(p->o->to,

@@ -7,21 +7,9 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/hex.h"
-
-void print_path_text(struct slice path, char out[PRINT_PATH_SIZE]) {
-	size_t n = 0;
-
-	for (size_t i = 0; i < path.len && n + 4 < PRINT_PATH_SIZE; i++) {
-		uint8_t c = path.data[i];
-		bool plain = c > 0x20 && c < 0x7f && c != '%' && c != '"' && c != '\\';
-		if (plain)
-			out[n++] = (char)c;
-		else
-			n += (size_t)snprintf(out + n, 4, "%%%02x", c);
-	}
-	out[n] = 0;
-}
+#include "formats/utf8.h"
 
 void print_span(double seconds, char out[PRINT_SPAN_SIZE]) {
 	uint64_t s = seconds < 0 ? 0 : (uint64_t)(seconds + 0.5);
@@ -46,20 +34,31 @@ static void time_text(int64_t ns, char out[CLOCK_TEXT_SIZE]) {
 		clock_text_ns(ns, out);
 }
 
-static const char *form_name(enum exposure_form form) {
-	return form == EXPOSURE_PLAIN ? "plaintext" : "sealed";
+const char *print_form(enum exposure_form form) {
+	return form == EXPOSURE_PLAIN     ? "plaintext"
+		: form == EXPOSURE_SEALED ? "sealed"
+					  : "refused";
 }
 
-/* One item in words; path is "" where names are not wanted. */
+#define NAME_SIZE (3 * 64 + 1) /* of a source or level */
+
+/* One item in words, safe to print; path is "" where names are not wanted. */
 struct words {
 	char id[ID_TEXT_SIZE], bundle[ID_TEXT_SIZE], sha256[65];
+	char source[NAME_SIZE], level[NAME_SIZE], end[NAME_SIZE], size[24];
 	char from[CLOCK_TEXT_SIZE], to[CLOCK_TEXT_SIZE];
 	char path[PRINT_PATH_SIZE];
 };
 
 static void to_words(const struct exposure_item *item, bool names, struct words *w) {
-	w->bundle[0] = w->sha256[0] = w->path[0] = 0;
-	id_print(&item->id, w->id);
+	w->id[0] = w->size[0] = w->bundle[0] = w->sha256[0] = w->path[0] = 0;
+	if (item->form != EXPOSURE_REFUSED) {
+		id_print(&item->id, w->id);
+		(void)snprintf(w->size, sizeof w->size, "%" PRIu64, item->size);
+	}
+	escape_word(item->source, w->source, sizeof w->source);
+	escape_word(item->level, w->level, sizeof w->level);
+	escape_word(slice_str(item->end), w->end, sizeof w->end);
 	if (item->has_bundle)
 		id_print(&item->bundle, w->bundle);
 	if (item->has_sha256)
@@ -67,7 +66,7 @@ static void to_words(const struct exposure_item *item, bool names, struct words 
 	time_text(item->from_ns, w->from);
 	time_text(item->to_ns, w->to);
 	if (names)
-		print_path_text(item->path, w->path);
+		escape_word(item->path, w->path, sizeof w->path);
 }
 
 struct printer {
@@ -81,7 +80,7 @@ static int wrote(const struct printer *p, struct cede_error *reterr) {
 
 static int list(struct ledger *ledger, const struct report *r, struct printer *p, exposure_fn *fn,
 	struct cede_error *reterr) {
-	CEDE_TRY(ledger_exposure(ledger, r->from_ns, r->to_ns, p->o->source, fn, p, reterr));
+	CEDE_TRY(report_list(ledger, r, p->o->source, fn, p, reterr));
 	return wrote(p, reterr);
 }
 
@@ -95,19 +94,24 @@ static int table_line(void *ctx, const struct exposure_item *item, struct cede_e
 	to_words(item, p->o->names, w);
 	if (item->to_ns != INT64_MAX)
 		print_span((double)(item->to_ns - item->from_ns) / (double)NS_PER_SECOND, stayed);
-	(void)fprintf(p->o->to, "%-9s %.19s %8s %-9s %s %.*s%s%s\n", form_name(item->form), w->from,
-		stayed, item->end[0] != 0 ? item->end : "-", w->id, (int)item->source.len,
-		(const char *)item->source.data, w->path[0] != 0 ? "/" : "", w->path);
+	else if (item->form == EXPOSURE_REFUSED)
+		(void)snprintf(stayed, sizeof stayed, "?");
+	(void)fprintf(p->o->to, "%-9s %.19s %8s %-9s %-36s %s%s%s\n", print_form(item->form),
+		w->from, stayed, w->end[0] != 0 ? w->end : "-", w->id[0] != 0 ? w->id : "-",
+		w->source, w->path[0] != 0 ? "/" : "", w->path);
 	return wrote(p, reterr);
 }
 
 static void table_head(const struct report *r, FILE *to) {
 	char from[CLOCK_TEXT_SIZE], until[CLOCK_TEXT_SIZE], span[PRINT_SPAN_SIZE], id[ID_TEXT_SIZE];
+	char source[NAME_SIZE], classification[NAME_SIZE];
 
 	time_text(r->from_ns, from);
 	time_text(r->to_ns, until);
 	(void)fprintf(to, "from %s\nto   %s\n\n", from, until);
 	(void)fprintf(to, "captures in the clear on this host    %12" PRIu64 "\n", r->plain);
+	if (r->refused_count > 0)
+		(void)fprintf(to, "files left alone, in the clear        %12zu\n", r->refused_count);
 	(void)fprintf(to, "captures sealed on its disk           %12" PRIu64 "\n", r->sealed);
 	(void)fprintf(to, "most in the clear at one moment       %12" PRIu64 "\n", r->peak);
 	print_span(r->plain_seconds, span);
@@ -121,9 +125,15 @@ static void table_head(const struct report *r, FILE *to) {
 		"SEALED", "REMOVED");
 	for (size_t i = 0; i < r->group_count; i++) {
 		const struct report_group *g = &r->groups[i];
-		(void)fprintf(to, "%-24s %-16s %10" PRIu64 " %10" PRIu64 " %10" PRIu64 "\n",
-			g->source, g->classification[0] != 0 ? g->classification : "-", g->plain,
-			g->sealed, g->gone);
+		escape_word(slice_str(g->source), source, sizeof source);
+		if (utf8_plain(slice_str(g->classification)))
+			(void)snprintf(
+				classification, sizeof classification, "%s", g->classification);
+		else
+			escape_word(slice_str(g->classification), classification,
+				sizeof classification);
+		(void)fprintf(to, "%-24s %-16s %10" PRIu64 " %10" PRIu64 " %10" PRIu64 "\n", source,
+			classification[0] != 0 ? classification : "-", g->plain, g->sealed, g->gone);
 	}
 }
 
@@ -136,8 +146,10 @@ static void table_notes(const struct report *r, FILE *to) {
 		const struct report_note *n = &r->notes[i];
 		time_text(n->from_ns, from);
 		time_text(n->to_ns, until);
-		(void)fprintf(to, "%-16s %.19s to %.19s  %s\n", report_note_name(n->kind), from,
-			n->from_ns == n->to_ns ? "then" : until, n->text);
+		(void)fprintf(to, "%-16s %.19s to %.19s  ", report_note_name(n->kind), from,
+			n->from_ns == n->to_ns ? "then" : until);
+		escape_print_line(to, slice_str(n->text));
+		(void)fputc('\n', to);
 	}
 	if (r->notes_left_out > 0)
 		(void)fprintf(to, "and %" PRIu64 " more: cede ledger events\n", r->notes_left_out);
@@ -149,9 +161,9 @@ int print_table(struct ledger *ledger, const struct report *report,
 
 	table_head(report, options->to);
 	table_notes(report, options->to);
-	if (report->plain + report->sealed > 0)
+	if (report->plain + report->sealed + report->refused_count > 0)
 		(void)fprintf(options->to, "\n%-9s %-19s %8s %-9s %-36s %s\n", "FORM", "FROM (UTC)",
-			"FOR", "END", "ID", options->names ? "SOURCE/PATH" : "SOURCE");
+			"FOR", "END/WHY", "ID", options->names ? "SOURCE/PATH" : "SOURCE");
 	return list(ledger, report, &p, table_line, reterr);
 }
 
@@ -172,19 +184,27 @@ static json_t *or_null(const char *text) {
 	return text[0] == 0 || strcmp(text, "-") == 0 ? json_null() : json_string(text);
 }
 
+/* Free text as it is; what is none in words. */
+static json_t *json_text(struct slice text) {
+	char word[NAME_SIZE];
+
+	if (utf8_plain(text))
+		return json_stringn(text.len > 0 ? (const char *)text.data : "", text.len);
+	escape_word(text, word, sizeof word);
+	return json_string(word);
+}
+
 static int json_line(void *ctx, const struct exposure_item *item, struct cede_error *reterr) {
 	struct printer *p = ctx;
 	struct words *w = &p->words;
 
 	to_words(item, p->o->names, w);
-	json_t *o = json_pack("{s:s, s:s, s:s%, s:s%, s:I, s:o, s:s, s:o, s:o, s:s%, s:o}", "kind",
-		form_name(item->form), "id", w->id, "source", item->source.data, item->source.len,
-		"classification",
-		item->classification.data != NULL ? (const char *)item->classification.data : "",
-		item->classification.len, "size", (json_int_t)item->size, "sha256",
-		or_null(w->sha256), "from", w->from, "to", or_null(w->to), "end", or_null(item->end),
-		"level", item->level.data != NULL ? (const char *)item->level.data : "",
-		item->level.len, "bundle", or_null(w->bundle));
+	json_t *o = json_pack("{s:s, s:o, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:s, s:o}", "kind",
+		print_form(item->form), "id", or_null(w->id), "source", w->source, "classification",
+		json_text(item->classification), "size",
+		w->size[0] != 0 ? json_integer((json_int_t)item->size) : json_null(), "sha256",
+		or_null(w->sha256), "from", w->from, "to", or_null(w->to), "end", or_null(w->end),
+		"level", w->level, "bundle", or_null(w->bundle));
 	if (o != NULL && p->o->names)
 		(void)json_object_set_new(o, "path", json_string(w->path));
 	return dump(p, o, reterr);
@@ -198,8 +218,9 @@ static int json_summary(const struct printer *p, const struct report *r, struct 
 	for (size_t i = 0; i < r->group_count; i++) {
 		const struct report_group *g = &r->groups[i];
 		(void)json_array_append_new(groups,
-			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f}", "source", g->source,
-				"classification", g->classification, "plaintext",
+			json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:f}", "source",
+				json_text(slice_str(g->source)), "classification",
+				json_text(slice_str(g->classification)), "plaintext",
 				(json_int_t)g->plain, "sealed", (json_int_t)g->sealed, "removed",
 				(json_int_t)g->gone, "bytes", (json_int_t)g->bytes,
 				"plaintext_seconds", g->plain_seconds));
@@ -211,12 +232,12 @@ static int json_summary(const struct printer *p, const struct report *r, struct 
 	id_print(&r->longest, id);
 	hex_print(r->hash, 32, hash);
 	return dump(p,
-		json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:I, s:o, s:{s:I, s:s, s:s}}",
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:I, s:o, s:{s:I, s:s, s:s}}",
 			"kind", "summary", "schema", "cede-exposure/1", "host", p->o->host, "from",
-			from, "to", until, "plaintext", (json_int_t)r->plain, "sealed",
-			(json_int_t)r->sealed, "peak", (json_int_t)r->peak, "peak_at",
-			r->peak > 0 ? json_string(peak) : json_null(), "plaintext_seconds",
-			r->plain_seconds, "longest_seconds",
+			from, "to", until, "plaintext", (json_int_t)r->plain, "refused",
+			(json_int_t)r->refused_count, "sealed", (json_int_t)r->sealed, "peak",
+			(json_int_t)r->peak, "peak_at", r->peak > 0 ? json_string(peak) : json_null(),
+			"plaintext_seconds", r->plain_seconds, "longest_seconds",
 			(double)r->longest_ns / (double)NS_PER_SECOND, "longest",
 			r->plain > 0 ? json_string(id) : json_null(), "notes_left_out",
 			(json_int_t)r->notes_left_out, "groups", groups, "ledger", "sequence",
@@ -230,9 +251,9 @@ static int json_note(const struct printer *p, const struct report_note *n, struc
 	time_text(n->from_ns, from);
 	time_text(n->to_ns, until);
 	return dump(p,
-		json_pack("{s:s, s:s, s:b, s:o, s:o, s:s}", "kind", "note", "note",
+		json_pack("{s:s, s:s, s:b, s:o, s:o, s:o}", "kind", "note", "note",
 			report_note_name(n->kind), "gap", (int)report_note_is_gap(n->kind), "from",
-			or_null(from), "to", or_null(until), "text", n->text),
+			or_null(from), "to", or_null(until), "text", json_text(slice_str(n->text))),
 		reterr);
 }
 
@@ -248,8 +269,13 @@ int print_json_lines(struct ledger *ledger, const struct report *report,
 
 /* ---- CSV */
 
+/* A spreadsheet takes what begins with = + - @ for a formula: such text stands behind an apostrophe. */
+static bool is_formula(struct slice text) {
+	return text.len > 0 && strchr("=+-@", text.data[0]) != NULL;
+}
+
 static void csv_quoted(FILE *to, struct slice text) {
-	(void)fputc('"', to);
+	(void)fputs(is_formula(text) ? "\"'" : "\"", to);
 	for (size_t i = 0; i < text.len; i++) {
 		uint8_t c = text.data[i];
 		if (c == '"')
@@ -259,22 +285,33 @@ static void csv_quoted(FILE *to, struct slice text) {
 	(void)fputc('"', to);
 }
 
+/* A name needs no quotes, unless somebody put what is none into the ledger. */
+static void csv_name(FILE *to, const char *word) {
+	if (is_formula(slice_str(word)) || strchr(word, ',') != NULL)
+		csv_quoted(to, slice_str(word));
+	else
+		(void)fputs(word, to);
+}
+
 static int csv_line(void *ctx, const struct exposure_item *item, struct cede_error *reterr) {
 	struct printer *p = ctx;
 	struct words *w = &p->words;
 
-	/* ids, times, digests and source names need no quotes; paths have none left in them. A
-	 * spreadsheet takes what begins with = + - @ for a formula: quoted behind an apostrophe */
 	to_words(item, p->o->names, w);
-	bool formula = w->path[0] != 0 && strchr("=+-@", w->path[0]) != NULL;
-	(void)fprintf(p->o->to, "%s,%s,%.*s,", form_name(item->form), w->id, (int)item->source.len,
-		(const char *)item->source.data);
+	(void)fprintf(p->o->to, "%s,%s,", print_form(item->form), w->id);
+	csv_name(p->o->to, w->source);
+	(void)fputc(',', p->o->to);
 	csv_quoted(p->o->to, item->classification);
-	(void)fprintf(p->o->to, ",%" PRIu64 ",%s,%s,%s,%s,%.*s,%s", item->size, w->sha256, w->from,
-		item->to_ns == INT64_MAX ? "" : w->to, item->end, (int)item->level.len,
-		(const char *)item->level.data, w->bundle);
-	if (p->o->names)
-		(void)fprintf(p->o->to, ",\"%s%s\"", formula ? "'" : "", w->path);
+	(void)fprintf(p->o->to, ",%s,%s,%s,%s,", w->size, w->sha256, w->from,
+		item->to_ns == INT64_MAX ? "" : w->to);
+	csv_name(p->o->to, w->end);
+	(void)fputc(',', p->o->to);
+	csv_name(p->o->to, w->level);
+	(void)fprintf(p->o->to, ",%s", w->bundle);
+	if (p->o->names) {
+		(void)fputc(',', p->o->to);
+		csv_quoted(p->o->to, slice_str(w->path));
+	}
 	(void)fputs("\r\n", p->o->to);
 	return wrote(p, reterr);
 }

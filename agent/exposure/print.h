@@ -25,9 +25,10 @@ CEDE_MUST_USE int print_json_lines(struct ledger *ledger, const struct report *r
 CEDE_MUST_USE int print_csv(struct ledger *ledger, const struct report *report,
 	const struct print_options *options, struct cede_error *reterr);
 
-/* What the forms share: a path as printable ASCII, all else %xx. */
+/* What the forms share: room for a path as printable ASCII, all else %xx (base/escape.h). */
 #define PRINT_PATH_SIZE (3 * 4096 + 1)
-void print_path_text(struct slice path, char out[PRINT_PATH_SIZE]);
+/* "plaintext", "sealed", "refused" */
+const char *print_form(enum exposure_form form);
 /* "2h05m" and the like, for seconds. */
 #define PRINT_SPAN_SIZE 32
 void print_span(double seconds, char out[PRINT_SPAN_SIZE]);

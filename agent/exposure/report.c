@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/exposure/notes.h"
+#include "agent/exposure/refused.h"
 #include "base/check.h"
 #include "base/clock.h"
 
@@ -146,10 +147,28 @@ int report_make(
 	CEDE_TRY(ledger_exposure(ledger, r->from_ns, r->to_ns, source, take_item, r, reterr));
 	pass_ends(r, r->to_ns);
 	advance(r, r->to_ns);
+	CEDE_TRY(refused_make(ledger, source, r, reterr));
 	return notes_make(ledger, source, r, reterr);
 }
 
+int report_list(struct ledger *ledger, const struct report *r, struct slice source, exposure_fn *fn,
+	void *ctx, struct cede_error *reterr) {
+	CEDE_TRY(ledger_exposure(ledger, r->from_ns, r->to_ns, source, fn, ctx, reterr));
+	for (size_t i = 0; i < r->refused_count; i++) {
+		const struct report_refused *f = &r->refused[i];
+		const struct exposure_item item = {.form = EXPOSURE_REFUSED,
+			.source = slice_str(f->source),
+			.path = slice_str(f->path),
+			.from_ns = f->from_ns,
+			.to_ns = f->to_ns,
+			.end = f->reason};
+		CEDE_TRY(fn(ctx, &item, reterr));
+	}
+	return CEDE_OK;
+}
+
 void report_done(struct report *r) {
+	refused_done(r);
 	free(r->ends);
 	r->ends = NULL;
 }

@@ -2,7 +2,8 @@
  * The exposure report: which captures were on this host in a span of time, counted, and what can't
  * be excluded. Made in one pass over the ledger's items; the list itself is printed in a second.
  *
- * Promise memory grows with the captures that were here at one moment, not with the span.
+ * Promise memory grows with the captures that were here at one moment and with the files that were
+ *         left alone, not with the span.
  * Thread  any. */
 #pragma once
 
@@ -31,6 +32,7 @@ enum report_note_kind {
 	NOTE_OPENED,        /* another program opened a capture, or tried to */
 	NOTE_PRUNED,        /* captures were taken out of the ledger */
 	NOTE_SEALED_LOST, /* a sealed bundle was taken out of the spool: what it held is not listed */
+	NOTE_REFUSED,     /* files that cede left alone: in the clear, nobody saw them go */
 	NOTE_AFTER_LAST, /* the span ends after the ledger's last event */
 };
 
@@ -38,6 +40,13 @@ struct report_note {
 	enum report_note_kind kind;
 	int64_t from_ns, to_ns;
 	char text[400];
+};
+
+struct report_refused { /* a file that is no capture: cede left it alone */
+	char *source, *path, *reason;
+	int64_t from_ns; /* the earliest time that is known of it */
+	int64_t to_ns;   /* not here any more then; INT64_MAX: nobody knows */
+	int64_t at_ns;   /* when it was refused */
 };
 
 struct report {
@@ -52,7 +61,9 @@ struct report {
 	double plain_seconds;
 	struct report_group groups[REPORT_GROUPS];
 	size_t group_count;
-	uint64_t slots[REPORT_SLOTS]; /* most in the clear at one moment of each */
+	uint64_t slots[REPORT_SLOTS];   /* most in the clear at one moment of each */
+	struct report_refused *refused; /* that can have been here */
+	size_t refused_count, refused_room;
 	struct report_note notes[REPORT_NOTES];
 	size_t note_count;
 	uint64_t notes_left_out;
@@ -70,6 +81,9 @@ struct report {
 CEDE_MUST_USE int report_make(struct ledger *ledger, struct slice source, struct report *report,
 	struct cede_error *reterr);
 void report_done(struct report *report);
+/* The list: ledger_exposure() of the span, then the files that cede left alone. */
+CEDE_MUST_USE int report_list(struct ledger *ledger, const struct report *report,
+	struct slice source, exposure_fn *fn, void *ctx, struct cede_error *reterr);
 /* "agent-down" ... */
 const char *report_note_name(enum report_note_kind kind);
 /* Whether it leaves something open, rather than telling a fact. */

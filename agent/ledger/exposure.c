@@ -12,6 +12,7 @@ static_assert(LEDGER_AGENT_STARTED == 0 && LEDGER_AGENT_STOPPED == 1 && LEDGER_P
 		LEDGER_CLOCK_STEPPED == 25 && LEDGER_GUARD_STARTED == 32 &&
 		LEDGER_GUARD_LOST == 33 && LEDGER_GUARD_DENIED == 34 && LEDGER_GUARD_NOTED == 35,
 	"LEDGER_WATCH_KINDS");
+static_assert(LEDGER_CAPTURE_REFUSED == 6 && LEDGER_PURGE_DONE == 38, "LEDGER_REFUSAL_KINDS");
 
 static struct slice text_at(sqlite3_stmt *st, int column) {
 	const void *data = sqlite3_column_blob(st, column);
@@ -126,6 +127,13 @@ int ledger_watch_events(struct ledger *l, ledger_row_fn *fn, void *ctx, struct c
 	sqlite3_stmt *st;
 
 	CEDE_TRY(ledger_use(l, ST_WATCH_EVENTS, &st, reterr));
+	return each_event(l, st, fn, ctx, reterr);
+}
+
+int ledger_refusals(struct ledger *l, ledger_row_fn *fn, void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+
+	CEDE_TRY(ledger_use(l, ST_REFUSALS, &st, reterr));
 	return each_event(l, st, fn, ctx, reterr);
 }
 

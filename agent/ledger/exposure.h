@@ -11,6 +11,9 @@
 enum exposure_form {
 	EXPOSURE_PLAIN,  /* readable by whoever read the disk */
 	EXPOSURE_SEALED, /* a sealed bundle in the spool: only the agency's key opens it */
+	/* in the clear, and no capture (not of ledger_exposure()): cede left it alone. It has no id
+	 * and no size; `end` says why; until when it was here nobody knows, unless to_ns does */
+	EXPOSURE_REFUSED,
 };
 
 struct exposure_item { /* slices are borrowed for the call */
@@ -24,7 +27,7 @@ struct exposure_item { /* slices are borrowed for the call */
 	bool has_sha256;
 	int64_t from_ns; /* the earliest time that is known of it */
 	int64_t to_ns;   /* INT64_MAX: it is still there */
-	/* "wiped" "gone" "replaced" (plain), "receipted" "abandoned" (sealed), or "" */
+	/* of a capture "wiped" "gone" "replaced" (plain), "receipted" "abandoned" (sealed), or "" */
 	const char *end;
 	struct slice level; /* of the wipe, or empty */
 	bool has_bundle;
@@ -41,6 +44,9 @@ CEDE_MUST_USE int ledger_exposure(struct ledger *ledger, int64_t from_ns, int64_
 /* Events that say whether the agent and the guard watched: starts, stops, gaps, steps of the clock,
  * what the guard saw, sources that were away, policies. All of them, first to last. */
 CEDE_MUST_USE int ledger_watch_events(
+	struct ledger *ledger, ledger_row_fn *fn, void *ctx, struct cede_error *reterr);
+/* capture-refused, and purge-done, after which what was refused is wiped, too. All, first to last. */
+CEDE_MUST_USE int ledger_refusals(
 	struct ledger *ledger, ledger_row_fn *fn, void *ctx, struct cede_error *reterr);
 /* The events that say what was taken out of the ledger. */
 CEDE_MUST_USE int ledger_prunings(

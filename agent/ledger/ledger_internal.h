@@ -13,6 +13,8 @@
 
 /* Kinds of ledger_watch_events(), part of an index: they never change; exposure.c asserts them. */
 #define LEDGER_WATCH_KINDS "0, 1, 16, 17, 22, 23, 25, 32, 33, 34, 35"
+/* The same of ledger_refusals(). */
+#define LEDGER_REFUSAL_KINDS "6, 38"
 
 /* Every statement of the ledger: prepared on first use, kept until it is closed. */
 enum statement {
@@ -102,6 +104,7 @@ enum statement {
 	ST_EXPOSED_PLAIN,
 	ST_EXPOSED_SEALED,
 	ST_WATCH_EVENTS,
+	ST_REFUSALS,
 	ST_NEVER_PRUNED,
 	ST_PRUNINGS,
 	ST_LOST_SEALED,

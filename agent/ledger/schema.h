@@ -77,6 +77,7 @@ static const char ledger_schema_2[] =
 	"  WHERE live = 0 AND wiped_ns IS NULL;\n"
 	"CREATE INDEX capture_ended ON capture(wiped_ns, born_ns) WHERE wiped_ns IS NOT NULL;\n"
 	"CREATE INDEX capture_long ON capture(wiped_ns, born_ns) WHERE wiped_ns - born_ns > 86400000000000;\n"
-	"CREATE INDEX event_watch ON event(seq) WHERE kind IN (" LEDGER_WATCH_KINDS ");\n";
+	"CREATE INDEX event_watch ON event(seq) WHERE kind IN (" LEDGER_WATCH_KINDS ");\n"
+	"CREATE INDEX event_refusal ON event(seq) WHERE kind IN (" LEDGER_REFUSAL_KINDS ");\n";
 
 static const char *const ledger_schema[LEDGER_SCHEMA_VERSION] = {ledger_schema_1, ledger_schema_2};

@@ -176,6 +176,8 @@ static const char *const ledger_sql[ST_COUNT] = {
 		"CROSS JOIN capture c ON c.id = g.capture") "GROUP BY c.id ORDER BY 7, 1",
 	[ST_WATCH_EVENTS] = "SELECT seq, at_ns, kind, subject, detail FROM event WHERE kind IN "
 			    "(" LEDGER_WATCH_KINDS ") ORDER BY seq",
+	[ST_REFUSALS] = "SELECT seq, at_ns, kind, subject, detail FROM event WHERE kind IN "
+			"(" LEDGER_REFUSAL_KINDS ") ORDER BY seq",
 	/* nothing else deletes bundles; the events have no index for this */
 	[ST_NEVER_PRUNED] = "SELECT count(*) = coalesce(max(id), 0) FROM bundle",
 	[ST_PRUNINGS] =

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """cede exposure: the report equals what the test knows to have happened; the page is looked at in a real browser."""
 
+import calendar
 import csv
 import hashlib
 import io
@@ -32,11 +33,16 @@ def exposure(w, *words, status=(0, 1)):
     return w.cede("exposure", "--state", w.state, "--host", "dev-host-1", *words, status=status)
 
 
+def seconds_of(text):
+    """Seconds since 1970 of a time in the report."""
+    return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+
+
 def lines(w, *words):
     """(summary, notes, items) of --json."""
     objects = [json.loads(line) for line in exposure(w, "--json", *words).splitlines()]
     equal((objects[0]["kind"], objects[0]["schema"]), ("summary", "cede-exposure/1"), "the first line")
-    return (objects[0], [o for o in objects if o["kind"] == "note"], [o for o in objects if o["kind"] in ("plaintext", "sealed")])
+    return (objects[0], [o for o in objects if o["kind"] == "note"], [o for o in objects if o["kind"] in ("plaintext", "sealed", "refused")])
 
 
 def paths(items, kind="plaintext"):
@@ -150,6 +156,41 @@ def sealed_in_spool():
         summary, _, items = lines(w, "--from", stamp(a), "--to", stamp(time.time()))
         equal((summary["plaintext"], summary["sealed"]), (4, 4), "over all")
         check(all(i["end"] == "receipted" for i in items if i["kind"] == "sealed"), "how they ended")
+
+
+def refused():
+    """what cede left alone was in the clear: it is listed with its reason, counted, and the exit status says so"""
+    with World(source={"quiet": "0s", "max_size": "10B"}) as w:
+        w.start()
+        a = time.time()
+        w.write("=large.jpg", b"x" * 22, want=False)
+        (w.dir / "other-name").write_bytes(b"x")
+        os.link(w.dir / "other-name", w.capture / "linked.jpg")
+        w.write("notes.txt", b"x", want=False)
+        os.symlink("/nonexistent", w.capture / "link.jpg")
+
+        def told():
+            return sum("capture-refused" in line for line in w.cede("ledger", "events", "--state", w.state, status=(0, 3)).splitlines()) >= 4
+        until(told, 60, "four are refused")
+        b = stamp(time.time())
+        time.sleep(0.05)  # the clock's grain
+        w.write("small.jpg", b"y" * 3, want=False)
+        until(lambda: w.counts()[0].get("wiped", 0) > 0, 60, "one is handed over")
+        summary, notes, items = lines(w, "--at", b)
+        want = {"=large.jpg": "too-large", "linked.jpg": "hard-link", "notes.txt": "unmatched"}
+        left = {i["path"]: i for i in items if i["kind"] == "refused"}
+        equal({p: i["end"] for p, i in left.items()}, want, "what was left alone, and why")
+        check(all(i["to"] is None and i["id"] is None and a - 1 < seconds_of(i["from"]) for i in left.values()), f"{left}")
+        equal((summary["plaintext"], summary["refused"]), (0, 3), "the counts")
+        equal([n["note"] for n in notes if n["gap"]], ["no-guard", "refused"], "what can't be excluded")
+        table = exposure(w, "--at", b, "--html", w.dir / "page.html", status=(1,))
+        check("files left alone, in the clear                   3" in table and "too-large" in table, table)
+        check("3 files lay here in the clear" in (w.dir / "page.html").read_text(), "the page")
+        rows = list(csv.DictReader(io.StringIO(exposure(w, "--at", b, "--csv", status=(1,)))))
+        equal({(r["form"], r["path"], r["end"], r["to"]) for r in rows},
+              {("refused", "'" * (p[0] == "=") + p, why, "") for p, why in want.items()}, "the CSV")
+        check(".jpg" not in exposure(w, "--at", b, "--no-names", status=(1,)), "no names where none are wanted")
+        exposure(w, "--at", stamp(a - 3600), "--source", "faces")
 
 
 def pruned():
@@ -272,4 +313,4 @@ def usage():
 
 
 if __name__ == "__main__":
-    tap.run([truth, sealed_in_spool, pruned, page, usage])
+    tap.run([truth, sealed_in_spool, refused, pruned, page, usage])

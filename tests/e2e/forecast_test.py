@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import sys
 import time
 
@@ -119,7 +120,7 @@ def captures(w):
 def judge(w, forecast, names):
     """Every difference between the forecast and what was done."""
     arrived = Store(w.store, w.pki).read().captures
-    reported = {e["detail"] for e in events(w) if e["kind"] == "capture-refused"}
+    reported = {re.sub(" born=[0-9]+", "", e["detail"]) for e in events(w) if e["kind"] == "capture-refused"}
     states = {}
     for c in captures(w):
         states.setdefault((c["source"], c["path"]), set()).add(c["state"])

@@ -236,6 +236,89 @@ static void tells_of_a_sealed_bundle_that_was_lost(void **state) {
 	assert_non_null(strstr(gaps(state, "", -5, 5), "sealed-lost 0-"));
 }
 
+/* ---- what was left alone */
+
+/* "g.jpg too-large 20-end, ..." */
+static const char *refused(void **state, const char *source, int64_t from_s, int64_t to_s) {
+	CLEANUP(free_report) struct report *r = report_of(state, source, from_s, to_s);
+	static char text[1024];
+	size_t at = 0;
+
+	text[0] = 0;
+	for (size_t i = 0; i < r->refused_count; i++) {
+		const struct report_refused *f = &r->refused[i];
+		char to[32] = "end";
+		if (f->to_ns != INT64_MAX)
+			(void)snprintf(to, sizeof to, "%lld", (long long)((f->to_ns - NOW) / S));
+		at += (size_t)snprintf(text + at, sizeof text - at, "%s%s %s %lld-%s",
+			at > 0 ? ", " : "", f->path, f->reason, (long long)((f->from_ns - NOW) / S),
+			to);
+		assert_true(at < sizeof text);
+	}
+	return text;
+}
+
+static void refuses(void **state, int64_t at_s, const char *path, const char *reason, int64_t born_s) {
+	char detail[200];
+
+	(void)snprintf(detail, sizeof detail, "source=faces reason=%s born=%lld path=%s", reason,
+		(long long)(NOW + born_s * S), path);
+	event(state, LEDGER_CAPTURE_REFUSED, at_s, detail);
+}
+
+static void lists_what_was_refused(void **state) {
+	starts(state, 0, true);
+	refuses(state, 20, "a%20b.jpg", "too-large", 10);
+	event(state, LEDGER_CAPTURE_REFUSED, 30, "source=faces reason=unreadable path=c");
+	event(state, LEDGER_CAPTURE_REFUSED, 30, "source=faces reason=symlink path=d");
+	event(state, LEDGER_CHECKPOINT, 5000, "oldest=0");
+	assert_string_equal(refused(state, "", 5, 9), "c unreadable 0-end");
+	assert_string_equal(
+		refused(state, "", 12, 15), "c unreadable 0-end, a b.jpg too-large 10-end");
+	assert_string_equal(refused(state, "faces", 4000, 4001),
+		"c unreadable 0-end, a b.jpg too-large 10-end");
+	assert_string_equal(refused(state, "plates", 4000, 4001), "");
+	assert_string_equal(gaps(state, "", 12, 15), "refused 0-end");
+	assert_string_equal(gaps(state, "plates", 12, 15), "");
+}
+
+/* A start tells anew of what is still there: one line for it; what is not told of has gone. */
+static void believes_the_next_start(void **state) {
+	starts(state, 0, true);
+	refuses(state, 20, "stays.jpg", "unmatched", 10);
+	refuses(state, 20, "goes.jpg", "hard-link", 10);
+	starts(state, 1000, true); /* it ended before it had looked */
+	starts(state, 1010, true);
+	refuses(state, 1020, "stays.jpg", "unmatched-overdue", 10);
+	event(state, LEDGER_CHECKPOINT, 5000, "oldest=0");
+	assert_string_equal(refused(state, "", 15, 16),
+		"goes.jpg hard-link 10-1010, stays.jpg unmatched-overdue 10-end");
+	assert_string_equal(refused(state, "", 1015, 1016), "stays.jpg unmatched-overdue 10-end");
+	event(state, LEDGER_PURGE_DONE, 6000, "remains=1");
+	event(state, LEDGER_PURGE_DONE, 7000, "remains=0");
+	event(state, LEDGER_CHECKPOINT, 8000, "oldest=0");
+	assert_string_equal(refused(state, "", 6500, 6501), "stays.jpg unmatched-overdue 10-7000");
+	assert_string_equal(refused(state, "", 7500, 7501), "");
+}
+
+/* ... as what a policy that had expired kept back: it is a capture from its birth on. */
+static void lists_a_capture_once(void **state) {
+	struct id id;
+	int64_t row;
+
+	starts(state, -100, true);
+	refuses(state, -50, "a.jpg", "policy-expired", 0);
+	(void)seen(of(state), "a.jpg", "", 1, 100, NOW + 900 * S, &row);
+	event(state, LEDGER_CHECKPOINT, 5000, "oldest=0");
+	assert_string_equal(refused(state, "", 1, 5), "");
+	(void)take(of(state), 1, 1000, &row);
+	int64_t bundle = seal(of(state), &row, 1, false, &id);
+	receipted(of(state), bundle);
+	wiped(of(state), row);
+	assert_string_equal(refused(state, "", 1, 5), "");
+	assert_string_equal(refused(state, "", 4000, 5000), "");
+}
+
 /* ---- what is sealed */
 
 static void lists_a_capture_in_segments_once(void **state) {
@@ -262,7 +345,8 @@ int main(void) {
 		TEST(believes_no_guard_that_was_not_heard_of_again),
 		TEST(takes_the_guard_of_a_start_as_of_the_start), TEST(keeps_room_for_gaps),
 		TEST(tells_of_what_was_pruned), TEST(tells_of_a_sealed_bundle_that_was_lost),
-		TEST(lists_a_capture_in_segments_once)};
+		TEST(lists_what_was_refused), TEST(believes_the_next_start),
+		TEST(lists_a_capture_once), TEST(lists_a_capture_in_segments_once)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
