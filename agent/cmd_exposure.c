@@ -12,12 +12,15 @@
 #include "agent/config.h"
 #include "agent/exposure/page.h"
 #include "agent/exposure/print.h"
+#include "agent/ledger/epoch.h"
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/file.h"
 #include "base/parse.h"
 #include "certs/key.h"
+#include "formats/detail.h"
 
 static const char usage[] =
 	"usage: cede exposure (--from TIME --to TIME | --at TIME)\n"
@@ -139,6 +142,56 @@ static int write_page(struct ledger *ledger, const struct report *r, struct prin
 	return page_print(ledger, r, &o, csv, reterr);
 }
 
+/* ---- the source that is asked for */
+
+struct known { /* sources of the ledger */
+	struct slice wanted;
+	bool there;
+	char names[512];
+};
+
+static int take_source(void *ctx, struct slice name, struct cede_error *reterr) {
+	struct known *k = ctx;
+	size_t at = strlen(k->names);
+
+	(void)reterr;
+	k->there = k->there || slice_equal(name, k->wanted);
+	if (at + 4 < sizeof k->names) {
+		(void)snprintf(k->names + at, sizeof k->names - at, at > 0 ? ", " : " ");
+		at += strlen(k->names + at);
+		escape_word(name, k->names + at, sizeof k->names - at);
+	}
+	return CEDE_OK;
+}
+
+/* One whose directory was never there is told of in an event alone. */
+static int take_missing(void *ctx, const struct ledger_row *row, struct cede_error *reterr) {
+	struct slice name;
+
+	if (row->kind != LEDGER_SOURCE_MISSING || !detail_find(row->detail, "source", &name))
+		return CEDE_OK;
+	struct known *k = ctx;
+	(void)reterr;
+	k->there = k->there || slice_equal(epoch_source_name(name), k->wanted);
+	return CEDE_OK;
+}
+
+/* A name that was mistyped must not look like a source of which nothing was here. */
+static int must_know(struct ledger *ledger, struct slice source, struct cede_error *reterr) {
+	struct known k = {.wanted = source};
+
+	if (source.len == 0)
+		return CEDE_OK;
+	CEDE_TRY(ledger_sources(ledger, take_source, &k, reterr));
+	if (!k.there)
+		CEDE_TRY(ledger_watch_events(ledger, take_missing, &k, reterr));
+	return k.there ? CEDE_OK
+		       : CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+				 "--source %.*s: the ledger knows no such source; it has:%s",
+				 (int)source.len, (const char *)source.data,
+				 k.names[0] != 0 ? k.names : " none");
+}
+
 static int report(const struct words *w, struct report *r, struct cede_error *reterr) {
 	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
 	CLEANUP(freep) char *state = NULL;
@@ -152,6 +205,7 @@ static int report(const struct words *w, struct report *r, struct cede_error *re
 	CEDE_TRY(place_of(w, &state, host, reterr));
 	CEDE_TRY(ledger_open_reader(state, &ledger, reterr));
 	CEDE_TRY(ledger_read_begin(ledger, reterr));
+	CEDE_TRY(must_know(ledger, o.source, reterr));
 	CEDE_TRY(report_make(ledger, o.source, r, reterr));
 	if (w->html != NULL)
 		CEDE_TRY(write_page(ledger, r, o, w->html, reterr));

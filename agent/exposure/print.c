@@ -102,13 +102,20 @@ static int table_line(void *ctx, const struct exposure_item *item, struct cede_e
 	return wrote(p, reterr);
 }
 
-static void table_head(const struct report *r, FILE *to) {
+static void table_head(const struct report *r, const struct print_options *o) {
+	FILE *to = o->to;
 	char from[CLOCK_TEXT_SIZE], until[CLOCK_TEXT_SIZE], span[PRINT_SPAN_SIZE], id[ID_TEXT_SIZE];
 	char source[NAME_SIZE], classification[NAME_SIZE];
 
 	time_text(r->from_ns, from);
 	time_text(r->to_ns, until);
-	(void)fprintf(to, "from %s\nto   %s\n\n", from, until);
+	(void)fprintf(to, "from %s\nto   %s\n", from, until);
+	if (o->source.len > 0) {
+		(void)fputs("only of the source ", to);
+		escape_print_word(to, o->source);
+		(void)fputc('\n', to);
+	}
+	(void)fputc('\n', to);
 	(void)fprintf(to, "captures in the clear on this host    %12" PRIu64 "\n", r->plain);
 	if (r->refused_count > 0)
 		(void)fprintf(to, "files left alone, in the clear        %12zu\n", r->refused_count);
@@ -159,7 +166,7 @@ int print_table(struct ledger *ledger, const struct report *report,
 	const struct print_options *options, struct cede_error *reterr) {
 	struct printer p = {.o = options};
 
-	table_head(report, options->to);
+	table_head(report, options);
 	table_notes(report, options->to);
 	if (report->plain + report->sealed + report->refused_count > 0)
 		(void)fprintf(options->to, "\n%-9s %-19s %8s %-9s %-36s %s\n", "FORM", "FROM (UTC)",
@@ -232,12 +239,14 @@ static int json_summary(const struct printer *p, const struct report *r, struct 
 	id_print(&r->longest, id);
 	hex_print(r->hash, 32, hash);
 	return dump(p,
-		json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:I, s:o, s:{s:I, s:s, s:s}}",
+		json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:I, s:o, s:{s:I, s:s, s:s}}",
 			"kind", "summary", "schema", "cede-exposure/1", "host", p->o->host, "from",
-			from, "to", until, "plaintext", (json_int_t)r->plain, "refused",
-			(json_int_t)r->refused_count, "sealed", (json_int_t)r->sealed, "peak",
-			(json_int_t)r->peak, "peak_at", r->peak > 0 ? json_string(peak) : json_null(),
-			"plaintext_seconds", r->plain_seconds, "longest_seconds",
+			from, "to", until, "source",
+			p->o->source.len > 0 ? json_text(p->o->source) : json_null(), "plaintext",
+			(json_int_t)r->plain, "refused", (json_int_t)r->refused_count, "sealed",
+			(json_int_t)r->sealed, "peak", (json_int_t)r->peak, "peak_at",
+			r->peak > 0 ? json_string(peak) : json_null(), "plaintext_seconds",
+			r->plain_seconds, "longest_seconds",
 			(double)r->longest_ns / (double)NS_PER_SECOND, "longest",
 			r->plain > 0 ? json_string(id) : json_null(), "notes_left_out",
 			(json_int_t)r->notes_left_out, "groups", groups, "ledger", "sequence",

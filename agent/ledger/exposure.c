@@ -100,6 +100,25 @@ int ledger_exposure(struct ledger *l, int64_t from_ns, int64_t to_ns, struct sli
 	return each(l, ST_EXPOSED_SEALED, EXPOSURE_SEALED, from_ns, to_ns, source, fn, ctx, reterr);
 }
 
+int ledger_sources(struct ledger *l, exposure_source_fn *fn, void *ctx, struct cede_error *reterr) {
+	sqlite3_stmt *st;
+	bool there;
+
+	CEDE_TRY(ledger_use(l, ST_SOURCES, &st, reterr));
+	for (;;) {
+		CEDE_TRY(ledger_row(l, st, &there, reterr));
+		if (!there)
+			break;
+		int r = fn(ctx, text_at(st, 0), reterr);
+		if (r < 0) {
+			(void)sqlite3_reset(st);
+			return r;
+		}
+	}
+	(void)sqlite3_reset(st);
+	return CEDE_OK;
+}
+
 static int each_event(struct ledger *l, sqlite3_stmt *st, ledger_row_fn *fn, void *ctx,
 	struct cede_error *reterr) {
 	bool there;

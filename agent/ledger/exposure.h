@@ -41,6 +41,11 @@ typedef int exposure_fn(void *ctx, const struct exposure_item *item, struct cede
 CEDE_MUST_USE int ledger_exposure(struct ledger *ledger, int64_t from_ns, int64_t to_ns,
 	struct slice source, exposure_fn *fn, void *ctx, struct cede_error *reterr);
 
+typedef int exposure_source_fn(void *ctx, struct slice name, struct cede_error *reterr);
+/* The name of each source whose directory was ever there, by name; a vault's once. */
+CEDE_MUST_USE int ledger_sources(
+	struct ledger *ledger, exposure_source_fn *fn, void *ctx, struct cede_error *reterr);
+
 /* Events that say whether the agent and the guard watched: starts, stops, gaps, steps of the clock,
  * what the guard saw, sources that were away, policies. All of them, first to last. */
 CEDE_MUST_USE int ledger_watch_events(

@@ -178,6 +178,7 @@ static const char *const ledger_sql[ST_COUNT] = {
 			    "(" LEDGER_WATCH_KINDS ") ORDER BY seq",
 	[ST_REFUSALS] = "SELECT seq, at_ns, kind, subject, detail FROM event WHERE kind IN "
 			"(" LEDGER_REFUSAL_KINDS ") ORDER BY seq",
+	[ST_SOURCES] = "SELECT DISTINCT " SOURCE_NAME " FROM source s ORDER BY 1",
 	/* nothing else deletes bundles; the events have no index for this */
 	[ST_NEVER_PRUNED] = "SELECT count(*) = coalesce(max(id), 0) FROM bundle",
 	[ST_PRUNINGS] =

@@ -190,7 +190,6 @@ def refused():
         equal({(r["form"], r["path"], r["end"], r["to"]) for r in rows},
               {("refused", "'" * (p[0] == "=") + p, why, "") for p, why in want.items()}, "the CSV")
         check(".jpg" not in exposure(w, "--at", b, "--no-names", status=(1,)), "no names where none are wanted")
-        exposure(w, "--at", stamp(a - 3600), "--source", "faces")
 
 
 def pruned():
@@ -312,5 +311,29 @@ def usage():
         check(done.returncode == 3 and "no ledger yet" in done.stderr, f"{done.returncode} {done.stderr}")
 
 
+def one_source():
+    """--source narrows the report, which says so; a name that the ledger does not know is refused"""
+    with World(source={"quiet": "0s"}) as w:
+        (w.dir / "plates").mkdir()
+        other = {**w.source, "name": "plates", "path": str(w.dir / "plates")}
+        never = {**w.source, "name": "never", "path": str(w.dir / "never")}
+        w.policy["sources"] += [other, never]
+        w.write_files()
+        a = stamp(time.time() - 1)
+        w.start()
+        w.write("a.jpg", b"x", want=False)
+        until(lambda: w.counts()[0].get("wiped", 0) > 0, 60, "one is handed over")
+        until(lambda: "source=never" in w.cede("ledger", "events", "--state", w.state), 60, "one is missed")
+        span = ("--from", a, "--to", stamp(time.time()))
+        for source, count in (("faces", 1), ("plates", 0), ("never", 0)):
+            summary, _, items = lines(w, *span, "--source", source)
+            equal((summary["source"], summary["plaintext"], len(items)), (source, count, count), source)
+            check(f"only of the source {source}\n" in exposure(w, *span, "--source", source), "the text says it")
+        equal(lines(w, *span)[0]["source"], None, "of all")
+        done = subprocess.run([program("cede"), "exposure", "--state", w.state, *span, "--source", "facse"], capture_output=True, text=True)
+        check(done.returncode == 2 and done.stdout == "", f"{done.returncode} {done.stdout}")
+        check("--source facse: the ledger knows no such source; it has: faces, plates" in done.stderr, done.stderr)
+
+
 if __name__ == "__main__":
-    tap.run([truth, sealed_in_spool, refused, pruned, page, usage])
+    tap.run([truth, sealed_in_spool, refused, one_source, pruned, page, usage])
