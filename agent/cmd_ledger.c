@@ -19,6 +19,7 @@
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/file.h"
 #include "base/hex.h"
 #include "base/parse.h"
@@ -46,29 +47,19 @@ struct listing {
 	int failed;
 };
 
-/* Names may hold anything: control characters, quotes and bytes that are no ASCII become %xx. */
-static int print_path(struct slice path) {
-	for (size_t i = 0; i < path.len; i++) {
-		uint8_t c = path.data[i];
-		bool plain = c > 0x20 && c < 0x7f && c != '%' && c != '"' && c != '\\';
-		if (printf(plain ? "%c" : "%%%02x", c) < 0)
-			return CEDE_ERR_IO;
-	}
-	return CEDE_OK;
-}
-
 static int print_capture(void *ctx, const struct ledger_capture *c, struct cede_error *reterr) {
 	const struct listing *l = ctx;
 	char id[ID_TEXT_SIZE], sha256[65];
 
 	id_print(&c->id, id);
 	hex_print(c->sha256, sizeof c->sha256, sha256);
-	(void)printf(l->json
-			? "{\"id\":\"%s\",\"state\":\"%s\",\"source\":\"%.*s\",\"size\":%llu,\"sha256\":\"%s\",\"path\":\""
-			: "%s %-9s %.*s %llu %s ",
-		id, capture_state_name(c->state), (int)c->source.len, (const char *)c->source.data,
+	(void)printf(l->json ? "{\"id\":\"%s\",\"state\":\"%s\",\"source\":\"" : "%s %-9s ", id,
+		capture_state_name(c->state));
+	escape_print_word(stdout, c->source);
+	(void)printf(l->json ? "\",\"size\":%llu,\"sha256\":\"%s\",\"path\":\"" : " %llu %s ",
 		(unsigned long long)c->identity.size, sha256);
-	if (print_path(c->path) < 0 || fputs(l->json ? "\"}\n" : "\n", stdout) == EOF)
+	escape_print_word(stdout, c->path);
+	if (fputs(l->json ? "\"}\n" : "\n", stdout) == EOF || ferror(stdout))
 		return CEDE_FAIL_SYS(reterr, "write");
 	return CEDE_OK;
 }
@@ -92,9 +83,10 @@ static int print_event(void *ctx, const struct ledger_row *row, struct cede_erro
 		id_print(&id, subject);
 	}
 	if (!l->json) {
-		(void)printf("%llu %s %s %s %.*s\n", (unsigned long long)row->sequence, at,
-			ledger_event_name(row->kind), subject[0] != 0 ? subject : "-",
-			(int)row->detail.len, (const char *)row->detail.data);
+		(void)printf("%llu %s %s %s ", (unsigned long long)row->sequence, at,
+			ledger_event_name(row->kind), subject[0] != 0 ? subject : "-");
+		escape_print_line(stdout, row->detail);
+		(void)putchar('\n');
 	} else {
 		json_t *o = json_pack("{s:I, s:s, s:s, s:s, s:s%}", "sequence",
 			(json_int_t)row->sequence, "at", at, "kind", ledger_event_name(row->kind),
@@ -153,8 +145,10 @@ static int print_check(const struct words *w, const struct ledger_check *c) {
 	char hash[65];
 
 	if (c->bad_sequence != 0) {
-		(void)printf("ledger: NOT SOUND: first bad event %llu: %s\n",
-			(unsigned long long)c->bad_sequence, c->why);
+		(void)printf("ledger: NOT SOUND: first bad event %llu: ",
+			(unsigned long long)c->bad_sequence);
+		escape_print_line(stdout, slice_str(c->why));
+		(void)putchar('\n');
 		return 1;
 	}
 	hex_print(c->hash, sizeof c->hash, hash);

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/hex.h"
 #include "formats/detail.h"
 #include "formats/utf8.h"
@@ -80,7 +81,7 @@ static int print_event(const struct show *s, const struct ledger_row *row, struc
 	subject_text(row, subject);
 	(void)printf("%" PRIu64 " %s %s %s ", row->sequence, at, ledger_event_name(row->kind),
 		subject[0] != 0 ? subject : "-");
-	(void)fwrite(detail.data, 1, detail.len, stdout);
+	escape_print_line(stdout, detail);
 	(void)putchar('\n');
 	return ferror(stdout) ? CEDE_FAIL_SYS(reterr, "write") : CEDE_OK;
 }

@@ -11,6 +11,7 @@
 #include "agent/vault_host.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/hex.h"
 
 static const char usage[] =
@@ -119,23 +120,22 @@ struct listing {
 
 static int print_epoch(void *ctx, const struct ledger_epoch *e, struct cede_error *reterr) {
 	struct listing *l = ctx;
-	struct slice name = epoch_source_name(slice_str(e->source));
-	char key[2 * EPOCH_KEY_SIZE + 1], made[CLOCK_TEXT_SIZE], age[64];
+	char name[3 * 64 + 1], key[2 * EPOCH_KEY_SIZE + 1], made[CLOCK_TEXT_SIZE], age[64];
 
 	(void)reterr;
 	l->epochs++;
+	escape_word(epoch_source_name(slice_str(e->source)), name, sizeof name);
 	hex_print(e->key, sizeof e->key, key);
 	clock_text(e->made_ns, made);
 	show_span((e->ended_ns != 0 ? e->ended_ns : l->now_ns) - e->made_ns, age, sizeof age);
 	if (l->json)
-		print_json(json_pack("{s:s, s:s%, s:s, s:s, s:s, s:s, s:I, s:I}", "schema",
-			"cede-vault-epoch/1", "source", name.data, name.len, "epoch", key, "state",
+		print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I}", "schema",
+			"cede-vault-epoch/1", "source", name, "epoch", key, "state",
 			epoch_state_name(e->state), "keys", e->wrapped ? "wrapped" : "memory",
 			"made", made, "captures", (json_int_t)e->live, "held", (json_int_t)e->held));
 	else
-		(void)printf("%.*s %s %-9s since %s, key of %s, captures %" PRIu64 "%s\n",
-			(int)name.len, (const char *)name.data, key, epoch_state_name(e->state),
-			made, age, e->live, e->held > 0 ? " (held)" : "");
+		(void)printf("%s %s %-9s since %s, key of %s, captures %" PRIu64 "%s\n", name, key,
+			epoch_state_name(e->state), made, age, e->live, e->held > 0 ? " (held)" : "");
 	return CEDE_OK;
 }
 

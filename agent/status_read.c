@@ -16,6 +16,7 @@
 #include "base/check.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/escape.h"
 
 #define ANSWER_MAX    (1U << 20)
 #define ANSWER_MS     3000
@@ -33,6 +34,14 @@ static json_t *time_of(int64_t ns) {
 		return json_null();
 	clock_text(ns, text);
 	return json_string(text);
+}
+
+/* What a ledger holds may be anything: as one word. */
+static json_t *word_of(struct slice text) {
+	char word[3 * 256 + 1];
+
+	escape_word(text, word, sizeof word);
+	return json_string(word);
 }
 
 static void add(json_t *o, const char *key, uint64_t n) {
@@ -109,13 +118,16 @@ static bool is_live(int state) {
 
 /* The entry of this name in a list; made if there is none. */
 static json_t *entry(json_t *list, struct slice name) {
+	json_t *word = word_of(name);
 	size_t i;
 	json_t *o;
 
-	json_array_foreach(list, i,
-		o) if (slice_is(name, json_string_value(json_object_get(o, "name")))) return o;
+	json_array_foreach(list, i, o) if (json_equal(json_object_get(o, "name"), word)) {
+		json_decref(word);
+		return o;
+	}
 	o = json_object();
-	(void)json_object_set_new(o, "name", json_stringn((const char *)name.data, name.len));
+	(void)json_object_set_new(o, "name", word);
 	(void)json_array_append_new(list, o);
 	return o;
 }
@@ -199,8 +211,7 @@ static int read_violation(void *ctx, const struct ledger_row *row, struct cede_e
 			rest = SLICE_NONE;
 		}
 		if (slice_starts(word, "reason="))
-			(void)snprintf(reason, sizeof reason, "%.*s", (int)word.len - 7,
-				(const char *)word.data + 7);
+			escape_word(slice_of(word.data + 7, word.len - 7), reason, sizeof reason);
 	}
 	add(violations, reason, 1);
 	return CEDE_OK;
@@ -234,8 +245,8 @@ static int read_policy(struct ledger *ledger, struct reading *r, struct cede_err
 		return CEDE_OK; /* the agent knows more of it */
 	CEDE_TRY(ledger_overview_policy(ledger, id, sizeof id, &policy, &there, reterr));
 	(void)json_object_set_new(r->all, "policy",
-		there ? json_pack("{s:s,s:I,s:b}", "id", id, "serial", (json_int_t)policy.serial,
-				"signed", policy.is_signed)
+		there ? json_pack("{s:o,s:I,s:b}", "id", word_of(slice_str(id)), "serial",
+				(json_int_t)policy.serial, "signed", policy.is_signed)
 		      : json_null());
 	return CEDE_OK;
 }

@@ -9,12 +9,12 @@ static bool is_plain(uint8_t c) {
 	return is_printable(c) && c != ' ' && c != '%' && c != '"' && c != '\\';
 }
 
-void escape_word(struct slice text, char *out, size_t size) {
+static void put(struct slice text, char *out, size_t size, bool as_it_is(uint8_t c)) {
 	size_t n = 0;
 
 	for (size_t i = 0; i < text.len && n + 4 <= size; i++) {
 		uint8_t c = text.data[i];
-		if (is_plain(c))
+		if (as_it_is(c))
 			out[n++] = (char)c;
 		else
 			n += (size_t)snprintf(out + n, 4, "%%%02x", c);
@@ -30,8 +30,16 @@ static void print(FILE *to, struct slice text, bool as_it_is(uint8_t c)) {
 			(void)fprintf(to, "%%%02x", text.data[i]);
 }
 
+void escape_word(struct slice text, char *out, size_t size) {
+	put(text, out, size, is_plain);
+}
+
 void escape_print_word(FILE *to, struct slice text) {
 	print(to, text, is_plain);
+}
+
+void escape_line(struct slice text, char *out, size_t size) {
+	put(text, out, size, is_printable);
 }
 
 void escape_print_line(FILE *to, struct slice text) {

@@ -14,4 +14,5 @@
 void escape_word(struct slice text, char *out, size_t size);
 void escape_print_word(FILE *to, struct slice text);
 /* Part of a line: printable ASCII stands as it is, all else as %xx. */
+void escape_line(struct slice text, char *out, size_t size);
 void escape_print_line(FILE *to, struct slice text);

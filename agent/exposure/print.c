@@ -42,6 +42,18 @@ const char *print_form(enum exposure_form form) {
 
 #define NAME_SIZE (3 * 64 + 1) /* of a source or level */
 
+#define FREE_SIZE (3 * 400 + 1) /* of a classification or a note */
+
+/* Text of the agency's as it is; what is none, because somebody put it into the ledger, as one word. */
+static const char *free_text(struct slice text, char out[FREE_SIZE]) {
+	if (utf8_plain(text) && text.len < FREE_SIZE)
+		(void)snprintf(out, FREE_SIZE, "%.*s", (int)text.len,
+			text.len > 0 ? (const char *)text.data : "");
+	else
+		escape_word(text, out, FREE_SIZE);
+	return out;
+}
+
 /* One item in words, safe to print; path is "" where names are not wanted. */
 struct words {
 	char id[ID_TEXT_SIZE], bundle[ID_TEXT_SIZE], sha256[65];
@@ -105,7 +117,7 @@ static int table_line(void *ctx, const struct exposure_item *item, struct cede_e
 static void table_head(const struct report *r, const struct print_options *o) {
 	FILE *to = o->to;
 	char from[CLOCK_TEXT_SIZE], until[CLOCK_TEXT_SIZE], span[PRINT_SPAN_SIZE], id[ID_TEXT_SIZE];
-	char source[NAME_SIZE], classification[NAME_SIZE];
+	char source[NAME_SIZE], classification[FREE_SIZE];
 
 	time_text(r->from_ns, from);
 	time_text(r->to_ns, until);
@@ -133,12 +145,7 @@ static void table_head(const struct report *r, const struct print_options *o) {
 	for (size_t i = 0; i < r->group_count; i++) {
 		const struct report_group *g = &r->groups[i];
 		escape_word(slice_str(g->source), source, sizeof source);
-		if (utf8_plain(slice_str(g->classification)))
-			(void)snprintf(
-				classification, sizeof classification, "%s", g->classification);
-		else
-			escape_word(slice_str(g->classification), classification,
-				sizeof classification);
+		(void)free_text(slice_str(g->classification), classification);
 		(void)fprintf(to, "%-24s %-16s %10" PRIu64 " %10" PRIu64 " %10" PRIu64 "\n", source,
 			classification[0] != 0 ? classification : "-", g->plain, g->sealed, g->gone);
 	}
@@ -191,14 +198,10 @@ static json_t *or_null(const char *text) {
 	return text[0] == 0 || strcmp(text, "-") == 0 ? json_null() : json_string(text);
 }
 
-/* Free text as it is; what is none in words. */
 static json_t *json_text(struct slice text) {
-	char word[NAME_SIZE];
+	char safe[FREE_SIZE];
 
-	if (utf8_plain(text))
-		return json_stringn(text.len > 0 ? (const char *)text.data : "", text.len);
-	escape_word(text, word, sizeof word);
-	return json_string(word);
+	return json_string(free_text(text, safe));
 }
 
 static int json_line(void *ctx, const struct exposure_item *item, struct cede_error *reterr) {
@@ -289,7 +292,7 @@ static void csv_quoted(FILE *to, struct slice text) {
 		uint8_t c = text.data[i];
 		if (c == '"')
 			(void)fputc('"', to);
-		(void)fputc(c < ' ' || c == 0x7f ? '?' : c, to);
+		(void)fputc(c, to);
 	}
 	(void)fputc('"', to);
 }
@@ -305,12 +308,13 @@ static void csv_name(FILE *to, const char *word) {
 static int csv_line(void *ctx, const struct exposure_item *item, struct cede_error *reterr) {
 	struct printer *p = ctx;
 	struct words *w = &p->words;
+	char classification[FREE_SIZE];
 
 	to_words(item, p->o->names, w);
 	(void)fprintf(p->o->to, "%s,%s,", print_form(item->form), w->id);
 	csv_name(p->o->to, w->source);
 	(void)fputc(',', p->o->to);
-	csv_quoted(p->o->to, item->classification);
+	csv_quoted(p->o->to, slice_str(free_text(item->classification, classification)));
 	(void)fprintf(p->o->to, ",%s,%s,%s,%s,", w->size, w->sha256, w->from,
 		item->to_ns == INT64_MAX ? "" : w->to);
 	csv_name(p->o->to, w->end);

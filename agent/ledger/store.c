@@ -14,6 +14,7 @@
 #include "agent/ledger/tally.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/escape.h"
 #include "formats/checkpoint.h"
 
 #define LOCK_NAME "lock"
@@ -23,22 +24,24 @@
 
 int ledger_fail(struct ledger *l, const char *what, struct cede_error *reterr) {
 	int code = sqlite3_errcode(l->db) & 0xff;
+	char why[512];
 
+	escape_line(slice_str(sqlite3_errmsg(l->db)), why,
+		sizeof why); /* names of a file that may be anything */
 	switch (code) {
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
-		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "ledger: %s: damaged: %s; %s", what,
-			sqlite3_errmsg(l->db), MEND);
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_INPUT, "ledger: %s: damaged: %s; %s", what, why, MEND);
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
-		return CEDE_FAIL(
-			reterr, CEDE_ERR_BUSY, "ledger: %s: %s", what, sqlite3_errmsg(l->db));
+		return CEDE_FAIL(reterr, CEDE_ERR_BUSY, "ledger: %s: %s", what, why);
 	case SQLITE_CONSTRAINT:
 	case SQLITE_MISUSE:
 	case SQLITE_RANGE:
-		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: %s: %s", what, sqlite3_errmsg(l->db));
+		return CEDE_FAIL(reterr, CEDE_ERR_BUG, "ledger: %s: %s", what, why);
 	default:
-		return CEDE_FAIL(reterr, CEDE_ERR_IO, "ledger: %s: %s", what, sqlite3_errmsg(l->db));
+		return CEDE_FAIL(reterr, CEDE_ERR_IO, "ledger: %s: %s", what, why);
 	}
 }
 

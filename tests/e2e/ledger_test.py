@@ -4,12 +4,14 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import random
 import sqlite3
 import subprocess
 import sys
+import uuid
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "lib"))
 
@@ -18,7 +20,7 @@ import tap
 from faults import CHANGES, KILL, BrokenWorld
 from stock import Store
 from tap import Skip, check, equal
-from world import World, until
+from world import World, program, until
 
 MEND = "restore ledger.db"
 FILES = 8
@@ -247,6 +249,36 @@ def read_where_it_died():
     check(all(told.values()), f"both were met: {told}")
 
 
+def hostile():
+    """control characters, new lines and bytes that are no text, put into the ledger by root: no command prints one, and JSON stays JSON"""
+    bad = b"b\x1b[31m\n99 forged\r\x9b\xff\"\\,".hex()
+    with World(receiver=False) as w:
+        filled(w)
+        with contextlib.closing(sqlite3.connect(w.state / "ledger.db")) as db, db:
+            db.executescript(f"""
+                DROP TRIGGER event_keeps;
+                UPDATE event SET detail = detail || ' x=' || CAST(x'{bad}' AS TEXT) WHERE kind <> 18;
+                UPDATE event SET kind = 18, at_ns = unixepoch() * 1000000000, detail = 'reason=' || CAST(x'{bad}' AS TEXT)
+                    WHERE seq = (SELECT max(seq) FROM event);
+                UPDATE event SET kind = 6, detail = 'source=f' || CAST(x'{bad}' AS TEXT) || ' reason=r' || CAST(x'{bad}' AS TEXT)
+                    || ' path=p' || CAST(x'{bad}' AS TEXT) WHERE seq = (SELECT max(seq) - 1 FROM event);
+                UPDATE source SET name = CAST(x'{bad}' AS TEXT);
+                UPDATE capture SET class = CAST(x'{bad}' AS TEXT), level = CAST(x'{bad}' AS TEXT);
+                UPDATE bundle SET destination = CAST(x'{bad}' AS TEXT);
+                UPDATE policy SET policy = CAST(x'{bad}' AS TEXT)""")
+            one = uuid.UUID(bytes=db.execute("SELECT uuid FROM capture WHERE id = 1").fetchone()[0])
+        span = ["exposure", "--from", "2000-01-01T00:00:00Z", "--to", "2100-01-01T00:00:00Z"]
+        for words in (["ledger", "list"], ["ledger", "events"], ["ledger", "show", one], ["ledger", "verify"], ["status"], span, [*span, "--csv"],
+                      [*span, "--source", "x"], ["vault", "status"], ["ledger", "list", "--json"], ["status", "--json"], [*span, "--json"]):
+            done = subprocess.run([program("cede"), *map(str, words), "--state", w.state], capture_output=True)
+            said = done.stdout + done.stderr
+            check(done.returncode >= 0 and len(said) > 10, f"{words}: {done.returncode}")
+            check(all(c == 10 or 32 <= c < 127 for c in said.replace(b"\r\n", b"\n")), f"{words}: {said[:2000]}")
+            check(b"\n99 forged" not in said, f"{words}: {said[:2000]}")
+            if "--json" in words:
+                check(done.returncode in (0, 1) and [json.loads(line) for line in done.stdout.splitlines()], f"{words}: {said[:2000]}")
+
+
 def another_agent():
     """a second agent on the same state directory is refused"""
     with World() as w:
@@ -259,4 +291,4 @@ def another_agent():
         w.settled()
 
 
-tap.run([garbage, flipped, wiping_without_proof, cut_short, damaged_while_running, gone, locked, full, read_only, read_where_it_died, another_agent], at_once=4)
+tap.run([garbage, flipped, wiping_without_proof, cut_short, damaged_while_running, gone, locked, full, read_only, read_where_it_died, hostile, another_agent], at_once=4)
