@@ -600,9 +600,16 @@ static int make_state(const char *path, struct cede_error *reterr) {
 		return CEDE_FAIL_SYS(reterr, "create the state directory %s", path);
 	if (stat(path, &st) < 0)
 		return CEDE_FAIL_SYS(reterr, "state directory %s", path);
-	if (!S_ISDIR(st.st_mode) || (st.st_mode & 077) != 0 || st.st_uid != geteuid())
+	if (!S_ISDIR(st.st_mode))
+		return CEDE_FAIL(
+			reterr, CEDE_ERR_REFUSED, "state directory %s: is no directory", path);
+	if (st.st_uid != geteuid())
 		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
-			"state directory %s: must be a directory of the agent's own user with mode 0700 (chmod 700 %s)",
+			"state directory %s: belongs to user %u, and cede run is user %u: run it as the user that it belongs to",
+			path, (unsigned)st.st_uid, (unsigned)geteuid());
+	if ((st.st_mode & 077) != 0)
+		return CEDE_FAIL(reterr, CEDE_ERR_REFUSED,
+			"state directory %s: must be for the agent's own user alone (chmod 700 %s)",
 			path, path);
 	return CEDE_OK;
 }
