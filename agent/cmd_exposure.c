@@ -182,9 +182,9 @@ static int must_know(struct ledger *ledger, struct slice source, struct cede_err
 
 	if (source.len == 0)
 		return CEDE_OK;
-	CEDE_TRY(ledger_sources(ledger, take_source, &k, reterr));
+	CEDE_TRY(ledger_unreadable(ledger_sources(ledger, take_source, &k, reterr)));
 	if (!k.there)
-		CEDE_TRY(ledger_watch_events(ledger, take_missing, &k, reterr));
+		CEDE_TRY(ledger_unreadable(ledger_watch_events(ledger, take_missing, &k, reterr)));
 	return k.there ? CEDE_OK
 		       : CEDE_FAIL(reterr, CEDE_ERR_INPUT,
 				 "--source %.*s: the ledger knows no such source; it has:%s",
@@ -203,15 +203,15 @@ static int report(const struct words *w, struct report *r, struct cede_error *re
 
 	CEDE_TRY(span_of(w, r, reterr));
 	CEDE_TRY(place_of(w, &state, host, reterr));
-	CEDE_TRY(ledger_open_reader(state, &ledger, reterr));
-	CEDE_TRY(ledger_read_begin(ledger, reterr));
+	CEDE_TRY(ledger_unreadable(ledger_open_reader(state, &ledger, reterr)));
+	CEDE_TRY(ledger_unreadable(ledger_read_begin(ledger, reterr)));
 	CEDE_TRY(must_know(ledger, o.source, reterr));
-	CEDE_TRY(report_make(ledger, o.source, r, reterr));
+	CEDE_TRY(ledger_unreadable(report_make(ledger, o.source, r, reterr)));
 	if (w->html != NULL)
-		CEDE_TRY(write_page(ledger, r, o, w->html, reterr));
-	CEDE_TRY(w->json         ? print_json_lines(ledger, r, &o, reterr)
-			: w->csv ? print_csv(ledger, r, &o, reterr)
-				 : print_table(ledger, r, &o, reterr));
+		CEDE_TRY(ledger_unreadable(write_page(ledger, r, o, w->html, reterr)));
+	CEDE_TRY(ledger_unreadable(w->json ? print_json_lines(ledger, r, &o, reterr)
+			: w->csv           ? print_csv(ledger, r, &o, reterr)
+					   : print_table(ledger, r, &o, reterr)));
 	return fflush(stdout) == 0 ? CEDE_OK : CEDE_FAIL_SYS(reterr, "write the report");
 }
 

@@ -112,6 +112,7 @@ struct words {
 	char *state; /* owned */
 	const char *verb;
 	const char *subject;
+	struct id id; /* the same */
 	const char *checkpoint;
 	const char *key;
 	const char *before;
@@ -168,7 +169,15 @@ static int print_check(const struct words *w, const struct ledger_check *c) {
 	return fflush(stdout) == 0 ? 0 : 3;
 }
 
-static int verify(const struct words *w, struct ledger *ledger, struct cede_error *reterr) {
+/* So that no first bad event can be told. */
+static int print_damage(const struct cede_error *why) {
+	(void)fputs("ledger: NOT SOUND: ", stdout);
+	escape_print_line(stdout, slice_str(why->text));
+	(void)putchar('\n');
+	return fflush(stdout) == 0 ? 1 : 3;
+}
+
+static int verify_ledger(const struct words *w, struct ledger *ledger, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf notes = BUF_INIT(UINT32_MAX);
 	CLEANUP(buf_done) struct buf key = BUF_INIT(CHECKPOINT_KEY_MAX);
 	CLEANUP(buf_done) struct buf state_key = BUF_INIT(CHECKPOINT_KEY_MAX);
@@ -181,20 +190,32 @@ static int verify(const struct words *w, struct ledger *ledger, struct cede_erro
 	if (w->key != NULL)
 		CEDE_TRY(load_der(w->key, false, &key, reterr));
 	CEDE_TRY(load_state_key(w->state, &state_key, reterr));
-	CEDE_TRY(ledger_check(
-		ledger, buf_slice(&notes), buf_slice(&key), buf_slice(&state_key), &check, reterr));
-	return print_check(w, &check);
+	int r = ledger_check(
+		ledger, buf_slice(&notes), buf_slice(&key), buf_slice(&state_key), &check, reterr);
+	if (r != CEDE_ERR_INPUT)
+		return r < 0 ? r : print_check(w, &check);
+	/* whose fault: the ledger's, or that of the files it was to be compared with? */
+	struct ledger_check alone;
+	r = ledger_check(ledger, SLICE_NONE, SLICE_NONE, buf_slice(&state_key), &alone, NULL);
+	return r == CEDE_ERR_INPUT ? print_damage(reterr) : CEDE_ERR_INPUT;
 }
 
-static int receipt(struct ledger *ledger, const char *text, struct cede_error *reterr) {
+static int verify(const struct words *w, struct cede_error *reterr) {
+	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
+	int r = ledger_open_reader(w->state, &ledger, reterr);
+
+	if (r == CEDE_ERR_INPUT)
+		return print_damage(reterr);
+	return r < 0 ? r : verify_ledger(w, ledger, reterr);
+}
+
+static int receipt(struct ledger *ledger, const struct words *w, struct cede_error *reterr) {
 	CLEANUP(buf_done) struct buf note = BUF_INIT(65536);
-	struct id id;
 	bool there;
 
-	CEDE_TRY(id_parse(slice_str(text), &id, reterr));
-	CEDE_TRY(ledger_receipt(ledger, &id, &note, &there, reterr));
+	CEDE_TRY(ledger_receipt(ledger, &w->id, &note, &there, reterr));
 	if (!there) {
-		(void)fprintf(stderr, "cede ledger: bundle %s has no receipt\n", text);
+		(void)fprintf(stderr, "cede ledger: bundle %s has no receipt\n", w->subject);
 		return 1;
 	}
 	return fwrite(note.data, 1, note.len, stdout) == note.len && fflush(stdout) == 0
@@ -264,8 +285,8 @@ static int prune(const struct words *w, struct cede_error *reterr) {
 	}
 	if (access(w->state, F_OK) < 0)
 		return CEDE_FAIL_SYS(reterr, "%s", w->state);
-	CEDE_TRY(ledger_open(w->state, &ledger, reterr));
-	CEDE_TRY(ledger_prune(ledger, before, clock_wall_ns(), &done, reterr));
+	CEDE_TRY(ledger_unreadable(ledger_open(w->state, &ledger, reterr)));
+	CEDE_TRY(ledger_unreadable(ledger_prune(ledger, before, clock_wall_ns(), &done, reterr)));
 	(void)printf(
 		"ledger: pruned %llu captures and %llu bundles; %llu events were emptied, their hashes stay; all up to event %llu, which the agency has acknowledged\n",
 		(unsigned long long)done.captures, (unsigned long long)done.bundles,
@@ -273,14 +294,10 @@ static int prune(const struct words *w, struct cede_error *reterr) {
 	return fflush(stdout) == 0 ? 0 : CEDE_FAIL_SYS(reterr, "write");
 }
 
-static int run(const struct words *w, struct cede_error *reterr) {
+static int show(const struct words *w, struct cede_error *reterr) {
 	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
 
-	if (strcmp(w->verb, "prune") == 0)
-		return prune(w, reterr);
 	CEDE_TRY(ledger_open_reader(w->state, &ledger, reterr));
-	if (strcmp(w->verb, "verify") == 0)
-		return verify(w, ledger, reterr);
 	if (strcmp(w->verb, "list") == 0)
 		return list(ledger, w->json, reterr);
 	if (strcmp(w->verb, "events") == 0)
@@ -288,8 +305,18 @@ static int run(const struct words *w, struct cede_error *reterr) {
 	if (strcmp(w->verb, "export") == 0)
 		return ledger_export(ledger, w->from == 0 ? 1 : w->from, reterr);
 	if (strcmp(w->verb, "show") == 0)
-		return ledger_show(ledger, w->subject, w->json, reterr);
-	return receipt(ledger, w->subject, reterr);
+		return ledger_show(ledger, &w->id, w->json, reterr);
+	return receipt(ledger, w, reterr);
+}
+
+static int run(struct words *w, struct cede_error *reterr) {
+	if (strcmp(w->verb, "prune") == 0)
+		return prune(w, reterr);
+	if (strcmp(w->verb, "verify") == 0)
+		return verify(w, reterr);
+	if (w->subject != NULL)
+		CEDE_TRY(id_parse(slice_str(w->subject), &w->id, reterr));
+	return ledger_unreadable(show(w, reterr));
 }
 
 int cmd_ledger(int argc, char **argv) {

@@ -8,4 +8,4 @@
 CEDE_MUST_USE int ledger_export(struct ledger *ledger, uint64_t from, struct cede_error *reterr);
 /* Every event of one capture, and of its bundles. */
 CEDE_MUST_USE int ledger_show(
-	struct ledger *ledger, const char *id, bool json, struct cede_error *reterr);
+	struct ledger *ledger, const struct id *id, bool json, struct cede_error *reterr);

@@ -185,11 +185,11 @@ static int show_event(void *ctx, const struct ledger_row *row, struct cede_error
 	return s->over && s->open == 0; /* nothing more can come */
 }
 
-int ledger_show(struct ledger *ledger, const char *text, bool json, struct cede_error *reterr) {
-	struct show s = {.json = json};
+int ledger_show(struct ledger *ledger, const struct id *id, bool json, struct cede_error *reterr) {
+	struct show s = {.json = json, .id = *id};
+	char text[ID_TEXT_SIZE];
 	uint64_t from;
 
-	CEDE_TRY(id_parse(slice_str(text), &s.id, reterr));
 	/* ids have their time in them: the event is not far; if it is, all are looked through */
 	CEDE_TRY(ledger_events_since(ledger, id_time_ns(&s.id) - ID_SLACK_NS, &from, reterr));
 	int r = ledger_events(ledger, from, show_event, &s, reterr);
@@ -201,6 +201,7 @@ int ledger_show(struct ledger *ledger, const char *text, bool json, struct cede_
 		return CEDE_FAIL_SYS(reterr, "write");
 	if (s.printed > 0)
 		return 0;
+	id_print(id, text);
 	(void)fprintf(stderr, "cede ledger: no event of %s\n", text);
 	return 1;
 }

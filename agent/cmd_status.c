@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "agent/config.h"
+#include "agent/ledger/ledger.h"
 #include "agent/status_read.h"
 #include "agent/status_show.h"
 #include "base/cleanup.h"
@@ -102,7 +103,7 @@ int cmd_status(int argc, char **argv) {
 	if (r == CEDE_OK && every_s > 0)
 		return watch(place, json, every_s);
 	if (r == CEDE_OK)
-		r = report(place, json, &err);
+		r = ledger_unreadable(report(place, json, &err));
 	if (r < 0)
 		(void)fprintf(stderr, "cede status: %s\n", err.text);
 	return r >= 0 ? r : r == CEDE_ERR_INPUT ? 2 : 3;

@@ -143,8 +143,8 @@ static int status(const struct words *w, struct cede_error *reterr) {
 	CLEANUP(ledger_closep) struct ledger *ledger = NULL;
 	struct listing l = {.json = w->json, .now_ns = clock_wall_ns()};
 
-	CEDE_TRY(ledger_open_reader(w->state, &ledger, reterr));
-	CEDE_TRY(ledger_epochs(ledger, NULL, w->all, print_epoch, &l, reterr));
+	CEDE_TRY(ledger_unreadable(ledger_open_reader(w->state, &ledger, reterr)));
+	CEDE_TRY(ledger_unreadable(ledger_epochs(ledger, NULL, w->all, print_epoch, &l, reterr)));
 	if (l.epochs == 0 && !w->json)
 		(void)printf("no epoch of a vault\n");
 	return 0;

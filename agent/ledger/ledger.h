@@ -31,6 +31,9 @@ CEDE_MUST_USE int ledger_open(const char *state_dir, struct ledger **ret, struct
 /* For commands: read only, never checkpoints, works while the agent runs and while it does not. */
 CEDE_MUST_USE int ledger_open_reader(
 	const char *state_dir, struct ledger **ret, struct cede_error *reterr);
+/* For commands: what a call for the ledger returned, with INPUT (damaged) as IO, so that a ledger
+ * that can't be read is not taken for bad usage. */
+int ledger_unreadable(int code);
 void ledger_close(struct ledger *ledger); /* NULL allowed */
 void ledger_closep(struct ledger **ledger);
 

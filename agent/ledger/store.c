@@ -18,13 +18,17 @@
 #include "formats/checkpoint.h"
 
 #define LOCK_NAME "lock"
-#define MEND                                                                                     \
-	"nothing is wiped; keep a copy of the state directory, restore ledger.db from the last " \
-	"backup or ask the agency before starting with an empty one"
+#define MEND                                                                                   \
+	"nothing is wiped; stop the agent, keep the state directory as it is for the agency, " \
+	"and begin with an empty one; never put an older copy back"
+
+int ledger_unreadable(int code) {
+	return code == CEDE_ERR_INPUT ? CEDE_ERR_IO : code;
+}
 
 int ledger_fail(struct ledger *l, const char *what, struct cede_error *reterr) {
 	int code = sqlite3_errcode(l->db) & 0xff;
-	char why[512];
+	char why[200];
 
 	escape_line(slice_str(sqlite3_errmsg(l->db)), why,
 		sizeof why); /* names of a file that may be anything */
@@ -371,6 +375,11 @@ int ledger_open_reader(const char *state_dir, struct ledger **ret, struct cede_e
 	if (!is_there(state_dir, LEDGER_NAME, F_OK) && errno == ENOENT)
 		return CEDE_FAIL(reterr, CEDE_ERR_BUSY,
 			"no ledger yet in %s: the agent has not run here", state_dir);
+	if (!is_there(state_dir, LEDGER_NAME, R_OK) && errno == EACCES)
+		return CEDE_FAIL(reterr, CEDE_ERR_IO,
+			"%s/" LEDGER_NAME
+			": Permission denied; run this as root or as the agent's user",
+			state_dir);
 	int r = open_reader(l, state_dir, reading_of(state_dir), reterr);
 	if (r == CEDE_ERR_IO && (sqlite3_errcode(l->db) & 0xff) == SQLITE_READONLY) {
 		/* the agent that keeps the index has only begun with it */

@@ -22,8 +22,9 @@ from stock import Store
 from tap import Skip, check, equal
 from world import World, program, until
 
-MEND = "restore ledger.db"
+MEND = "keep the state directory"
 FILES = 8
+AN_ID = "0193577c-4a00-7c01-9000-0123456789ab"
 STEP = {"quick": 20, "normal": 12, "full": 1}[tap.mode()]  # between calls at which the agent dies
 
 
@@ -59,6 +60,17 @@ def garbage():
         before = filled(w)
         (w.state / "ledger.db").write_bytes(random.Random(1).randbytes(40_000))
         refuses(w, before, "damaged")
+        equal(w.agent.popen.returncode, 2, "exit status: a restart would not help")
+        span = ("--at", "2026-01-01T00:00:00Z")
+        for status, words in ((1, ["ledger", "verify"]), (3, ["ledger", "list"]), (3, ["ledger", "events"]), (3, ["ledger", "export", "--json"]),
+                              (3, ["ledger", "show", AN_ID]), (3, ["ledger", "receipt", AN_ID]), (3, ["status"]),
+                              (3, ["ledger", "prune", "--before", "2026-01-01T00:00:00Z"]), (3, ["exposure", *span]), (3, ["vault", "status"]),
+                              (2, ["ledger", "show", "nonsense"]), (2, ["ledger", "prune", "--before", "nonsense"]),
+                              (2, ["exposure", "--at", "nonsense"])):
+            done = subprocess.run([program("cede"), *words, "--state", w.state], capture_output=True, text=True)
+            said = done.stdout + done.stderr
+            check(done.returncode == status and (status == 2 or MEND in said), f"{words}: {done.returncode} {said}")
+            check("backup" not in said, f"{words}: {said}")
 
 
 def flipped():
@@ -279,6 +291,30 @@ def hostile():
                 check(done.returncode in (0, 1) and [json.loads(line) for line in done.stdout.splitlines()], f"{words}: {said[:2000]}")
 
 
+def another_user():
+    """as a user that may not read it: the commands say that, and whose it is to be; cede run names the owner"""
+    if os.geteuid() != 0:
+        raise Skip("only root can be somebody else")
+    with World(receiver=False) as w:
+        filled(w)
+        w.dir.chmod(0o755)
+        for mode in (0o700, 0o755):  # the directory, then the file alone is closed to others
+            w.state.chmod(mode)
+            for words in (["ledger", "list"], ["ledger", "verify"], ["status"], ["exposure", "--at", "2026-01-01T00:00:00Z"], ["vault", "status"]):
+                try:
+                    done = subprocess.run([program("cede"), *words, "--state", w.state], capture_output=True, text=True, user=65534, group=65534,
+                                          extra_groups=[])
+                except PermissionError:
+                    raise Skip("the programs are where nobody else may run them") from None
+                check(done.returncode == 3 and "ledger.db: Permission denied; run this as root or as the agent's user" in done.stderr,
+                      f"{words}: {done.returncode} {done.stderr}")
+        for owner, mode, text in ((0, 0o755, "chmod 700"), (65534, 0o700, "belongs to user 65534, and cede run is user 0")):
+            w.state.chmod(mode)
+            os.chown(w.state, owner, -1)
+            done = subprocess.run(w.agent_words(), capture_output=True, text=True, timeout=60)
+            check(done.returncode == 2 and text in done.stderr and ("chmod" in text) == ("chmod" in done.stderr), f"{done.returncode} {done.stderr}")
+
+
 def another_agent():
     """a second agent on the same state directory is refused"""
     with World() as w:
@@ -291,4 +327,4 @@ def another_agent():
         w.settled()
 
 
-tap.run([garbage, flipped, wiping_without_proof, cut_short, damaged_while_running, gone, locked, full, read_only, read_where_it_died, hostile, another_agent], at_once=4)
+tap.run([garbage, flipped, wiping_without_proof, cut_short, damaged_while_running, gone, locked, full, read_only, read_where_it_died, hostile, another_user, another_agent], at_once=4)
