@@ -31,9 +31,9 @@ enum report_note_kind {
 	NOTE_NO_GUARD,      /* nobody asked who opens captures */
 	NOTE_OPENED,        /* another program opened a capture, or tried to */
 	NOTE_PRUNED,        /* captures were taken out of the ledger */
-	NOTE_SEALED_LOST, /* a sealed bundle was taken out of the spool: what it held is not listed */
-	NOTE_REFUSED,     /* files that cede left alone: in the clear, nobody saw them go */
-	NOTE_AFTER_LAST, /* the span ends after the ledger's last event */
+	NOTE_SEALED_LOST,   /* a sealed bundle was taken out of the spool */
+	NOTE_REFUSED,       /* files that cede left alone: in the clear, nobody saw them go */
+	NOTE_AFTER_LAST,    /* the span ends after the ledger's last event */
 };
 
 struct report_note {

@@ -192,6 +192,25 @@ def refused():
         check(".jpg" not in exposure(w, "--at", b, "--no-names", status=(1,)), "no names where none are wanted")
 
 
+def sealed_and_lost():
+    """a bundle that was taken out of the spool: what had been wiped on its proof was sealed here until it was missed, and is named"""
+    wipe = {"after": "seal", "method": "overwrite", "require": "none"}
+    with World(source={"quiet": "0s", "wipe": wipe}, receiver=False) as w:
+        a = stamp(time.time() - 1)
+        w.start_agent()
+        w.write("a.jpg", os.urandom(500), want=False)
+        until(lambda: w.counts()[0].get("wiped") == 1, 60, "it is wiped")
+        equal(w.agent.stop(), 0, "exit status")
+        for bundle in (w.state / "spool").glob("*.cms"):
+            bundle.unlink()
+        w.start_receiver()
+        w.start_agent()
+        until(lambda: "bundle-abandoned" in w.cede("ledger", "events", "--state", w.state), 60, "it is missed")
+        _, notes, items = lines(w, "--from", a, "--to", stamp(time.time()))
+        equal([(i["path"], i["end"]) for i in items if i["kind"] == "sealed"], [("a.jpg", "abandoned")], "what was sealed")
+        check([n for n in notes if n["note"] == "sealed-lost" and n["gap"]], f"{notes}")
+
+
 def pruned():
     """what was taken out of the ledger is said, and the time in which nobody watched counts from the stop, whatever came after it"""
     with World(source={"quiet": "0s"}) as w:
@@ -336,4 +355,4 @@ def one_source():
 
 
 if __name__ == "__main__":
-    tap.run([truth, sealed_in_spool, refused, one_source, pruned, page, usage])
+    tap.run([truth, sealed_in_spool, refused, one_source, sealed_and_lost, pruned, page, usage])
