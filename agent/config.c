@@ -215,7 +215,7 @@ int agent_config_state(const char *state, const char *path, char **ret, struct c
 	}
 	int r = agent_config_read(path != NULL ? path : AGENT_CONFIG_DEFAULT, &config, reterr);
 	if (r < 0 && path == NULL)
-		cede_error_within(reterr, "no --state, no --config");
+		cede_error_within(reterr, "no --state given");
 	if (r == CEDE_OK)
 		*ret = CEDE_TAKE(config->state);
 	return r;

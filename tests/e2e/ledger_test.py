@@ -291,6 +291,15 @@ def hostile():
                 check(done.returncode in (0, 1) and [json.loads(line) for line in done.stdout.splitlines()], f"{words}: {said[:2000]}")
 
 
+def nowhere():
+    """without --state and without the host's settings: the message names an option that there is"""
+    if os.path.exists("/etc/cede/agent.yaml"):
+        raise Skip("this machine has settings")
+    for words in (["ledger", "list"], ["status"]):
+        done = subprocess.run([program("cede"), *words], capture_output=True, text=True)
+        check(done.returncode == 3 and "no --state given: open /etc/cede/agent.yaml" in done.stderr, f"{words}: {done.returncode} {done.stderr}")
+
+
 def another_user():
     """as a user that may not read it: the commands say that, and whose it is to be; cede run names the owner"""
     if os.geteuid() != 0:
@@ -327,4 +336,4 @@ def another_agent():
         w.settled()
 
 
-tap.run([garbage, flipped, wiping_without_proof, cut_short, damaged_while_running, gone, locked, full, read_only, read_where_it_died, hostile, another_user, another_agent], at_once=4)
+tap.run([garbage, flipped, wiping_without_proof, cut_short, damaged_while_running, gone, locked, full, read_only, read_where_it_died, hostile, nowhere, another_user, another_agent], at_once=4)
