@@ -152,9 +152,9 @@ static int end(enum purge_end how, const struct purge_left *left, const struct w
 		return 1;
 	case PURGE_STOPPED:
 		(void)fprintf(stderr,
-			"cede purge: stopped, nothing more was wiped: %llu captures and %llu sealed bundles could not be handed over (cede ledger list names them): mend the link and run it again, or add --destroy-unsent; %llu captures are under a legal hold: have it lifted, or add --destroy-held\n",
+			"cede purge: stopped, nothing more was wiped: %llu captures and %llu sealed bundles could not be handed over (cede ledger list names them), %llu more files that the policy wants were left alone (cede policy dry-run says why): mend that and run it again, or add --destroy-unsent; %llu captures are under a legal hold: have it lifted, or add --destroy-held\n",
 			(unsigned long long)left->unsent, (unsigned long long)left->bundles,
-			(unsigned long long)left->held);
+			(unsigned long long)left->refused, (unsigned long long)left->held);
 		return 1;
 	}
 	return 3;

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "policy/decide.h"
 
 #define DEPTH_MOST 512
 
@@ -33,6 +34,7 @@ struct sweep {
 	int fd;             /* of the place */
 	const char *source; /* its name, or "" */
 	const char *key;    /* the name that the ledger has its captures under, or "" */
+	const struct policy_source *wants; /* what the policy says of it; NULL: no source */
 	struct doomed files[PURGE_BATCH];
 	struct wipe_item items[PURGE_BATCH];
 	size_t count;
@@ -134,6 +136,11 @@ static int drop_other(struct sweep *s, int dirfd, const char *name, struct cede_
 		error != NULL ? error : "system-error", reterr);
 }
 
+/* A capture that the agency does not have, whatever its size or links. */
+static bool is_wanted(const struct sweep *s, const char *path) {
+	return s->wants != NULL && still_wanted(s->wants, slice_str(path), 0);
+}
+
 static int doom(void *ctx, int dirfd, const char *name, const char *path, struct cede_error *reterr) {
 	struct sweep *s = ctx;
 	struct stat st;
@@ -154,6 +161,8 @@ static int doom(void *ctx, int dirfd, const char *name, const char *path, struct
 	if (s->p->ledger != NULL)
 		CEDE_TRY(ledger_capture_at(
 			s->p->ledger, slice_str(s->key), slice_str(path), note_capture, d, reterr));
+	if (!d->is_capture && is_wanted(s, path))
+		d->what = TALLY_UNSENT;
 	return s->count == PURGE_BATCH ? flush(s, reterr) : CEDE_OK;
 }
 
@@ -194,6 +203,13 @@ static void drop_directories(int dirfd, unsigned depth) {
 	(void)fsync(dirfd);
 }
 
+static const struct policy_source *source_named(const struct purge *p, const char *name) {
+	for (size_t i = 0; i < p->policy->source_count; i++)
+		if (strcmp(p->policy->sources[i].name, name) == 0)
+			return &p->policy->sources[i];
+	return NULL;
+}
+
 static int sweep_place(struct purge *p, int fd, const char *source, const char *key,
 	enum tally_what what, struct cede_error *reterr) {
 	CLEANUP(sweep_freep) struct sweep *s = calloc(1, sizeof *s);
@@ -205,6 +221,7 @@ static int sweep_place(struct purge *p, int fd, const char *source, const char *
 	s->source = source;
 	s->key = key;
 	s->what = what;
+	s->wants = source_named(p, source);
 	const struct walk walk = {.on_file = doom, .on_trouble = not_entered, .ctx = s};
 	CEDE_TRY(walk_source(fd, &walk, reterr));
 	CEDE_TRY(flush(s, reterr));
@@ -224,6 +241,57 @@ int purge_sources(struct purge *p, struct cede_error *reterr) {
 		CEDE_TRY(purge_place(p, p->source_fds[i], p->policy->sources[i].name, key, reterr));
 	}
 	return CEDE_OK;
+}
+
+/* ---- what the hand-over left alone */
+
+static int count_one(
+	void *ctx, int dirfd, const char *name, const char *path, struct cede_error *reterr) {
+	const struct sweep *s = ctx;
+	struct doomed d = {.is_capture = false};
+	struct stat st;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? CEDE_OK : CEDE_FAIL_SYS(reterr, "stat");
+	if (!S_ISREG(st.st_mode) || !is_wanted(s, path))
+		return CEDE_OK;
+	CEDE_TRY(ledger_capture_at(
+		s->p->ledger, slice_str(s->key), slice_str(path), note_capture, &d, reterr));
+	s->p->left.refused += !d.is_capture;
+	return CEDE_OK;
+}
+
+/* It is not wiped either, and said then. */
+static int pass_by(
+	void *ctx, const char *path, const struct cede_error *why, struct cede_error *reterr) {
+	(void)ctx;
+	(void)path;
+	(void)why;
+	(void)reterr;
+	return CEDE_OK;
+}
+
+int purge_count_place(
+	struct purge *p, int fd, const char *source, const char *key, struct cede_error *reterr) {
+	CLEANUP(sweep_freep) struct sweep *s = calloc(1, sizeof *s);
+
+	if (s == NULL)
+		return CEDE_FAIL_MEMORY(reterr);
+	s->p = p;
+	s->key = key;
+	s->wants = source_named(p, source);
+	const struct walk walk = {.on_file = count_one, .on_trouble = pass_by, .ctx = s};
+	return walk_source(fd, &walk, reterr);
+}
+
+int purge_count_refused(struct purge *p, struct cede_error *reterr) {
+	for (size_t i = 0; i < p->policy->source_count; i++) {
+		char key[EPOCH_SOURCE_SIZE];
+		source_place_ledger(p->source_fds[i], &p->policy->sources[i], key);
+		CEDE_TRY(purge_count_place(
+			p, p->source_fds[i], p->policy->sources[i].name, key, reterr));
+	}
+	return purge_count_stores(p, reterr);
 }
 
 /* ---- state and key */

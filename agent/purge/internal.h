@@ -89,6 +89,12 @@ CEDE_MUST_USE int purge_sources(struct purge *p, struct cede_error *reterr);
 /* Of a source, one directory; key: its name in the ledger. */
 CEDE_MUST_USE int purge_place(
 	struct purge *p, int fd, const char *source, const char *key, struct cede_error *reterr);
+/* Counts in left.refused the files of a source's directory that the policy wants and of which the
+ * ledger has no live capture: the hand-over refused them, or did not get to them. */
+CEDE_MUST_USE int purge_count_place(
+	struct purge *p, int fd, const char *source, const char *key, struct cede_error *reterr);
+/* The same in every source, and in the stores of vaults. */
+CEDE_MUST_USE int purge_count_refused(struct purge *p, struct cede_error *reterr);
 /* Everything below the state directory; the ledger is closed. */
 CEDE_MUST_USE int purge_state(struct purge *p, struct cede_error *reterr);
 /* Empties the journals: names stay in them otherwise. */
@@ -96,6 +102,7 @@ void purge_names(struct purge *p);
 CEDE_MUST_USE int purge_key(struct purge *p, struct cede_error *reterr);
 
 /* ---- vaults.c */
+CEDE_MUST_USE int purge_count_stores(struct purge *p, struct cede_error *reterr);
 /* Every file in the stores of vaults. */
 CEDE_MUST_USE int purge_stores(struct purge *p, struct cede_error *reterr);
 /* The keys of all epochs; the sources are closed. */

@@ -201,7 +201,7 @@ static int say(
 static bool may_go_on(const struct purge *p) {
 	const struct purge_options *o = p->options;
 
-	return (o->destroy_unsent || p->left.unsent + p->left.bundles == 0) &&
+	return (o->destroy_unsent || p->left.unsent + p->left.refused + p->left.bundles == 0) &&
 		(o->destroy_held || p->left.held == 0);
 }
 
@@ -211,8 +211,8 @@ static int wipe_all(struct purge *p, struct cede_error *reterr) {
 
 	CEDE_TRY(tally_open(p->outputs[OUTPUT_DETAILS].fd, &p->tally, reterr));
 	(void)snprintf(detail, sizeof detail, "unsent=%llu held=%llu bundles=%llu",
-		(unsigned long long)p->left.unsent, (unsigned long long)p->left.held,
-		(unsigned long long)p->left.bundles);
+		(unsigned long long)(p->left.unsent + p->left.refused),
+		(unsigned long long)p->left.held, (unsigned long long)p->left.bundles);
 	CEDE_TRY(say(p, LEDGER_PURGE_BEGUN, detail, reterr));
 	CEDE_TRY(purge_bundles(p, reterr));
 	CEDE_TRY(purge_sources(p, reterr));
@@ -266,6 +266,7 @@ int purge_run(const struct purge_options *options, enum purge_end *ret_end,
 	CEDE_TRY(hand_over(options, reterr));
 	CEDE_TRY(open_ledger(&p, reterr));
 	CEDE_TRY(open_sources(&p, reterr));
+	CEDE_TRY(purge_count_refused(&p, reterr));
 	*ret_left = p.left;
 	if (!may_go_on(&p)) {
 		*ret_end = PURGE_STOPPED;
@@ -279,9 +280,10 @@ int purge_run(const struct purge_options *options, enum purge_end *ret_end,
 				      : "cut off in the midst, mend it and run it again");
 		return CEDE_ERR_IO; /* whatever it was: much is wiped */
 	}
-	bool clean =
-		p.left.unsent + p.left.held + p.left.bundles + p.tally.remains + p.earlier_count == 0;
-	*ret_end = clean ? PURGE_CLEAN : PURGE_FINDINGS;
 	tell_findings(&p, ret_left);
+	bool clean = p.left.unsent + p.left.held + p.left.bundles + p.tally.remains +
+			p.earlier_count + ret_left->unsent ==
+		0;
+	*ret_end = clean ? PURGE_CLEAN : PURGE_FINDINGS;
 	return CEDE_OK;
 }

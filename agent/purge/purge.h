@@ -37,6 +37,7 @@ struct purge_options {
 
 struct purge_left { /* STOPPED: what keeps it from going on; FINDINGS: what is gone */
 	uint64_t unsent, held, bundles;
+	uint64_t refused;  /* files that the policy wants and the hand-over left alone */
 	char remains[256]; /* of FINDINGS: "WHAT REASON COUNT, ...", cut off if there are many */
 	uint64_t earlier_runs; /* of FINDINGS: that were cut off; the certificate has only their beginnings */
 };

@@ -16,6 +16,25 @@ struct vault_sweep {
 	struct place *place;
 };
 
+/* The name that the ledger has its captures under. */
+static void key_of(
+	const struct vault_sweep *v, const struct place_found *found, char key[EPOCH_SOURCE_SIZE]) {
+	if (found->encrypted)
+		epoch_source(v->name, found->id.bytes, key);
+	else
+		(void)snprintf(key, EPOCH_SOURCE_SIZE, "%s", v->name);
+}
+
+static int count_one(void *ctx, struct place_found *found, struct cede_error *reterr) {
+	const struct vault_sweep *v = ctx;
+	char key[EPOCH_SOURCE_SIZE];
+
+	if (found->name[0] == 0)
+		return CEDE_OK; /* the source itself */
+	key_of(v, found, key);
+	return purge_count_place(v->p, found->fd, v->name, key, reterr);
+}
+
 static int sweep_one(void *ctx, struct place_found *found, struct cede_error *reterr) {
 	struct vault_sweep *v = ctx;
 	char key[EPOCH_SOURCE_SIZE];
@@ -23,10 +42,7 @@ static int sweep_one(void *ctx, struct place_found *found, struct cede_error *re
 
 	if (found->name[0] == 0)
 		return CEDE_OK; /* the source itself */
-	if (found->encrypted)
-		epoch_source(v->name, found->id.bytes, key);
-	else
-		(void)snprintf(key, sizeof key, "%s", v->name);
+	key_of(v, found, key);
 	CEDE_TRY(purge_place(v->p, found->fd, v->name, key, reterr));
 	fd_closep(&found->fd);
 	return place_remove(v->place, found->name, NULL, NULL, &rest, reterr);
@@ -39,16 +55,24 @@ static int open_vault(const struct purge *p, size_t source, struct place **ret) 
 	return place_open(s->path, s->name, false, ret, NULL);
 }
 
-int purge_stores(struct purge *p, struct cede_error *reterr) {
+static int each_store(struct purge *p, place_found_fn *fn, struct cede_error *reterr) {
 	for (size_t i = 0; i < p->policy->source_count; i++) {
 		CLEANUP(place_closep) struct place *place = NULL;
 		struct vault_sweep v = {.p = p, .name = p->policy->sources[i].name};
 		if (open_vault(p, i, &place) < 0)
 			continue;
 		v.place = place;
-		CEDE_TRY(place_list(place, sweep_one, &v, reterr));
+		CEDE_TRY(place_list(place, fn, &v, reterr));
 	}
 	return CEDE_OK;
+}
+
+int purge_count_stores(struct purge *p, struct cede_error *reterr) {
+	return each_store(p, count_one, reterr);
+}
+
+int purge_stores(struct purge *p, struct cede_error *reterr) {
+	return each_store(p, sweep_one, reterr);
 }
 
 /* ---- keys */

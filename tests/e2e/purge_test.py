@@ -151,6 +151,34 @@ def stops_short():
         equal(fields["ledger-copy"], ["none"], "the ledger's copy")
 
 
+def left_alone():
+    """what the policy wants and the hand-over leaves alone (too large, two links, still open) stops it; destroyed, it is a finding"""
+    with World(source={"quiet": "0s", "max_size": "4KiB"}) as w:
+        w.start_receiver()
+        (w.capture / "large.jpg").write_bytes(MARKER * 1000)
+        (w.capture / "twice.jpg").write_bytes(MARKER)
+        os.link(w.capture / "twice.jpg", w.dir / "other-link")
+        (w.capture / "notes.txt").write_bytes(MARKER * 1000)  # the policy does not want it
+        w.write("a.jpg", MARKER)
+        with open(w.capture / "open.jpg", "wb", buffering=0) as writer:
+            writer.write(MARKER)
+            said = purge(w, "--drop-ledger", "--yes", status=(1,), limit="5s")
+        check("0 captures and 0 sealed bundles" in said and "3 more files that the policy wants were left alone" in said, said)
+        equal(sorted(w.left()), [b"large.jpg", b"notes.txt", b"open.jpg", b"twice.jpg"], "files that stay")
+        Store(w.store, w.pki).read().compare(w.want)
+        w.expect("open.jpg", MARKER)  # complete now
+        w.expect("twice.jpg", MARKER)
+        (w.dir / "other-link").unlink()
+        (w.capture / "late.jpg").write_bytes(MARKER * 1000)
+        said = purge(w, "--drop-ledger", "--destroy-unsent", "--yes", status=(1,))
+        check("done, with findings, 2 captures destroyed that the agency does not have;" in said, said)
+        is_gone(w)
+        Store(w.store, w.pki).read().compare(w.want)
+        fields, entries = certificate(w)
+        equal([(e["what"], e["id"]) for e in entries if e["what"] == "unsent-capture"], [("unsent-capture", None)] * 2, "the details")
+        check("earlier-run" not in fields, "nothing was wiped before")
+
+
 def nothing_readable():
     """waiting, held, sealed and wiped captures: nothing readable remains in the raw image; what the agency lacks is listed by id"""
     if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
@@ -385,4 +413,4 @@ def too_long():
 
 
 if __name__ == "__main__":
-    tap.run([clean, most_sources, stops_short, nothing_readable, refused, source_gone, not_mounted, outputs, run_again, too_long])
+    tap.run([clean, most_sources, stops_short, left_alone, nothing_readable, refused, source_gone, not_mounted, outputs, run_again, too_long])
