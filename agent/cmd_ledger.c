@@ -223,20 +223,50 @@ static int receipt(struct ledger *ledger, const struct words *w, struct cede_err
 		: CEDE_FAIL_SYS(reterr, "write");
 }
 
-/* Each option belongs to one verb. */
-static bool options_fit(const struct words *w) {
+static const char *const verbs[] = {"verify", "list", "events", "export", "show", "receipt", "prune"};
+
+/* Each option belongs to one verb. NULL: they fit. */
+static const char *misfit(const struct words *w) {
 	bool verifies = strcmp(w->verb, "verify") == 0;
 	bool exports = strcmp(w->verb, "export") == 0;
 	bool prunes = strcmp(w->verb, "prune") == 0;
 
-	return (w->checkpoint == NULL || verifies) &&
-		(w->key == NULL || (verifies && w->checkpoint != NULL)) &&
-		(w->from == 0 || exports) && (w->before != NULL) == prunes &&
-		(w->json || !exports) && (!w->json || (!verifies && !prunes));
+	if (w->checkpoint != NULL && !verifies)
+		return "--checkpoint goes with verify";
+	if (w->key != NULL && (!verifies || w->checkpoint == NULL))
+		return "--key goes with verify --checkpoint FILE";
+	if (w->from != 0 && !exports)
+		return "--from goes with export";
+	if (w->before != NULL && !prunes)
+		return "--before goes with prune";
+	if (w->before == NULL && prunes)
+		return "prune needs --before TIME";
+	if (!w->json && exports)
+		return "export needs --json";
+	return w->json && (verifies || prunes) ? "verify and prune take no --json" : NULL;
 }
 
-/* 0, or 1 for help, or -1. */
-static int parse(int argc, char **argv, struct words *ret, const char **ret_state) {
+static int check_words(const struct words *w, struct cede_error *reterr) {
+	bool known = false;
+
+	if (w->verb == NULL)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "a command expected");
+	for (size_t i = 0; i < ARRAY_LENGTH(verbs); i++)
+		known = known || strcmp(w->verb, verbs[i]) == 0;
+	if (!known)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "there is no command %s", w->verb);
+	bool wants = strcmp(w->verb, "receipt") == 0 || strcmp(w->verb, "show") == 0;
+	if (wants && w->subject == NULL)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "%s needs an id", w->verb);
+	if (!wants && w->subject != NULL)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "unexpected argument %s", w->subject);
+	const char *wrong = misfit(w);
+	return wrong == NULL ? CEDE_OK : CEDE_FAIL(reterr, CEDE_ERR_INPUT, "%s", wrong);
+}
+
+/* 1: help. INPUT: bad usage; without a text getopt has said which. */
+static int parse(int argc, char **argv, struct words *ret, const char **ret_state,
+	struct cede_error *reterr) {
 	static const struct option options[] = {{"state", required_argument, NULL, 's'},
 		{"checkpoint", required_argument, NULL, 'c'}, {"key", required_argument, NULL, 'k'},
 		{"before", required_argument, NULL, 'b'}, {"from", required_argument, NULL, 'f'},
@@ -258,18 +288,19 @@ static int parse(int argc, char **argv, struct words *ret, const char **ret_stat
 		else if (c == 'j')
 			ret->json = true;
 		else
-			return c == 'h' ? 1 : -1;
+			return c == 'h' ? 1
+				: c == 'f'
+				? CEDE_FAIL(reterr, CEDE_ERR_INPUT,
+					  "--from %s: a number of an event expected", optarg)
+				: CEDE_ERR_INPUT;
 	}
 	if (optind < argc)
 		ret->verb = argv[optind++];
 	if (optind < argc)
 		ret->subject = argv[optind++];
-	bool wants = ret->verb != NULL &&
-		(strcmp(ret->verb, "receipt") == 0 || strcmp(ret->verb, "show") == 0);
-	return ret->verb == NULL || wants != (ret->subject != NULL) || optind != argc ||
-			!options_fit(ret)
-		? -1
-		: 0;
+	if (optind < argc)
+		return CEDE_FAIL(reterr, CEDE_ERR_INPUT, "unexpected argument %s", argv[optind]);
+	return check_words(ret, reterr);
 }
 
 /* The agent is the one writer: while it runs this is refused. */
@@ -320,17 +351,14 @@ static int run(struct words *w, struct cede_error *reterr) {
 }
 
 int cmd_ledger(int argc, char **argv) {
-	static const char *const verbs[] = {
-		"verify", "list", "events", "export", "show", "receipt", "prune"};
 	struct words words = {0};
 	struct cede_error err = {0};
 	const char *state = NULL;
-	bool known = false;
 
-	int help = parse(argc, argv, &words, &state);
-	for (size_t i = 0; help == 0 && i < ARRAY_LENGTH(verbs); i++)
-		known = known || strcmp(words.verb, verbs[i]) == 0;
-	if (help != 0 || !known) {
+	int help = parse(argc, argv, &words, &state, &err);
+	if (help < 0 && err.text[0] != 0)
+		(void)fprintf(stderr, "cede ledger: %s\n", err.text);
+	if (help != 0) {
 		(void)fputs(usage, help > 0 ? stdout : stderr);
 		return help > 0 ? 0 : 2;
 	}

@@ -300,6 +300,16 @@ def nowhere():
         check(done.returncode == 3 and "no --state given: open /etc/cede/agent.yaml" in done.stderr, f"{words}: {done.returncode} {done.stderr}")
 
 
+def bad_usage():
+    """what is wrong with the words is said before the usage, and nothing is done"""
+    for words, said in ((["bogus"], "there is no command bogus"), (["verify", "--key", "x"], "--key goes with verify --checkpoint FILE"),
+                        (["prune"], "prune needs --before TIME"), (["export"], "export needs --json"), (["show"], "show needs an id"),
+                        (["list", "x"], "unexpected argument x"), (["export", "--json", "--from", "x"], "--from x: a number of an event expected")):
+        done = subprocess.run([program("cede"), "ledger", *words], capture_output=True, text=True)
+        equal((done.returncode, done.stderr.splitlines()[0]), (2, f"cede ledger: {said}"), f"cede ledger {' '.join(words)}")
+        check("usage: cede ledger" in done.stderr and done.stdout == "", done.stderr + done.stdout)
+
+
 def another_user():
     """as a user that may not read it: the commands say that, and whose it is to be; cede run names the owner"""
     if os.geteuid() != 0:
@@ -336,4 +346,4 @@ def another_agent():
         w.settled()
 
 
-tap.run([garbage, flipped, wiping_without_proof, cut_short, damaged_while_running, gone, locked, full, read_only, read_where_it_died, hostile, nowhere, another_user, another_agent], at_once=4)
+tap.run([garbage, flipped, wiping_without_proof, cut_short, damaged_while_running, gone, locked, full, read_only, read_where_it_died, hostile, nowhere, bad_usage, another_user, another_agent], at_once=4)
