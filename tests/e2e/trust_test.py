@@ -551,7 +551,7 @@ def destroyed():
         os.utime(old, (time.time() - 3600, time.time() - 3600))
         w.empty(20, but=["held/b.jpg"])
         until(lambda: len(events(w, "capture-destroyed")) == 2, 10, "two were destroyed")
-        equal(w.counts()[0].get("wiped"), 2, "wiped")
+        until(lambda: w.in_state("wiped") == 2, 30, lambda: f"two are wiped; {w.counts()}")
         w.start_receiver()
         w.policy["holds"] = []
         w.policy["sources"][0]["at_max_age"] = "hold"

@@ -760,6 +760,7 @@ def proven_and_mounted_later():
         until(lambda: w.in_state("held") == 1, 20, "one is held")
         w.receiver.stop()
         waiting(w, 2, "waiting", want=True)
+        until(lambda: w.in_state("sealed") == 2, 30, lambda: f"two are sealed: {w.counts()}")
         with contextlib.ExitStack() as stack:  # a file that is open for writing is not wiped
             for p in (w.capture / "waiting").iterdir():
                 stack.enter_context(open(p, "r+b"))
@@ -863,6 +864,8 @@ def mounted_meanwhile():
 
         def write():
             nonlocal number
+            if number > w.in_state("wiped") + 300:
+                return
             for number in range(number + 1, number + 11):
                 content = MARKER * 200 + str(number).encode()
                 with open(os.open(f"{number}.jpg", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=bare), "wb") as f:
