@@ -174,6 +174,7 @@ def below_is_kept():
         w.policy["sources"][0]["wipe"]["below_requirement"] = "wipe-and-report"
         w.publish()
         w.empty()
+        w.idle()
         equal(len(events(w, "keep-ended")), 6, "kept ones that were tried again")
         equal(len(events(w, "violation", "effect=wiped ")), 6, "violations for having been wiped")
         equal(w.counts()[0].get("wiped"), 6, "captures wiped")
@@ -201,6 +202,7 @@ def kept_while_away():
         equal((w.in_state("kept"), len(events(w, "keep-ended"))), (5, 0), "kept while the source is away; tried again")
         os.rename(aside, top)
         w.empty()
+        w.idle()
         equal((len(events(w, "keep-ended")), w.in_state("wiped")), (5, 5), "kept ones that were tried again; captures wiped")
         ended(w, disk)
 

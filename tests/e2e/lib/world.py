@@ -375,8 +375,7 @@ class World:
         return sorted(found)
 
     def empty(self, seconds=DEADLINE_S, but=()):
-        """Waits until the capture directory holds nothing but these files; if there are none, also until the ledger has all that
-        was to be wiped as wiped."""
+        """Waits until the capture directory holds nothing but these files. The ledger says a moment later that they are wiped."""
         but = sorted(os.fsencode(b) for b in but)
 
         def look():
@@ -384,8 +383,6 @@ class World:
                 check(self.agent.alive(), f"cede run ended, status {self.agent.popen.returncode}")
             return self.left() == but
         until(look, seconds, lambda: f"capture directory has only {but}; it has {len(self.left())} files: {self.left()[:5]}")
-        if not but and self.agent is not None:
-            until(lambda: self.in_state("wiping") == 0, seconds, lambda: f"all is recorded as wiped; {self.counts()}")
 
     def settled(self, seconds=DEADLINE_S, but=()):
         """Waits until every capture is wiped and every bundle done, then compares the store."""
