@@ -233,6 +233,7 @@ def keeper_killed():
         w.start_guarded()
         path = w.camera("a.jpg", b"x")
         first = w.guard()
+        w.starts(1)  # recorded: "ready" comes before
         w.agent.kill()
         equal(cat_reads(path), False, "cat while there is no agent")
         equal(w.opens(w.lane_camera, "read", path), True, "the camera while there is no agent")
@@ -290,6 +291,7 @@ def both_killed():
         w.ready()
         kept = stored(manager)
         path = w.camera("a.jpg", b"x")
+        w.starts(1)
         for pid in (w.agent.pid, w.guard()):
             os.kill(pid, signal.SIGKILL)
         w.agent.popen.wait()

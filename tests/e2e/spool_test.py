@@ -175,7 +175,7 @@ def stop_with_a_link():
     """with a link that works nothing is spooled at a stop: the receipt comes"""
     with World(source=SEAL_IN_TIME) as w:
         w.start()
-        for i in range(40):
+        for i in range(3):
             w.write(f"{i}.jpg", b"%d" % i)
         until(lambda: w.in_state("sealed", "wiping", "wiped") > 0, 20, "they go")
         w.agent.stop()

@@ -603,9 +603,9 @@ def violations():
 def lost_and_ignored():
     """what was sealed under one policy and lost with the process is decided anew by the one in force"""
     with World(receiver=False, source={"quiet": "0s"}) as w:
-        w.start_agent()
         w.write("a.jpg", b"not wanted any more", want=False)
         w.write("b.jpg", b"wanted")
+        w.start_agent()
         until(lambda: w.in_state("sealed") == 2, 20, lambda: f"both are sealed in memory: {w.counts()}")
         w.agent.stop()
         w.source["ignore"] = ["a.jpg"]

@@ -10,6 +10,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -758,14 +759,14 @@ def proven_and_mounted_later():
         key = w.in_force()
         w.write("held/a.jpg", MARKER * 9)
         until(lambda: w.in_state("held") == 1, 20, "one is held")
-        w.receiver.stop()
+        w.receiver.signal(signal.SIGSTOP)
         waiting(w, 2, "waiting", want=True)
         until(lambda: w.in_state("sealed") == 2, 30, lambda: f"two are sealed: {w.counts()}")
         with contextlib.ExitStack() as stack:  # a file that is open for writing is not wiped
             for p in (w.capture / "waiting").iterdir():
                 stack.enter_context(open(p, "r+b"))
-            w.start_receiver()
-            until(lambda: w.in_state("wiping") == 2, 20, lambda: f"two are to be wiped: {w.counts()}")
+            w.receiver.signal(signal.SIGCONT)
+            until(lambda: w.in_state("wiping") == 2, 30, lambda: f"two are to be wiped: {w.counts()}")
             equal(w.agent.stop(15), 0, "exit status")
         w.disk.detach()
         w.capture.mkdir(parents=True, exist_ok=True)

@@ -354,12 +354,12 @@ def life_goes_on():
         w.write("first.jpg", content(), want=True)  # the directory was listed, or not: it may be kept
         until(lambda: w.in_state("wiped", "kept") == 1, 30, "the directory has been listed")
         before = w.in_state("wiped")
-        w.receiver.stop()
+        w.receiver.signal(signal.SIGSTOP)  # with the link down what comes later would not be sealed
         w.write("held.jpg", content())
         w.write("open.jpg", content())
         until(lambda: w.in_state("sealed") == 2, 30, "both are sealed")
         with open(w.capture / "open.jpg", "r+b"):
-            w.start_receiver()
+            w.receiver.signal(signal.SIGCONT)
             until(lambda: w.in_state("held") == 1 and w.in_state("wiping") == 1, 30, lambda: f"both were looked at: {w.counts()}")
         until(lambda: w.in_state("wiped") == before + 2, 40, lambda: f"both are wiped: {w.counts()}")
         wiped_as(w, "overwritten-watched", "", before + 2)

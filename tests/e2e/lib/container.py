@@ -227,7 +227,7 @@ class Container:
         return self.sh(f"apt-get install -q -y --no-install-recommends {files}", limit=limit)
 
     def journal(self, unit):
-        return self.sh(f"journalctl -u {unit} -o cat --no-pager")
+        return self.sh(f"journalctl --sync; journalctl -u {unit} -o cat --no-pager")
 
     def edit(self, path, *changes):
         """Replaces the first match of each (pattern, text) in a file."""

@@ -48,8 +48,8 @@ class Disk:
 
     def detach(self):
         """As at a reboot: the keys of the file system go with it."""
-        done, said = run("umount", self.mount)
-        check(done, f"umount: {said}")
+        # a child of another thread, between fork and exec, still has this one's descriptors
+        until(lambda: run("umount", self.mount)[0], 10, lambda: f"umount: {run('umount', self.mount)[1]}")
 
     def reboot(self):
         self.detach()
