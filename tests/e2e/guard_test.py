@@ -4,6 +4,7 @@
 
 Every guarded file system is a loop device of the case."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -280,6 +281,13 @@ def stored(manager):
     return found
 
 
+def group_of(pid):
+    """Its process group; None: it has just ended."""
+    with contextlib.suppress(ProcessLookupError):
+        return os.getpgid(pid)
+    return None
+
+
 def both_killed():
     """agent and guard die at once: with the service manager's store opens wait; without one they are allowed"""
     with Guarded(source=HOLD) as w, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -305,7 +313,7 @@ def both_killed():
             equal(answers(camera)["opened"], 1, "the camera's open")
             equal(cat.wait(30), 1, "cat")
             check("gap=no" in w.starts(2)[1], w.starts(2))
-            pids = [p for p in guards() if os.getpgid(p) == again.pid]
+            pids = [p for p in guards() if group_of(p) == again.pid]
             for pid in (again.pid, *pids):
                 os.kill(pid, signal.SIGKILL)
         finally:

@@ -559,6 +559,7 @@ def renamed_source():
             w.write(f"sub/{i}.jpg", b"new %d" % i)
         w.settled()
         equal((aside / "put-there.jpg").read_bytes(), NO_CAPTURE, "a file in the directory that was renamed")
+        equal(w.agent.said().count("source.missing"), 1, "times it was said")
 
 
 def mounted_above():
@@ -580,8 +581,9 @@ def mounted_above():
                 w.capture.mkdir(parents=True)
                 w.write(f"a-{len(manager)}.jpg", b"on it %d" % len(manager))
                 if manager:
+                    clean = w.agent.said().count("agent.stopped clean=yes")
                     equal(w.agent.popen.wait(120), 3, "exit status: to be started again")
-                    check("agent.restart" in w.agent.said() and "agent.stopped clean=yes" in w.agent.said(), w.agent.said())
+                    check("agent.restart" in w.agent.said() and w.agent.said().count("agent.stopped clean=yes") == clean + 1, w.agent.said())
                 else:
                     until(lambda: "sandbox.beyond" in w.agent.said(), 120, "said that it is beyond the sandbox")
                     check("restart the agent" in w.agent.said(), "with the mend")
