@@ -216,8 +216,9 @@ int certs_until(struct slice pem, const char *name, int64_t *ret_ns, struct cede
 		if (first == 0 || until < first)
 			first = until;
 	}
-	int reason = ERR_GET_REASON(ERR_peek_last_error());
-	if (reason != PEM_R_NO_START_LINE)
+	unsigned long last = ERR_peek_last_error();
+	int reason = ERR_GET_REASON(last);
+	if (ERR_GET_LIB(last) != ERR_LIB_PEM || reason != PEM_R_NO_START_LINE)
 		return OSSL_FAIL_AS(reterr,
 			reason == ERR_R_MALLOC_FAILURE ? CEDE_ERR_CRYPTO : CEDE_ERR_INPUT,
 			"%s: a certificate in it can't be read", name);

@@ -137,8 +137,8 @@ static int drop_other(struct sweep *s, int dirfd, const char *name, struct cede_
 }
 
 /* A capture that the agency does not have, whatever its size or links. */
-static bool is_wanted(const struct sweep *s, const char *path) {
-	return s->wants != NULL && still_wanted(s->wants, slice_str(path), 0);
+static bool is_wanted(const struct policy_source *wants, const char *path) {
+	return wants != NULL && still_wanted(wants, slice_str(path), 0);
 }
 
 static int doom(void *ctx, int dirfd, const char *name, const char *path, struct cede_error *reterr) {
@@ -161,7 +161,7 @@ static int doom(void *ctx, int dirfd, const char *name, const char *path, struct
 	if (s->p->ledger != NULL)
 		CEDE_TRY(ledger_capture_at(
 			s->p->ledger, slice_str(s->key), slice_str(path), note_capture, d, reterr));
-	if (!d->is_capture && is_wanted(s, path))
+	if (!d->is_capture && is_wanted(s->wants, path))
 		d->what = TALLY_UNSENT;
 	return s->count == PURGE_BATCH ? flush(s, reterr) : CEDE_OK;
 }
@@ -245,19 +245,25 @@ int purge_sources(struct purge *p, struct cede_error *reterr) {
 
 /* ---- what the hand-over left alone */
 
+struct count {
+	struct purge *p;
+	const char *key;
+	const struct policy_source *wants;
+};
+
 static int count_one(
 	void *ctx, int dirfd, const char *name, const char *path, struct cede_error *reterr) {
-	const struct sweep *s = ctx;
+	const struct count *c = ctx;
 	struct doomed d = {.is_capture = false};
 	struct stat st;
 
 	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? CEDE_OK : CEDE_FAIL_SYS(reterr, "stat");
-	if (!S_ISREG(st.st_mode) || !is_wanted(s, path))
+	if (!S_ISREG(st.st_mode) || !is_wanted(c->wants, path))
 		return CEDE_OK;
 	CEDE_TRY(ledger_capture_at(
-		s->p->ledger, slice_str(s->key), slice_str(path), note_capture, &d, reterr));
-	s->p->left.refused += !d.is_capture;
+		c->p->ledger, slice_str(c->key), slice_str(path), note_capture, &d, reterr));
+	c->p->left.refused += !d.is_capture;
 	return CEDE_OK;
 }
 
@@ -273,14 +279,9 @@ static int pass_by(
 
 int purge_count_place(
 	struct purge *p, int fd, const char *source, const char *key, struct cede_error *reterr) {
-	CLEANUP(sweep_freep) struct sweep *s = calloc(1, sizeof *s);
+	struct count c = {.p = p, .key = key, .wants = source_named(p, source)};
+	const struct walk walk = {.on_file = count_one, .on_trouble = pass_by, .ctx = &c};
 
-	if (s == NULL)
-		return CEDE_FAIL_MEMORY(reterr);
-	s->p = p;
-	s->key = key;
-	s->wants = source_named(p, source);
-	const struct walk walk = {.on_file = count_one, .on_trouble = pass_by, .ctx = s};
 	return walk_source(fd, &walk, reterr);
 }
 
